@@ -1,0 +1,21 @@
+//! Decisions: values in, verdict out. No IO, no clock, no state, no logging.
+//!
+//! Every rule of HTTP that Larder follows is a plain function in this folder, one file per RFC
+//! section or per noun. Time and chance are arguments.
+
+pub mod address;
+pub mod balance;
+pub mod cache_status;
+pub mod directives;
+pub mod freshness;
+pub mod guard;
+pub mod invalidate;
+pub mod key;
+pub mod proxy_status;
+pub mod range;
+pub mod request;
+pub mod reuse;
+pub mod route;
+pub mod storable;
+pub mod stored;
+pub mod validation;

@@ -1,0 +1,52 @@
+//! A stored response without its body: everything a hit needs, computed once when it was stored.
+
+use super::address::Digest;
+use super::freshness::Timing;
+use super::key::PrimaryKey;
+use super::key::VariantKey;
+use super::validation::Validators;
+use http::HeaderMap;
+use http::HeaderName;
+use http::StatusCode;
+use std::time::Duration;
+
+/// The head of a stored response and the verdicts reached about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredResponse {
+    /// The key it answers (RFC 9111 §2).
+    pub key: PrimaryKey,
+    /// Which variant of that key it is (RFC 9111 §4.1).
+    pub variant: VariantKey,
+    /// The fields its `Vary` named, lower case, sorted, without repeats; empty when it had none.
+    pub vary: Vec<HeaderName>,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its end-to-end fields, in order, repeats kept; without Age, hop-by-hop and
+    /// Connection-named fields and Content-Length.
+    pub headers: HeaderMap,
+    /// When it travelled.
+    pub timing: Timing,
+    /// The freshness lifetime it was granted (RFC 9111 §4.2.1, §4.2.2).
+    pub lifetime: Duration,
+    /// How long past its freshness it may still be served.
+    pub stale: StaleWindow,
+    /// It must be validated before each use (`no-cache` without field names).
+    pub validate_always: bool,
+    /// It must not be served stale (`must-revalidate`, `proxy-revalidate`, `s-maxage`).
+    pub must_revalidate: bool,
+    /// What lets the origin recognise it.
+    pub validators: Option<Validators>,
+    /// The length of its body.
+    pub body_bytes: u64,
+    /// The name of its body.
+    pub body: Digest,
+}
+
+/// How long past its freshness a response may still be served (RFC 5861).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StaleWindow {
+    /// `stale-while-revalidate` (RFC 5861 §3).
+    pub while_revalidate: Duration,
+    /// `stale-if-error` (RFC 5861 §4).
+    pub if_error: Duration,
+}
