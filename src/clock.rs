@@ -1,5 +1,8 @@
 //! Where time comes from: the only file that reads it.
-#![expect(clippy::disallowed_methods, reason = "this is the one place that reads time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads time"
+)]
 
 use std::time::Instant;
 use std::time::SystemTime;

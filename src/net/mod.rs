@@ -1,1 +1,95 @@
-//! To come.
+//! The client side: listeners, limits, TLS, and hyper's HTTP/1.1.
+//!
+//! `net` does not know who answers: it is given a handler.
+
+pub mod io;
+pub mod listen;
+pub mod serve;
+pub mod tls;
+
+use crate::rules::request::Scheme;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Bounds on connections and messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// Most open client connections over all listeners; more wait in the backlog.
+    pub connections_max: usize,
+    /// Most fields in a request head; more are refused with 431.
+    pub headers_max: usize,
+    /// Largest request head in bytes; larger is refused with 431.
+    pub header_bytes_max: usize,
+    /// Longest time from the first byte of a request head to its last.
+    pub header_timeout: Duration,
+    /// Longest time a kept-alive connection may be silent between requests.
+    pub idle_timeout: Duration,
+    /// Longest time between two reads of a request body.
+    pub body_read_timeout: Duration,
+    /// Longest time a write to a client may make no progress.
+    pub write_timeout: Duration,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Longest wait for in-flight responses when draining.
+    pub drain_timeout: Duration,
+}
+
+/// Who sent a request, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The client's address.
+    pub address: SocketAddr,
+    /// Our address it connected to.
+    pub local: SocketAddr,
+    /// Clear text or TLS.
+    pub scheme: Scheme,
+}
+
+/// What the net room sees that no handler does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection was accepted.
+    Accept,
+    /// A connection ended.
+    Close,
+    /// Bytes that are no HTTP request; hyper answered with this status (0: closed without one).
+    Malformed(u16),
+    /// A head or body that took too long.
+    RequestTimeout,
+    /// A client that read too slowly.
+    WriteTimeout,
+    /// A TLS handshake that failed.
+    Handshake,
+}
+
+/// Where a server is in its life; sent over a `watch` channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Accepts and serves.
+    Serve,
+    /// Accepts nothing new, lets requests finish, closes idle connections.
+    Drain,
+    /// Cuts what is left.
+    Stop,
+}
+
+/// Why a listener could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The address cannot be bound.
+    #[error("could not listen on {address}: {source}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A certificate or key cannot be used.
+    #[error("could not use certificate {}: {reason}", file.display())]
+    Certificate {
+        /// Which file.
+        file: std::path::PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}

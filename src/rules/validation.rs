@@ -1,7 +1,7 @@
 //! Conditions, both ways: ours to the origin, the clients' to us; and 304 freshening.
 
-use super::stored::StoredResponse;
 use super::storable::StorePolicy;
+use super::stored::StoredResponse;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::response::Parts;

@@ -1,1 +1,208 @@
-//! To come.
+//! Disk and memory: keeps bytes under their addresses and a journal of what they mean.
+//!
+//! ```text
+//! append(lane, pieces) ─► open pack in memory ──(full, 1 s old, or asked)──► cacache content
+//! record(put, after packs) ────────waits for the seal of its packs──────────► journal
+//! read(location) ◄─ open pack in memory, or pread from the sealed pack's file
+//! ```
+//!
+//! The store does not decide what is worth keeping: its [`Keeper`] does.
+
+mod disk;
+pub mod head;
+pub mod journal;
+pub mod memory;
+pub mod pack;
+
+use crate::rules::address::Digest;
+use crate::rules::address::Location;
+use crate::rules::address::PackId;
+use crate::rules::address::Segment;
+use crate::rules::address::Sequence;
+use crate::rules::invalidate::Selector;
+use crate::rules::key::PrimaryKey;
+use crate::rules::key::VariantKey;
+use bytes::Bytes;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use disk::Store;
+
+/// Where and how much to store.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// The store's directory; made when missing, refused when it holds something else.
+    pub dir: PathBuf,
+    /// Hard limit in allocated bytes, everything below `dir` counted; at least 32 MiB.
+    pub disk_bytes_max: u64,
+}
+
+/// A line of packs that are written one after the other.
+///
+/// Small bodies share one; a body of more than one segment fills packs of its own, so that when
+/// it goes, whole packs go with it.
+#[derive(Debug)]
+pub struct Lane {
+    // Private: which open pack the lane is at.
+    _private: (),
+}
+
+/// What is to be known about a stored response after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Orders it among fills and purges; names the entry.
+    pub sequence: Sequence,
+    /// Its primary key.
+    pub key: PrimaryKey,
+    /// Its variant.
+    pub variant: VariantKey,
+    /// The field names its `Vary` listed, as in the head.
+    pub vary: Vec<http::HeaderName>,
+    /// Where its head lies.
+    pub head: Location,
+    /// The name of its body.
+    pub body: Digest,
+    /// The parts of its body, in order; none for an empty body.
+    pub segments: Vec<Segment>,
+    /// When it stops being useful: end of freshness and of every stale window, in seconds since
+    /// the epoch.
+    pub useless_at: u64,
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A response was stored (or its head replaced: same sequence, newer place).
+    Put(Put),
+    /// An entry was removed.
+    Remove(Sequence),
+    /// A purge: entries it covers with a smaller sequence are gone.
+    Purge {
+        /// Orders it among the fills.
+        sequence: Sequence,
+        /// What it covers.
+        selector: Selector,
+    },
+}
+
+/// What a pack holds, as the table at its end says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The head of the entry `sequence` under `key`.
+    Head {
+        /// Which entry.
+        sequence: Sequence,
+        /// Its key.
+        key: PrimaryKey,
+        /// Where in this pack.
+        location: Location,
+    },
+    /// Segment number `number` of `body`.
+    Segment {
+        /// The body's name (its first fill's sequence when the whole digest is not yet known).
+        digest: Digest,
+        /// Which entry's fill wrote it.
+        sequence: Sequence,
+        /// The key that entry had.
+        key: PrimaryKey,
+        /// Where in this pack.
+        location: Location,
+    },
+}
+
+/// Bytes to append, and what they are.
+#[derive(Clone, Debug)]
+pub enum NewPiece {
+    /// An encoded head (see [`head`]).
+    Head(Bytes),
+    /// A segment and its digest.
+    Segment(Digest, Bytes),
+}
+
+/// Whom the store asks and tells, from its own threads. Implementations must not block for long
+/// and must not call back into the store except where said.
+pub trait Keeper: Send + Sync {
+    /// Is this entry still in the index? Asked just before its record is written.
+    fn wanted(&self, sequence: Sequence) -> bool;
+    /// A pack could not be written: everything in it is lost and must be forgotten.
+    fn lost(&self, pack: PackId);
+    /// A pack is on disk; `allocated` bytes of it.
+    fn sealed(&self, pack: PackId, allocated: u64);
+}
+
+/// Whether the disk can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Reads and writes work.
+    Healthy,
+    /// Pass-through: nothing is written until a probe succeeds. Carries the reason.
+    PassThrough(Arc<str>),
+}
+
+/// Sizes, for stats and for making room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Allocated bytes: sealed packs, journal, and the room reserved for open packs.
+    pub allocated: u64,
+    /// The hard limit.
+    pub limit: u64,
+    /// Sealed packs.
+    pub packs: u64,
+    /// Records written to the journal since start.
+    pub journaled: u64,
+    /// Segments or heads that failed their check since start.
+    pub corrupt: u64,
+}
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The bytes read are not the bytes written.
+    #[error("stored bytes at {location:?} fail their check")]
+    Corrupt {
+        /// Where.
+        location: Location,
+    },
+    /// The directory holds something that is not a Larder store.
+    #[error("{} is not empty and not a larder store; nothing was changed", dir.display())]
+    Foreign {
+        /// Which directory.
+        dir: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("could not {action} {}", path.display())]
+    Io {
+        /// What was being done: a verb.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process uses the directory.
+    #[error("{} is in use by another process", dir.display())]
+    Locked {
+        /// Which directory.
+        dir: PathBuf,
+    },
+    /// The pack is gone: dropped, lost or never written.
+    #[error("pack {0:?} is gone")]
+    Missing(PackId),
+    /// The limit leaves no room for another pack; make room and try again.
+    #[error("no room for another pack")]
+    NoRoom,
+    /// The disk has failed; nothing is stored until it recovers.
+    #[error("the store passes through: {0}")]
+    PassThrough(Arc<str>),
+    /// A newer or older larder wrote it.
+    #[error("{} has store format {found}, this larder writes {expected}; nothing was changed", dir.display())]
+    Version {
+        /// Which directory.
+        dir: PathBuf,
+        /// The format found.
+        found: String,
+        /// The format written here.
+        expected: u32,
+    },
+}

@@ -1,0 +1,1 @@
+//! The IO wrapper that adds what hyper lacks: read and write timeouts.

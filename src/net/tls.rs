@@ -1,0 +1,1 @@
+//! TLS at the front: rustls server configs from certificate files.

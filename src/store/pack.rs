@@ -1,0 +1,1 @@
+//! Packs: many segments in one cacache content. The only file that names cacache.

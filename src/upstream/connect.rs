@@ -1,0 +1,1 @@
+//! Opens connections to backends: names, TCP, time limits.
