@@ -1,6 +1,9 @@
 //! A stored response without its body: everything a hit needs, computed once when it was stored.
 
 use super::address::Digest;
+use super::address::Location;
+use super::address::Segment;
+use super::address::Sequence;
 use super::freshness::Timing;
 use super::key::PrimaryKey;
 use super::key::VariantKey;
@@ -49,4 +52,26 @@ pub struct StaleWindow {
     pub while_revalidate: Duration,
     /// `stale-if-error` (RFC 5861 §4).
     pub if_error: Duration,
+}
+
+/// A stored response and where its parts lie: what the index holds of it and the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Orders it among fills and purges; names the entry.
+    pub sequence: Sequence,
+    /// Its primary key.
+    pub key: PrimaryKey,
+    /// Its variant.
+    pub variant: VariantKey,
+    /// The field names its `Vary` listed, as in the head.
+    pub vary: Vec<HeaderName>,
+    /// Where its head lies.
+    pub head: Location,
+    /// The name of its body.
+    pub body: Digest,
+    /// The parts of its body, in order; none for an empty body.
+    pub segments: Vec<Segment>,
+    /// When it stops being useful: end of freshness and of every stale window, in seconds since
+    /// the epoch.
+    pub useless_at: u64,
 }

@@ -1,1 +1,12 @@
-//! To come.
+//! Machines: events in, answers out. No IO, no locks, no clock, no chance.
+//!
+//! A machine remembers what happened and says what follows; whoever owns it (in `flow`) puts the
+//! lock round it and does what it says. None of them can fail: a bound that is reached is an
+//! answer.
+
+pub mod collapse;
+pub mod eviction;
+pub mod health;
+pub mod hit_for_miss;
+pub mod index;
+mod slab;

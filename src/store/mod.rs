@@ -27,6 +27,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use crate::rules::stored::Put;
 pub use disk::Store;
 
 /// Where and how much to store.
@@ -46,28 +47,6 @@ pub struct Params {
 pub struct Lane {
     // Private: which open pack the lane is at.
     _private: (),
-}
-
-/// What is to be known about a stored response after a restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Put {
-    /// Orders it among fills and purges; names the entry.
-    pub sequence: Sequence,
-    /// Its primary key.
-    pub key: PrimaryKey,
-    /// Its variant.
-    pub variant: VariantKey,
-    /// The field names its `Vary` listed, as in the head.
-    pub vary: Vec<http::HeaderName>,
-    /// Where its head lies.
-    pub head: Location,
-    /// The name of its body.
-    pub body: Digest,
-    /// The parts of its body, in order; none for an empty body.
-    pub segments: Vec<Segment>,
-    /// When it stops being useful: end of freshness and of every stale window, in seconds since
-    /// the epoch.
-    pub useless_at: u64,
 }
 
 /// One line of the journal.

@@ -1,0 +1,877 @@
+//! What is stored: keys to variants to entries, bodies by name, and what is alive in each pack.
+//!
+//! ```text
+//! PrimaryKey ─► Entry ─► Entry ─► …            one a variant, at most VARIANTS_MAX
+//!                 │ head: Location
+//!                 └─► Body (by Digest, counted) ─► segments ─► packs (live bytes)
+//! ```
+//!
+//! Bodies are shared: two responses with the same bytes point at one body. An entry is small; its
+//! head and body are on disk, and in the memory tier while hot. Looking up and marking take
+//! `&self`, so hits run side by side under a read lock.
+//!
+//! A *mark* makes every entry with a smaller sequence invisible at once; the space comes back as
+//! [`sweep`](Index::sweep) goes round.
+
+use super::eviction::Queues;
+use super::slab::Slab;
+use crate::rules::address::Digest;
+use crate::rules::address::Location;
+use crate::rules::address::PackId;
+use crate::rules::address::Segment;
+use crate::rules::address::Sequence;
+use crate::rules::key::PrimaryKey;
+use crate::rules::key::VariantKey;
+use crate::rules::stored::Put;
+use hashbrown::HashMap;
+use hashbrown::HashSet;
+use hashbrown::HashTable;
+use http::HeaderMap;
+use http::HeaderName;
+
+/// The index of one store.
+#[derive(Debug)]
+pub struct Index {
+    entries: Slab<Entry>,
+    keys: HashTable<u32>,
+    bodies: Slab<Body>,
+    digests: HashTable<u32>,
+    queues: Queues,
+    /// Field lists of `Vary`, each once; an entry holds the number.
+    varies: Vec<Vec<HeaderName>>,
+    /// Bytes alive in each pack.
+    live: HashMap<PackId, u64>,
+    /// Bodies of several segments by the packs they use; small bodies are found by their digest.
+    large: HashMap<PackId, HashSet<u32>>,
+    live_bytes: u64,
+    mark: Sequence,
+}
+
+/// One stored response. Kept small: there may be many millions.
+#[derive(Debug)]
+struct Entry {
+    sequence: Sequence,
+    key: PrimaryKey,
+    variant: VariantKey,
+    head: Location,
+    /// Body number, or [`NONE`] for an empty body.
+    body: u32,
+    /// The next variant of the same key.
+    next: u32,
+    /// Minutes since the epoch after which it can serve nothing.
+    useless_at: u32,
+    vary: u16,
+}
+
+#[derive(Debug)]
+struct Body {
+    digest: Digest,
+    references: u32,
+    segments: Segments,
+}
+
+#[derive(Debug)]
+enum Segments {
+    /// Most bodies: the segment's digest is the body's.
+    One(Location),
+    #[expect(clippy::box_collection, reason = "keeps the common case small")]
+    Many(Box<Vec<Segment>>),
+}
+
+/// What a lookup found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Lookup {
+    /// This entry answers the key and the selecting fields.
+    Found(Found),
+    /// Nothing for the key.
+    UriMiss,
+    /// Something for the key, but for other selecting fields (RFC 9111 §4.1).
+    VaryMiss,
+}
+
+/// A found entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Names the entry.
+    pub sequence: Sequence,
+    /// Its key.
+    pub key: PrimaryKey,
+    /// Its variant.
+    pub variant: VariantKey,
+}
+
+/// Why a put could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A mark newer than its sequence covers it.
+    Covered,
+    /// A table is full.
+    Full,
+    /// A newer entry of the same variant is there already.
+    Superseded,
+}
+
+impl Index {
+    /// Makes an empty index.
+    pub fn new() -> Self {
+        Self {
+            entries: Slab::new(),
+            keys: HashTable::new(),
+            bodies: Slab::new(),
+            digests: HashTable::new(),
+            queues: Queues::new(),
+            varies: vec![Vec::new()],
+            live: HashMap::new(),
+            large: HashMap::new(),
+            live_bytes: 0,
+            mark: Sequence(0),
+        }
+    }
+
+    /// Finds the newest entry for `key` that the request's fields select, and marks it as used.
+    pub fn lookup(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Lookup {
+        let mut found: Option<(u32, &Entry)> = None;
+        let mut any = false;
+        for (id, entry) in self.chain(key) {
+            if entry.sequence < self.mark {
+                continue;
+            }
+            any = true;
+            if found.is_some_and(|(_, best)| best.sequence > entry.sequence) {
+                continue;
+            }
+            if self.vary(entry).is_empty()
+                || VariantKey::new(self.vary(entry), request_headers) == entry.variant
+            {
+                found = Some((id, entry));
+            }
+        }
+        match found {
+            Some((id, entry)) => {
+                self.queues.mark(id);
+                Lookup::Found(entry.found())
+            }
+            None if any => Lookup::VaryMiss,
+            None => Lookup::UriMiss,
+        }
+    }
+
+    /// The field names that the newest entry for `key` varies by; empty when nothing is known.
+    pub fn known_vary(&self, key: PrimaryKey) -> &[HeaderName] {
+        self.chain(key)
+            .map(|(_, entry)| entry)
+            .max_by_key(|entry| entry.sequence)
+            .map_or(&[], |entry| self.vary(entry))
+    }
+
+    /// Where an entry's parts lie.
+    pub fn place(&self, key: PrimaryKey, sequence: Sequence) -> Option<Put> {
+        let (_, entry) = self.find(key, sequence)?;
+        Some(self.put(entry))
+    }
+
+    /// Is this entry still here?
+    pub fn contains(&self, key: PrimaryKey, sequence: Sequence) -> bool {
+        self.find(key, sequence).is_some()
+    }
+
+    /// The segments of a body, if it is stored.
+    pub fn body(&self, digest: Digest) -> Option<Vec<Segment>> {
+        let id = self.body_id(digest)?;
+        Some(self.bodies.get(id)?.segments(digest))
+    }
+
+    /// Takes a new entry in. It replaces one of the same variant; a variant too many pushes out the
+    /// key's oldest. Returns the sequences of the entries that went.
+    ///
+    /// When the body is stored already, its own segments are kept and `put.segments` ignored.
+    pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
+        if put.sequence < self.mark {
+            return Err(Refused::Covered);
+        }
+        let vary = self.vary_number(&put.vary).ok_or(Refused::Full)?;
+        let same = |entry: &Entry| entry.variant == put.variant && entry.vary == vary;
+        if self.chain(put.key).any(|(_, entry)| same(entry) && entry.sequence > put.sequence) {
+            return Err(Refused::Superseded);
+        }
+        let body = self.hold_body(put).ok_or(Refused::Full)?;
+        let mut gone = Vec::new();
+        let replaced: Vec<u32> = self
+            .chain(put.key)
+            .filter(|(_, entry)| same(entry))
+            .map(|(id, _)| id)
+            .collect();
+        gone.extend(replaced.into_iter().filter_map(|id| self.remove_id(id)));
+        if self.chain(put.key).count() >= VARIANTS_MAX {
+            let oldest = self.chain(put.key).min_by_key(|(_, entry)| entry.sequence);
+            let oldest = oldest.map(|(id, _)| id);
+            gone.extend(oldest.and_then(|id| self.remove_id(id)));
+        }
+        let entry = Entry {
+            sequence: put.sequence,
+            key: put.key,
+            variant: put.variant,
+            head: put.head,
+            body,
+            next: NONE,
+            useless_at: u32::try_from(put.useless_at.div_ceil(60)).unwrap_or(u32::MAX),
+            vary,
+        };
+        let Ok(id) = self.entries.insert(entry) else {
+            self.release_body(body);
+            return Err(Refused::Full);
+        };
+        self.link(id, put.key);
+        self.add_live(put.head);
+        let body_bytes: u64 = put.segments.iter().map(|s| u64::from(s.location.bytes)).sum();
+        self.queues
+            .insert(id, body_bytes + u64::from(put.head.bytes), fingerprint(put.key));
+        Ok(gone)
+    }
+
+    /// Removes one entry.
+    pub fn remove(&mut self, key: PrimaryKey, sequence: Sequence) -> bool {
+        let Some((id, _)) = self.find(key, sequence) else {
+            return false;
+        };
+        self.remove_id(id).is_some()
+    }
+
+    /// Removes every variant of a key that is older than `before`; returns their sequences.
+    pub fn remove_key(&mut self, key: PrimaryKey, before: Sequence) -> Vec<Sequence> {
+        let ids: Vec<u32> = self
+            .chain(key)
+            .filter(|(_, entry)| entry.sequence < before)
+            .map(|(id, _)| id)
+            .collect();
+        ids.into_iter().filter_map(|id| self.remove_id(id)).collect()
+    }
+
+    /// Makes every entry older than `mark` invisible.
+    pub fn mark_all(&mut self, mark: Sequence) {
+        self.mark = self.mark.max(mark);
+    }
+
+    /// The newest mark that covers everything.
+    pub fn mark(&self) -> Sequence {
+        self.mark
+    }
+
+    /// Picks the entry to evict next and removes it.
+    pub fn evict(&mut self) -> Option<Found> {
+        let entries = &self.entries;
+        let id = self
+            .queues
+            .victim(|id| entries.get(id).map_or(0, |entry| fingerprint(entry.key)))?;
+        let found = self.entries.get(id).map(Entry::found);
+        self.remove_id(id);
+        found
+    }
+
+    /// Looks at `count` places from `from` on and removes entries that a mark covers or that can
+    /// serve nothing after `now` (seconds since the epoch). Returns what went, and where to go on;
+    /// `None` after the last place.
+    pub fn sweep(&mut self, from: u32, count: u32, now: u64) -> (Vec<Sequence>, Option<u32>) {
+        let end = self.entries.end();
+        let to = from.saturating_add(count).min(end);
+        let minute = u32::try_from(now / 60).unwrap_or(u32::MAX);
+        let gone = (from..to)
+            .filter(|id| {
+                self.entries
+                    .get(*id)
+                    .is_some_and(|e| e.sequence < self.mark || e.useless_at < minute)
+            })
+            .collect::<Vec<u32>>();
+        let gone = gone.into_iter().filter_map(|id| self.remove_id(id)).collect();
+        (gone, (to < end).then_some(to))
+    }
+
+    /// The entries in `count` places from `from` on, for a snapshot, and where to go on.
+    pub fn page(&self, from: u32, count: u32) -> (Vec<Put>, Option<u32>) {
+        let end = self.entries.end();
+        let to = from.saturating_add(count).min(end);
+        let puts = (from..to)
+            .filter_map(|id| self.entries.get(id))
+            .filter(|entry| entry.sequence >= self.mark)
+            .map(|entry| self.put(entry))
+            .collect();
+        (puts, (to < end).then_some(to))
+    }
+
+    /// Bytes alive in a pack.
+    pub fn live(&self, pack: PackId) -> u64 {
+        self.live.get(&pack).copied().unwrap_or(0)
+    }
+
+    /// The entry whose head lies at `location`, and whether it was asked for lately.
+    pub fn head_at(&self, key: PrimaryKey, location: Location) -> Option<(Sequence, bool)> {
+        let (id, entry) = self.chain(key).find(|(_, entry)| entry.head == location)?;
+        Some((entry.sequence, self.queues.is_marked(id)))
+    }
+
+    /// Is a live segment called `digest` at `location`?
+    pub fn segment_at(&self, digest: Digest, location: Location) -> bool {
+        self.segment_owner(digest, location).is_some()
+    }
+
+    /// Points an entry's head at its new place.
+    pub fn move_head(&mut self, key: PrimaryKey, from: Location, to: Location) -> bool {
+        let Some(id) = self.chain(key).find(|(_, e)| e.head == from).map(|(id, _)| id) else {
+            return false;
+        };
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.head = to;
+        }
+        self.add_live(to);
+        self.sub_live(from);
+        true
+    }
+
+    /// Points a segment at its new place.
+    pub fn move_segment(&mut self, digest: Digest, from: Location, to: Location) -> bool {
+        let Some(id) = self.segment_owner(digest, from) else {
+            return false;
+        };
+        let Some(body) = self.bodies.get_mut(id) else {
+            return false;
+        };
+        match &mut body.segments {
+            Segments::One(location) => *location = to,
+            Segments::Many(segments) => {
+                for segment in segments.iter_mut().filter(|s| s.location == from) {
+                    segment.location = to;
+                }
+                self.large.entry(to.pack).or_default().insert(id);
+            }
+        }
+        self.add_live(to);
+        self.sub_live(from);
+        self.forget_large(id, from.pack);
+        true
+    }
+
+    /// The entries that have a part in one of `packs`. Looks at every entry.
+    pub fn residents(&self, packs: &HashSet<PackId>) -> Vec<Put> {
+        let body_in: HashSet<u32> = (0..self.bodies.end())
+            .filter(|id| {
+                self.bodies
+                    .get(*id)
+                    .is_some_and(|body| body.locations().any(|l| packs.contains(&l.pack)))
+            })
+            .collect();
+        (0..self.entries.end())
+            .filter_map(|id| self.entries.get(id))
+            .filter(|e| packs.contains(&e.head.pack) || body_in.contains(&e.body))
+            .map(|entry| self.put(entry))
+            .collect()
+    }
+
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many distinct bodies.
+    pub fn bodies(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// Bytes of heads and bodies alive.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    fn chain(&self, key: PrimaryKey) -> impl Iterator<Item = (u32, &Entry)> {
+        let mut next = self
+            .keys
+            .find(hash(&key.0), |id| self.entries.get(*id).is_some_and(|e| e.key == key))
+            .copied()
+            .unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let id = next;
+            let entry = self.entries.get(id)?;
+            next = entry.next;
+            Some((id, entry))
+        })
+    }
+
+    fn find(&self, key: PrimaryKey, sequence: Sequence) -> Option<(u32, &Entry)> {
+        self.chain(key)
+            .find(|(_, entry)| entry.sequence == sequence && entry.sequence >= self.mark)
+    }
+
+    fn vary(&self, entry: &Entry) -> &[HeaderName] {
+        self.varies
+            .get(usize::from(entry.vary))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    fn vary_number(&mut self, vary: &[HeaderName]) -> Option<u16> {
+        let number = match self.varies.iter().position(|known| known == vary) {
+            Some(number) => number,
+            None if self.varies.len() >= VARIES_MAX => return None,
+            None => {
+                self.varies.push(vary.to_vec());
+                self.varies.len() - 1
+            }
+        };
+        u16::try_from(number).ok()
+    }
+
+    fn put(&self, entry: &Entry) -> Put {
+        let body = self.bodies.get(entry.body);
+        Put {
+            sequence: entry.sequence,
+            key: entry.key,
+            variant: entry.variant,
+            vary: self.vary(entry).to_vec(),
+            head: entry.head,
+            body: body.map_or_else(|| Digest::of(b""), |body| body.digest),
+            segments: body.map_or_else(Vec::new, |body| body.segments(body.digest)),
+            useless_at: u64::from(entry.useless_at) * 60,
+        }
+    }
+
+    /// Puts an entry at the head of its key's chain.
+    fn link(&mut self, id: u32, key: PrimaryKey) {
+        let entries = &self.entries;
+        let first = self
+            .keys
+            .find_mut(hash(&key.0), |id| entries.get(*id).is_some_and(|e| e.key == key));
+        match first {
+            Some(first) => {
+                let second = std::mem::replace(first, id);
+                if let Some(entry) = self.entries.get_mut(id) {
+                    entry.next = second;
+                }
+            }
+            None => {
+                self.keys.insert_unique(hash(&key.0), id, |id| {
+                    entries.get(*id).map_or(0, |entry| hash(&entry.key.0))
+                });
+            }
+        }
+    }
+
+    fn unlink(&mut self, id: u32, key: PrimaryKey, next: u32) {
+        let entries = &self.entries;
+        let is_key = |id: &u32| entries.get(*id).is_some_and(|entry| entry.key == key);
+        let Ok(mut first) = self.keys.find_entry(hash(&key.0), is_key) else {
+            return;
+        };
+        if *first.get() == id {
+            if next == NONE {
+                first.remove();
+            } else {
+                *first.get_mut() = next;
+            }
+            return;
+        }
+        let before = self.chain(key).find(|(_, entry)| entry.next == id);
+        if let Some(before) = before.map(|(id, _)| id)
+            && let Some(entry) = self.entries.get_mut(before)
+        {
+            entry.next = next;
+        }
+    }
+
+    fn remove_id(&mut self, id: u32) -> Option<Sequence> {
+        let (key, next) = self.entries.get(id).map(|entry| (entry.key, entry.next))?;
+        self.unlink(id, key, next);
+        self.queues.remove(id);
+        let entry = self.entries.remove(id)?;
+        self.sub_live(entry.head);
+        self.release_body(entry.body);
+        Some(entry.sequence)
+    }
+
+    fn body_id(&self, digest: Digest) -> Option<u32> {
+        let bodies = &self.bodies;
+        self.digests
+            .find(hash(&digest.0), |id| bodies.get(*id).is_some_and(|b| b.digest == digest))
+            .copied()
+    }
+
+    /// Counts one more reference to a put's body, taking it in when it is new.
+    fn hold_body(&mut self, put: &Put) -> Option<u32> {
+        if put.segments.is_empty() {
+            return Some(NONE);
+        }
+        if let Some(id) = self.body_id(put.body) {
+            let body = self.bodies.get_mut(id)?;
+            body.references = body.references.checked_add(1)?;
+            return Some(id);
+        }
+        let segments = match put.segments.as_slice() {
+            [one] if one.digest == put.body => Segments::One(one.location),
+            many => Segments::Many(Box::new(many.to_vec())),
+        };
+        let many = matches!(segments, Segments::Many(_));
+        let body = Body {
+            digest: put.body,
+            references: 1,
+            segments,
+        };
+        let id = self.bodies.insert(body).ok()?;
+        let bodies = &self.bodies;
+        self.digests.insert_unique(hash(&put.body.0), id, |id| {
+            bodies.get(*id).map_or(0, |body| hash(&body.digest.0))
+        });
+        for segment in &put.segments {
+            self.add_live(segment.location);
+            if many {
+                self.large.entry(segment.location.pack).or_default().insert(id);
+            }
+        }
+        Some(id)
+    }
+
+    fn release_body(&mut self, id: u32) {
+        let Some(body) = self.bodies.get_mut(id) else {
+            return;
+        };
+        body.references -= 1;
+        if body.references > 0 {
+            return;
+        }
+        let Some(body) = self.bodies.remove(id) else {
+            return;
+        };
+        let is_it = |held: &u32| *held == id;
+        if let Ok(slot) = self.digests.find_entry(hash(&body.digest.0), is_it) {
+            slot.remove();
+        }
+        for location in body.locations() {
+            self.sub_live(location);
+            self.forget_large(id, location.pack);
+        }
+    }
+
+    fn segment_owner(&self, digest: Digest, location: Location) -> Option<u32> {
+        let by_name = self.body_id(digest).filter(|id| {
+            let segments = self.bodies.get(*id).map(|body| &body.segments);
+            matches!(segments, Some(Segments::One(at)) if *at == location)
+        });
+        by_name.or_else(|| {
+            let ids = self.large.get(&location.pack)?;
+            ids.iter().copied().find(|id| {
+                self.bodies
+                    .get(*id)
+                    .is_some_and(|body| body.locations().any(|at| at == location))
+            })
+        })
+    }
+
+    /// A body no longer uses a pack, unless another of its segments does.
+    fn forget_large(&mut self, id: u32, pack: PackId) {
+        let uses = |body: &Body| body.locations().any(|location| location.pack == pack);
+        if self.bodies.get(id).is_some_and(uses) {
+            return;
+        }
+        if let Some(ids) = self.large.get_mut(&pack) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.large.remove(&pack);
+            }
+        }
+    }
+
+    fn add_live(&mut self, location: Location) {
+        let bytes = u64::from(location.bytes);
+        *self.live.entry(location.pack).or_default() += bytes;
+        self.live_bytes += bytes;
+    }
+
+    fn sub_live(&mut self, location: Location) {
+        let bytes = u64::from(location.bytes);
+        self.live_bytes -= bytes;
+        if let Some(live) = self.live.get_mut(&location.pack) {
+            *live -= bytes;
+            if *live == 0 {
+                self.live.remove(&location.pack);
+            }
+        }
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Entry {
+    fn found(&self) -> Found {
+        Found {
+            sequence: self.sequence,
+            key: self.key,
+            variant: self.variant,
+        }
+    }
+}
+
+impl Body {
+    fn segments(&self, digest: Digest) -> Vec<Segment> {
+        match &self.segments {
+            Segments::One(location) => vec![Segment {
+                digest,
+                location: *location,
+            }],
+            Segments::Many(segments) => segments.to_vec(),
+        }
+    }
+
+    fn locations(&self) -> impl Iterator<Item = Location> {
+        let (one, many) = match &self.segments {
+            Segments::One(location) => (Some(*location), [].as_slice()),
+            Segments::Many(segments) => (None, segments.as_slice()),
+        };
+        one.into_iter().chain(many.iter().map(|segment| segment.location))
+    }
+}
+
+/// Keys and digests are uniform already: some of their bytes are hash enough.
+fn hash(name: &[u8]) -> u64 {
+    name.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn fingerprint(key: PrimaryKey) -> u64 {
+    key.0.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+const NONE: u32 = u32::MAX;
+/// Most variants of one key; the oldest makes room.
+pub const VARIANTS_MAX: usize = 32;
+/// Most different `Vary` lists in one store.
+pub const VARIES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use http::header;
+    use proptest::prelude::*;
+
+    fn key(n: u8) -> PrimaryKey {
+        PrimaryKey([n; 16])
+    }
+
+    fn at(pack: u32, offset: u32, bytes: u32) -> Location {
+        Location {
+            pack: PackId(pack),
+            offset,
+            bytes,
+        }
+    }
+
+    fn put(sequence: u64, n: u8, body: &[u8]) -> Put {
+        let digest = Digest::of(body);
+        let offset = u32::try_from(sequence).unwrap() * 1000;
+        Put {
+            sequence: Sequence(sequence),
+            key: key(n),
+            variant: VariantKey::ONLY,
+            vary: Vec::new(),
+            head: at(1, offset, 100),
+            body: digest,
+            segments: vec![Segment {
+                digest,
+                location: at(1, offset + 100, u32::try_from(body.len()).unwrap()),
+            }],
+            useless_at: 6000,
+        }
+    }
+
+    fn found(lookup: Lookup) -> Option<u64> {
+        match lookup {
+            Lookup::Found(found) => Some(found.sequence.0),
+            Lookup::UriMiss | Lookup::VaryMiss => None,
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_is_found() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        assert_eq!(found(index.lookup(key(1), &HeaderMap::new())), Some(1));
+        assert_eq!(index.lookup(key(2), &HeaderMap::new()), Lookup::UriMiss);
+        assert_eq!(index.place(key(1), Sequence(1)), Some(put(1, 1, b"one")));
+    }
+
+    #[test]
+    fn a_newer_response_replaces_the_older_one() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"old")).unwrap();
+        assert_eq!(index.insert(&put(2, 1, b"new")), Ok(vec![Sequence(1)]));
+        assert_eq!(found(index.lookup(key(1), &HeaderMap::new())), Some(2));
+        assert_eq!(index.insert(&put(1, 1, b"old")), Err(Refused::Superseded));
+        assert_eq!((index.len(), index.bodies()), (1, 1));
+    }
+
+    #[test]
+    fn equal_bodies_are_kept_once_and_outlive_the_first_entry() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"same")).unwrap();
+        index.insert(&put(2, 2, b"same")).unwrap();
+        assert_eq!(index.bodies(), 1);
+        index.remove(key(1), Sequence(1));
+        let kept = index.place(key(2), Sequence(2)).unwrap();
+        assert_eq!(kept.segments, put(1, 1, b"same").segments);
+        index.remove(key(2), Sequence(2));
+        assert_eq!((index.bodies(), index.live_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn variants_are_chosen_by_the_selecting_fields() {
+        let mut index = Index::new();
+        for (sequence, language) in [(1, "de"), (2, "fr")] {
+            let mut request = HeaderMap::new();
+            request.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static(language));
+            let vary = vec![header::ACCEPT_LANGUAGE];
+            let variant = VariantKey::new(&vary, &request);
+            let put = Put {
+                vary,
+                variant,
+                ..put(sequence, 1, language.as_bytes())
+            };
+            index.insert(&put).unwrap();
+            assert_eq!(found(index.lookup(key(1), &request)), Some(sequence));
+        }
+        let mut request = HeaderMap::new();
+        request.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("de"));
+        assert_eq!(found(index.lookup(key(1), &request)), Some(1));
+        assert_eq!(index.lookup(key(1), &HeaderMap::new()), Lookup::VaryMiss);
+        assert_eq!(index.known_vary(key(1)), [header::ACCEPT_LANGUAGE]);
+    }
+
+    #[test]
+    fn one_variant_too_many_pushes_out_the_oldest() {
+        let mut index = Index::new();
+        for n in 1..=VARIANTS_MAX as u64 + 1 {
+            let put = Put {
+                vary: vec![header::ACCEPT],
+                variant: VariantKey(n),
+                ..put(n, 1, &n.to_le_bytes())
+            };
+            let gone = index.insert(&put).unwrap();
+            let pushed_out = n > VARIANTS_MAX as u64;
+            assert_eq!(gone, if pushed_out { vec![Sequence(1)] } else { vec![] });
+        }
+        assert_eq!(index.len(), VARIANTS_MAX);
+    }
+
+    #[test]
+    fn too_many_vary_lists_are_refused() {
+        let mut index = Index::new();
+        for n in 1..VARIES_MAX as u64 + 2 {
+            let name = HeaderName::from_bytes(format!("x-{n}").as_bytes()).unwrap();
+            let put = Put {
+                vary: vec![name],
+                ..put(n, 1, b"x")
+            };
+            let full = n >= VARIES_MAX as u64;
+            assert_eq!(index.insert(&put).err(), full.then_some(Refused::Full), "{n}");
+            index.remove(key(1), Sequence(n));
+        }
+    }
+
+    #[test]
+    fn a_mark_hides_what_is_older_and_the_sweep_takes_it_away() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        index.mark_all(Sequence(2));
+        index.insert(&put(3, 3, b"three")).unwrap();
+        assert_eq!(index.lookup(key(1), &HeaderMap::new()), Lookup::UriMiss);
+        assert_eq!(found(index.lookup(key(3), &HeaderMap::new())), Some(3));
+        assert_eq!(index.insert(&put(1, 1, b"one")), Err(Refused::Covered));
+        assert_eq!(index.sweep(0, u32::MAX, 0), (vec![Sequence(1)], None));
+        assert_eq!(index.len(), 1);
+    }
+
+    #[test]
+    fn the_sweep_takes_what_can_serve_nothing_any_more() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        assert_eq!(index.sweep(0, u32::MAX, 6000).0, []);
+        assert_eq!(index.sweep(0, u32::MAX, 6060).0, [Sequence(1)]);
+    }
+
+    #[test]
+    fn moved_parts_are_found_at_their_new_place() {
+        let mut index = Index::new();
+        let before = put(1, 1, b"one");
+        index.insert(&before).unwrap();
+        let segment = before.segments[0];
+        assert!(index.segment_at(segment.digest, segment.location));
+        assert!(index.move_head(key(1), before.head, at(2, 0, 100)));
+        assert!(index.move_segment(segment.digest, segment.location, at(2, 100, 3)));
+        let after = index.place(key(1), Sequence(1)).unwrap();
+        assert_eq!(after.head, at(2, 0, 100));
+        assert_eq!(after.segments[0].location, at(2, 100, 3));
+        assert_eq!((index.live(PackId(1)), index.live(PackId(2))), (0, 103));
+    }
+
+    #[test]
+    fn segments_of_a_large_body_can_move_one_by_one() {
+        let mut index = Index::new();
+        let segments: Vec<Segment> = (0u32..3)
+            .map(|n| Segment {
+                digest: Digest::of(&n.to_le_bytes()),
+                location: at(n / 2 + 1, n * 1000, 1000),
+            })
+            .collect();
+        let large = Put {
+            segments: segments.clone(),
+            ..put(1, 1, b"large")
+        };
+        index.insert(&large).unwrap();
+        let moved = segments[2];
+        assert!(index.move_segment(moved.digest, moved.location, at(9, 0, 1000)));
+        let after = index.place(key(1), Sequence(1)).unwrap();
+        assert_eq!(after.segments[2].location, at(9, 0, 1000));
+        assert_eq!(index.live(PackId(2)), 0);
+        assert!(index.segment_at(segments[0].digest, segments[0].location));
+        assert_eq!(index.residents(&HashSet::from([PackId(9)])).len(), 1);
+        assert!(index.remove(key(1), Sequence(1)));
+        assert!(index.large.is_empty() && index.live.is_empty());
+    }
+
+    #[test]
+    fn an_entry_takes_few_bytes() {
+        assert_eq!(size_of::<Option<Entry>>(), 64);
+        assert_eq!(size_of::<Option<Body>>(), 56);
+    }
+
+    proptest! {
+        #[test]
+        fn live_bytes_are_the_sum_of_what_is_stored_whatever_happens(
+            steps in prop::collection::vec((0u8..6, 0u8..6, 0u8..4), 0..120)
+        ) {
+            let mut index = Index::new();
+            for (n, (step, target, body)) in steps.into_iter().enumerate() {
+                let sequence = n as u64 + 1;
+                match step {
+                    0..=2 => drop(index.insert(&put(sequence, target, &[body; 7]))),
+                    3 => drop(index.remove_key(key(target), Sequence(sequence))),
+                    4 => drop(index.evict()),
+                    _ => drop(index.lookup(key(target), &HeaderMap::new())),
+                }
+                let (puts, rest) = index.page(0, u32::MAX);
+                prop_assert_eq!(rest, None);
+                prop_assert_eq!(puts.len(), index.len());
+                let bodies: std::collections::BTreeMap<Digest, u64> =
+                    puts.iter().map(|put| (put.body, 7)).collect();
+                prop_assert_eq!(index.bodies(), bodies.len());
+                let live = puts.len() as u64 * 100 + bodies.values().sum::<u64>();
+                prop_assert_eq!(index.live_bytes(), live);
+                prop_assert_eq!(index.live.values().sum::<u64>(), live);
+            }
+        }
+    }
+}
