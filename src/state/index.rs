@@ -45,6 +45,10 @@ pub struct Index {
     large: HashMap<PackId, HashSet<u32>>,
     live_bytes: u64,
     mark: Sequence,
+    /// Marks on single keys, for puts that were under way when the mark was set.
+    key_marks: HashMap<PrimaryKey, Sequence>,
+    /// Stands in for key marks that were forgotten: no older put is taken.
+    key_marks_floor: Sequence,
 }
 
 /// One stored response. Kept small: there may be many millions.
@@ -126,6 +130,8 @@ impl Index {
             large: HashMap::new(),
             live_bytes: 0,
             mark: Sequence(0),
+            key_marks: HashMap::new(),
+            key_marks_floor: Sequence(0),
         }
     }
 
@@ -187,9 +193,32 @@ impl Index {
     ///
     /// When the body is stored already, its own segments are kept and `put.segments` ignored.
     pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
-        if put.sequence < self.mark {
+        let key_mark = self.key_marks.get(&put.key).copied();
+        if put.sequence < self.mark.max(self.key_marks_floor).max(key_mark.unwrap_or_default()) {
             return Err(Refused::Covered);
         }
+        self.take_in(put)
+    }
+
+    /// Takes an entry in from the journal. One that is known already has moved: its new place
+    /// counts.
+    pub fn restore(&mut self, put: &Put) -> Result<(), Refused> {
+        if let Some(id) = self.body_id(put.body) {
+            let known = self.bodies.get(id).map_or_else(Vec::new, |b| b.segments(put.body));
+            for (from, to) in known.iter().zip(&put.segments) {
+                if from.location != to.location {
+                    self.move_segment(from.digest, from.location, to.location);
+                }
+            }
+        }
+        if self.remove(put.key, put.sequence) {
+            self.take_in(put).map(drop)
+        } else {
+            self.insert(put).map(drop)
+        }
+    }
+
+    fn take_in(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
         let vary = self.vary_number(&put.vary).ok_or(Refused::Full)?;
         let same = |entry: &Entry| entry.variant == put.variant && entry.vary == vary;
         if self.chain(put.key).any(|(_, entry)| same(entry) && entry.sequence > put.sequence) {
@@ -238,11 +267,19 @@ impl Index {
         self.remove_id(id).is_some()
     }
 
-    /// Removes every variant of a key that is older than `before`; returns their sequences.
-    pub fn remove_key(&mut self, key: PrimaryKey, before: Sequence) -> Vec<Sequence> {
+    /// Removes every variant of a key that is older than `mark`, and sees to it that none is taken
+    /// in later; returns the sequences of those that went.
+    pub fn mark_key(&mut self, key: PrimaryKey, mark: Sequence) -> Vec<Sequence> {
+        if self.key_marks.len() >= KEY_MARKS_MAX {
+            let newest = self.key_marks.values().copied().max();
+            self.key_marks_floor = self.key_marks_floor.max(newest.unwrap_or_default());
+            self.key_marks.clear();
+        }
+        let held = self.key_marks.entry(key).or_default();
+        *held = mark.max(*held);
         let ids: Vec<u32> = self
             .chain(key)
-            .filter(|(_, entry)| entry.sequence < before)
+            .filter(|(_, entry)| entry.sequence < mark)
             .map(|(id, _)| id)
             .collect();
         ids.into_iter().filter_map(|id| self.remove_id(id)).collect()
@@ -648,6 +685,9 @@ fn fingerprint(key: PrimaryKey) -> u64 {
 const NONE: u32 = u32::MAX;
 /// Most variants of one key; the oldest makes room.
 pub const VARIANTS_MAX: usize = 32;
+/// Most marks on single keys that are remembered; when there are more, puts that were under way
+/// when the newest of them was set are not taken.
+pub const KEY_MARKS_MAX: usize = 1 << 16;
 /// Most different `Vary` lists in one store.
 pub const VARIES_MAX: usize = 4096;
 
@@ -795,6 +835,48 @@ mod tests {
     }
 
     #[test]
+    fn a_put_under_way_when_its_key_was_marked_is_not_taken() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        assert_eq!(index.mark_key(key(1), Sequence(3)), [Sequence(1)]);
+        assert_eq!(index.insert(&put(2, 1, b"two")), Err(Refused::Covered));
+        assert_eq!(index.insert(&put(4, 1, b"four")), Ok(vec![]));
+    }
+
+    #[test]
+    fn forgotten_key_marks_still_keep_older_puts_out() {
+        let mut index = Index::new();
+        for n in 0..=KEY_MARKS_MAX as u64 {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&n.to_le_bytes());
+            index.mark_key(PrimaryKey(key), Sequence(n + 10));
+        }
+        assert!(index.key_marks.len() <= KEY_MARKS_MAX);
+        assert_eq!(index.insert(&put(5, 0, b"old")), Err(Refused::Covered));
+        let newer = KEY_MARKS_MAX as u64 + 100;
+        assert_eq!(
+            index.insert(&Put { sequence: Sequence(newer), ..put(1, 0, b"new") }),
+            Ok(vec![])
+        );
+    }
+
+    #[test]
+    fn a_restored_entry_is_where_its_newest_record_says() {
+        let mut index = Index::new();
+        let first = put(1, 1, b"one");
+        index.restore(&first).unwrap();
+        index.restore(&put(2, 2, b"one")).unwrap();
+        let mut moved = first.clone();
+        moved.head = at(7, 0, 100);
+        moved.segments[0].location = at(7, 100, 3);
+        index.restore(&moved).unwrap();
+        assert_eq!(index.place(key(1), Sequence(1)), Some(moved.clone()));
+        let other = index.place(key(2), Sequence(2)).unwrap();
+        assert_eq!(other.segments, moved.segments);
+        assert_eq!(index.len(), 2);
+    }
+
+    #[test]
     fn the_sweep_takes_what_can_serve_nothing_any_more() {
         let mut index = Index::new();
         index.insert(&put(1, 1, b"one")).unwrap();
@@ -858,7 +940,7 @@ mod tests {
                 let sequence = n as u64 + 1;
                 match step {
                     0..=2 => drop(index.insert(&put(sequence, target, &[body; 7]))),
-                    3 => drop(index.remove_key(key(target), Sequence(sequence))),
+                    3 => drop(index.mark_key(key(target), Sequence(sequence))),
                     4 => drop(index.evict()),
                     _ => drop(index.lookup(key(target), &HeaderMap::new())),
                 }

@@ -1,0 +1,493 @@
+//! One body on its way from the origin: written once, read by many, owned by no client.
+//!
+//! ```text
+//! origin ─► Writer::push ─► chunks in memory ─(a segment's worth)─► Draft ─► disk
+//!                              │                                     │
+//!            Reader (any time, any offset) ◄── from memory ──────────┴── or from its segments
+//! ```
+//!
+//! A reader holds an offset and waits for the next change; a slow one stalls nobody, because what
+//! it has not read yet is on disk. When the response cannot be kept, the chunks stay until the last
+//! reader has passed, and the origin is held back instead: memory is bounded either way. A writer
+//! dropped before its end fails the fill, and every reader's transfer is cut.
+
+use super::shelf::Draft;
+use super::shelf::NotKept;
+use super::shelf::Shelf;
+use super::shelf::Stored;
+use super::shelf::lock;
+use crate::rules::address::Digest;
+use crate::rules::address::SEGMENT_BYTES_MAX;
+use crate::rules::address::Segment;
+use crate::rules::address::Sequence;
+use crate::rules::stored::StoredResponse;
+use bytes::Bytes;
+use bytes::BytesMut;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+use tokio::sync::Notify;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+
+/// A body being fetched, as its readers see it.
+#[derive(Debug)]
+pub struct Fill {
+    /// The head; its body's digest and length are not known yet.
+    pub response: Arc<StoredResponse>,
+    /// The body's length, when the origin declared it.
+    pub length: Option<u64>,
+    /// Why it is not being kept, if it was known at the start.
+    pub not_kept: Option<NotKept>,
+    window: Mutex<Window>,
+    progress: watch::Sender<Progress>,
+    /// Told when a reader has gone on or away.
+    read_on: Notify,
+    shelf: Arc<Shelf>,
+}
+
+/// How far a fill has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// This many bytes so far.
+    Open(u64),
+    /// All of them.
+    Complete(u64),
+    /// It will never be complete.
+    Failed,
+}
+
+/// The part of the body that can be read. Segments first, chunks behind them, without a gap.
+#[derive(Debug, Default)]
+struct Window {
+    segments: Vec<(u64, Segment)>,
+    chunks: VecDeque<Chunk>,
+    /// Where the first chunk starts.
+    chunks_start: u64,
+    end: u64,
+    /// Offsets of the readers; chunks before all of them may go when nothing is kept.
+    readers: HashMap<u64, u64>,
+    next_reader: u64,
+    /// Chunks are not on their way to disk: they must wait for the readers.
+    unkept: bool,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    start: u64,
+    bytes: Bytes,
+    /// Its share of the memory all fills may use.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The writing end. Dropped without [`finish`](Self::finish), the fill has failed.
+#[derive(Debug)]
+pub struct Writer {
+    fill: Arc<Fill>,
+    sequence: Sequence,
+    budget: Arc<Semaphore>,
+    draft: Option<Draft>,
+    /// Bytes in chunks that are not in a segment yet.
+    loose: usize,
+    keep: bool,
+    ended: bool,
+}
+
+/// One reader of a fill.
+#[derive(Debug)]
+pub struct Reader {
+    fill: Arc<Fill>,
+    id: u64,
+    offset: u64,
+    end: u64,
+    progress: watch::Receiver<Progress>,
+    waiting: Option<Waiting>,
+}
+
+enum Waiting {
+    Change(Pin<Box<dyn Future<Output = watch::Receiver<Progress>> + Send>>),
+    Segment(Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>),
+}
+
+/// The fill failed, or what it had written can no longer be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the response could not be completed")]
+pub struct Cut;
+
+/// What a look at the window gave.
+enum Look {
+    Chunk(Bytes),
+    Segment(Segment, u64),
+    Nothing,
+}
+
+impl Fill {
+    /// Starts a fill. `budget` bounds, in bytes, what all fills hold in memory.
+    pub fn start(
+        shelf: &Arc<Shelf>,
+        budget: &Arc<Semaphore>,
+        sequence: Sequence,
+        response: StoredResponse,
+        length: Option<u64>,
+        not_kept: Option<NotKept>,
+    ) -> (Arc<Self>, Writer) {
+        let fill = Arc::new(Self {
+            response: Arc::new(response),
+            length,
+            not_kept,
+            window: Mutex::new(Window {
+                unkept: not_kept.is_some(),
+                ..Window::default()
+            }),
+            progress: watch::Sender::new(Progress::Open(0)),
+            read_on: Notify::new(),
+            shelf: Arc::clone(shelf),
+        });
+        let writer = Writer {
+            fill: Arc::clone(&fill),
+            sequence,
+            budget: Arc::clone(budget),
+            draft: None,
+            loose: 0,
+            keep: not_kept.is_none(),
+            ended: false,
+        };
+        (fill, writer)
+    }
+
+    /// Joins as a reader of `bytes` bytes from `offset` on (all the rest when `None`). `None` when
+    /// that part is gone: the fill is not kept and others have read on.
+    pub fn reader(self: &Arc<Self>, offset: u64, bytes: Option<u64>) -> Option<Reader> {
+        let mut window = lock(&self.window);
+        if window.unkept && offset < window.chunks_start {
+            return None;
+        }
+        let id = window.next_reader;
+        window.next_reader += 1;
+        window.readers.insert(id, offset);
+        Some(Reader {
+            fill: Arc::clone(self),
+            id,
+            offset,
+            end: bytes.map_or(u64::MAX, |bytes| offset.saturating_add(bytes)),
+            progress: self.progress.subscribe(),
+            waiting: None,
+        })
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// The whole body, when it is complete and still in memory as one piece.
+    pub fn whole(&self) -> Option<Bytes> {
+        let Progress::Complete(total) = self.progress() else {
+            return None;
+        };
+        let window = lock(&self.window);
+        match window.chunks.front() {
+            None if total == 0 => Some(Bytes::new()),
+            Some(chunk) if chunk.start == 0 && chunk.bytes.len() as u64 == total => {
+                Some(chunk.bytes.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn look(&self, offset: u64) -> Look {
+        let window = lock(&self.window);
+        if offset >= window.chunks_start {
+            let after = window.chunks.partition_point(|chunk| chunk.start <= offset);
+            let chunk = after.checked_sub(1).and_then(|at| window.chunks.get(at));
+            let rest = chunk.and_then(|chunk| {
+                let skip = usize::try_from(offset - chunk.start).ok()?;
+                (skip < chunk.bytes.len()).then(|| chunk.bytes.slice(skip..))
+            });
+            return rest.map_or(Look::Nothing, Look::Chunk);
+        }
+        let after = window.segments.partition_point(|(start, _)| *start <= offset);
+        let segment = after.checked_sub(1).and_then(|at| window.segments.get(at));
+        segment.map_or(Look::Nothing, |(start, segment)| Look::Segment(*segment, offset - start))
+    }
+
+    fn moved(&self, id: u64, offset: Option<u64>) {
+        let mut window = lock(&self.window);
+        match offset {
+            Some(offset) => window.readers.insert(id, offset),
+            None => window.readers.remove(&id),
+        };
+        if window.unkept {
+            window.trim();
+            drop(window);
+            self.read_on.notify_one();
+        }
+    }
+}
+
+impl Window {
+    /// Drops chunks that every reader has passed.
+    fn trim(&mut self) {
+        let Some(slowest) = self.readers.values().copied().min() else {
+            return;
+        };
+        while let Some(chunk) = self.chunks.front() {
+            let end = chunk.start + chunk.bytes.len() as u64;
+            if end > slowest {
+                break;
+            }
+            self.chunks_start = end;
+            self.chunks.pop_front();
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.end - self.chunks_start
+    }
+}
+
+impl Writer {
+    /// Takes the next bytes in. Waits for memory, for the disk, or for readers, as the case may be.
+    ///
+    /// Fails when nobody wants the rest: the response is not kept and has no reader.
+    pub async fn push(&mut self, mut bytes: Bytes) -> Result<(), Cut> {
+        while !bytes.is_empty() {
+            let room = SEGMENT_BYTES_MAX - self.loose;
+            let part = bytes.split_to(bytes.len().min(room));
+            let permit = self.permit(part.len()).await?;
+            self.loose += part.len();
+            let end = {
+                let mut window = lock(&self.fill.window);
+                let start = window.end;
+                window.end += part.len() as u64;
+                window.chunks.push_back(Chunk {
+                    start,
+                    bytes: part,
+                    _permit: permit,
+                });
+                window.end
+            };
+            // The last bytes of a known length wait for `finish`: who has read them all must find
+            // the response stored.
+            if self.fill.length != Some(end) {
+                self.fill.progress.send_replace(Progress::Open(end));
+            }
+            if self.loose == SEGMENT_BYTES_MAX && self.fill.length != Some(end) {
+                self.cut_segment().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the fill: the body is complete. Keeps it, when it can be kept, before the readers are
+    /// told.
+    pub async fn finish(mut self) -> Result<Stored, NotKept> {
+        let total = lock(&self.fill.window).end;
+        let kept = self.keep_rest(total).await;
+        self.ended = true;
+        self.fill.progress.send_replace(Progress::Complete(total));
+        kept
+    }
+
+    async fn keep_rest(&mut self, total: u64) -> Result<Stored, NotKept> {
+        if !self.keep {
+            return Err(self.fill.not_kept.unwrap_or(NotKept::StoreFailed));
+        }
+        let mut response = StoredResponse::clone(&self.fill.response);
+        if self.draft.is_none() && total <= SEGMENT_BYTES_MAX as u64 {
+            let body = self.join_chunks();
+            response.body = Digest::of(&body);
+            response.body_bytes = total;
+            let shelf = Arc::clone(&self.fill.shelf);
+            return shelf.keep(self.sequence, Arc::new(response), body).await;
+        }
+        self.cut_segment().await;
+        match self.draft.take() {
+            Some(draft) if self.keep => draft.finish(response).await,
+            _ => Err(NotKept::NoRoom),
+        }
+    }
+
+    /// Gets the chunk's share of memory. When there is none left, what is loose goes to disk early,
+    /// so that fills waiting for one another cannot stand still.
+    async fn permit(&mut self, bytes: usize) -> Result<OwnedSemaphorePermit, Cut> {
+        let bytes = u32::try_from(bytes).map_err(|_| Cut)?;
+        if !self.keep {
+            self.wait_for_readers().await?;
+        }
+        if let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(bytes) {
+            return Ok(permit);
+        }
+        if self.keep && self.loose > 0 {
+            self.cut_segment().await;
+        }
+        let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
+        permit.map_err(|_| Cut)
+    }
+
+    async fn wait_for_readers(&self) -> Result<(), Cut> {
+        loop {
+            let read_on = self.fill.read_on.notified();
+            {
+                let window = lock(&self.fill.window);
+                if window.readers.is_empty() {
+                    return Err(Cut);
+                }
+                if window.bytes() < UNKEPT_BYTES_MAX {
+                    return Ok(());
+                }
+            }
+            read_on.await;
+        }
+    }
+
+    /// Writes the loose chunks as a segment. When that fails the fill goes on without being kept.
+    async fn cut_segment(&mut self) {
+        if self.loose == 0 || !self.keep {
+            return;
+        }
+        let bytes = self.join_chunks();
+        let draft = self.draft.get_or_insert_with(|| {
+            self.fill.shelf.draft(self.sequence, self.fill.response.key)
+        });
+        match draft.segment(bytes).await {
+            Ok(segment) => {
+                let mut window = lock(&self.fill.window);
+                let start = window.chunks_start;
+                window.segments.push((start, segment));
+                window.chunks_start = window.end;
+                window.chunks.clear();
+                self.loose = 0;
+            }
+            Err(_) => {
+                self.keep = false;
+                let mut window = lock(&self.fill.window);
+                window.unkept = true;
+                window.trim();
+            }
+        }
+    }
+
+    /// Makes one chunk of the loose ones.
+    fn join_chunks(&self) -> Bytes {
+        let mut window = lock(&self.fill.window);
+        match window.chunks.len() {
+            0 => Bytes::new(),
+            1 => window.chunks.front().map_or_else(Bytes::new, |chunk| chunk.bytes.clone()),
+            _ => {
+                let mut joined = BytesMut::with_capacity(self.loose);
+                let mut permit: Option<OwnedSemaphorePermit> = None;
+                let start = window.chunks_start;
+                for chunk in window.chunks.drain(..) {
+                    joined.extend_from_slice(&chunk.bytes);
+                    match &mut permit {
+                        None => permit = Some(chunk._permit),
+                        Some(permit) => permit.merge(chunk._permit),
+                    }
+                }
+                let bytes = joined.freeze();
+                if let Some(permit) = permit {
+                    window.chunks.push_back(Chunk {
+                        start,
+                        bytes: bytes.clone(),
+                        _permit: permit,
+                    });
+                }
+                bytes
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.fill.progress.send_replace(Progress::Failed);
+        }
+    }
+}
+
+impl Reader {
+    /// Polls for the next bytes; `None` at the end of what was asked for.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        loop {
+            match &mut self.waiting {
+                Some(Waiting::Change(change)) => {
+                    self.progress = ready!(change.as_mut().poll(context));
+                    self.waiting = None;
+                }
+                Some(Waiting::Segment(read)) => {
+                    let bytes = ready!(read.as_mut().poll(context));
+                    self.waiting = None;
+                    return Poll::Ready(Some(bytes.map_or(Err(Cut), |bytes| Ok(self.pass(bytes)))));
+                }
+                None => {}
+            }
+            if self.offset >= self.end {
+                return Poll::Ready(None);
+            }
+            let progress = *self.progress.borrow_and_update();
+            let (Progress::Open(end) | Progress::Complete(end)) = progress else {
+                return Poll::Ready(Some(Err(Cut)));
+            };
+            if self.offset < end {
+                match self.fill.look(self.offset) {
+                    Look::Chunk(bytes) => return Poll::Ready(Some(Ok(self.pass(bytes)))),
+                    Look::Segment(segment, skip) => self.read(segment, skip),
+                    Look::Nothing => return Poll::Ready(Some(Err(Cut))),
+                }
+            } else if matches!(progress, Progress::Complete(_)) {
+                return Poll::Ready(None);
+            } else {
+                let mut progress = self.progress.clone();
+                self.waiting = Some(Waiting::Change(Box::pin(async move {
+                    // An error means that the writer is gone; then its last word stands.
+                    drop(progress.changed().await);
+                    progress
+                })));
+            }
+        }
+    }
+
+    fn read(&mut self, segment: Segment, skip: u64) {
+        let shelf = Arc::clone(&self.fill.shelf);
+        self.waiting = Some(Waiting::Segment(Box::pin(async move {
+            let bytes = shelf.read_segment(segment).await.ok()?;
+            let skip = usize::try_from(skip).ok()?;
+            (skip < bytes.len()).then(|| bytes.slice(skip..))
+        })));
+    }
+
+    /// Goes on by `bytes`, cut to what was asked for.
+    fn pass(&mut self, mut bytes: Bytes) -> Bytes {
+        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        bytes.truncate(left);
+        self.offset += bytes.len() as u64;
+        self.fill.moved(self.id, Some(self.offset));
+        bytes
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.fill.moved(self.id, None);
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Change(_) => "Change",
+            Self::Segment(_) => "Segment",
+        })
+    }
+}
+
+/// What a fill that is not kept holds for its readers.
+const UNKEPT_BYTES_MAX: u64 = 4 << 20;
