@@ -36,6 +36,7 @@ use http::header::LAST_MODIFIED;
 use http::header::RANGE;
 use http::header::VARY;
 use http::response::Parts;
+use std::iter::from_fn;
 use std::time::SystemTime;
 
 /// What lets the origin recognise a stored response. Never empty.
@@ -293,17 +294,15 @@ fn any_tag<'a>(
 /// The entity tags of one line of a list.
 fn tags(line: &[u8]) -> impl Iterator<Item = EntityTag<'_>> {
     let mut rest = line;
-    std::iter::from_fn(move || {
+    from_fn(move || {
         let start = rest
             .iter()
             .position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
         let (tag, after) = EntityTag::read(rest.get(start..)?)?;
-        let follows = after.trim_ascii_start();
-        rest = if follows.is_empty() || follows.starts_with(b",") {
-            follows
-        } else {
-            &[]
-        };
+        rest = after.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b",") {
+            return None;
+        }
         Some(tag)
     })
 }
@@ -565,14 +564,8 @@ mod tests {
             "",
             "\"a\"\"b\", x",
         ] {
-            let own = [("etag", "\"a\"")];
-            let verdict = evaluate(&[("if-none-match", asked)], &own);
-            let wanted = if asked.starts_with("\"a\"") {
-                Condition::NotModified
-            } else {
-                Condition::Proceed
-            };
-            assert_eq!(verdict, wanted, "{asked}");
+            let verdict = evaluate(&[("if-none-match", asked)], &[("etag", "\"a\"")]);
+            assert_eq!(verdict, Condition::Proceed, "{asked}");
         }
     }
 
