@@ -156,6 +156,8 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        // A long list of absent names must not cost memory.
+        .filter(|name| headers.contains_key(name))
         .collect()
 }
 
@@ -176,3 +178,80 @@ const HOP_BY_HOP: [&str; 10] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
+
+    fn noon() -> SystemTime {
+        httpdate::parse_http_date(NOON).unwrap()
+    }
+
+    fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn kept(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let received = fields(lines);
+        kept_fields(&received, &ResponseDirectives::read(&received), noon())
+    }
+
+    #[test]
+    fn repeated_lines_are_kept_in_order() {
+        let lines = [("date", NOON), ("link", "<b>"), ("x", "1"), ("link", "<a>")];
+        assert_eq!(kept(&lines), fields(&lines));
+    }
+
+    #[test]
+    fn hop_by_hop_and_computed_fields_are_left_out() {
+        let mut lines = vec![("date", NOON), ("age", "5"), ("content-length", "7")];
+        lines.extend(HOP_BY_HOP.iter().map(|name| (*name, "x")));
+        assert_eq!(kept(&lines), fields(&[("date", NOON)]));
+    }
+
+    #[test]
+    fn fields_that_connection_names_are_left_out() {
+        let lines = [
+            ("connection", "close, X-One"),
+            ("connection", "x-two,,@"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("date", NOON),
+        ];
+        assert_eq!(kept(&lines), fields(&[("x-three", "3"), ("date", NOON)]));
+    }
+
+    #[test]
+    fn fields_that_directives_withhold_are_left_out() {
+        let cc = "private=\"x-user\", no-cache=\"set-cookie\", max-age=60";
+        let lines = [
+            ("cache-control", cc),
+            ("x-user", "1"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("date", NOON),
+        ];
+        assert_eq!(
+            kept(&lines),
+            fields(&[("cache-control", cc), ("date", NOON)])
+        );
+    }
+
+    #[test]
+    fn a_missing_unreadable_or_repeated_date_is_replaced() {
+        let wanted = fields(&[("date", NOON)]);
+        assert_eq!(kept(&[]), wanted);
+        assert_eq!(kept(&[("date", "today")]), wanted);
+        let late = "Sun, 06 Nov 1994 16:00:00 GMT";
+        assert_eq!(kept(&[("date", late), ("date", late)]), wanted);
+        assert_eq!(kept(&[("date", late)]), fields(&[("date", late)]));
+    }
+}
