@@ -16,7 +16,7 @@ use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
-use crate::rules::stored::Put;
+use crate::rules::address::Put;
 use crate::rules::stored::StoredResponse;
 use crate::state::index::Found;
 use crate::state::index::Index;

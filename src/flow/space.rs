@@ -18,7 +18,7 @@ use crate::clock;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
-use crate::rules::stored::Put;
+use crate::rules::address::Put;
 use crate::store::NewPiece;
 use crate::store::Piece;
 use crate::store::StoreError;

@@ -3,6 +3,9 @@
 //! A *digest* names bytes by their content; a *location* says where in which *pack* a copy of
 //! them is. Both travel between the index, which remembers them, and the store, which obeys them.
 
+use super::key::PrimaryKey;
+use super::key::VariantKey;
+use http::HeaderName;
 use std::fmt;
 
 /// The BLAKE3 digest that names a body or a segment by its bytes.
@@ -49,6 +52,28 @@ pub struct Segment {
 /// Orders everything that happens to the store: each fill and each purge takes the next number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
+
+/// A stored response and where its parts lie: what the index holds of it and the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Orders it among fills and purges; names the entry.
+    pub sequence: Sequence,
+    /// Its primary key.
+    pub key: PrimaryKey,
+    /// Its variant.
+    pub variant: VariantKey,
+    /// The field names its `Vary` listed, as in the head.
+    pub vary: Vec<HeaderName>,
+    /// Where its head lies.
+    pub head: Location,
+    /// The name of its body.
+    pub body: Digest,
+    /// The parts of its body, in order; none for an empty body.
+    pub segments: Vec<Segment>,
+    /// When it stops being useful: end of freshness and of every stale window, in seconds since
+    /// the epoch.
+    pub useless_at: u64,
+}
 
 /// The longest segment: what one read from disk brings in and verifies at once.
 pub const SEGMENT_BYTES_MAX: usize = 1 << 20;

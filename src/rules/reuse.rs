@@ -1,6 +1,12 @@
 //! What may a stored response do for the request in hand? (RFC 9111 §4, RFC 5861)
+//!
+//! The stored response already matches the request by key and variant. What is left to ask is its
+//! age: is it fresh, may it be served stale all the same, can the origin be asked about it? The
+//! answers are given most generous first; who acts on them, and what `only-if-cached` makes of
+//! having to ask the origin, is `flow`'s business.
 
 use super::directives::RequestDirectives;
+use super::freshness::Freshness;
 use super::stored::StoredResponse;
 use super::validation::Validators;
 use std::time::Duration;
@@ -27,9 +33,9 @@ pub enum Reuse {
         /// How long it has been stale; zero when fresh but bound to be validated.
         stale_by: Duration,
     },
-    /// It is stale and has no validator: ask for a new one.
+    /// It may not be served and has no validator: ask for a new one.
     Forward {
-        /// How long it has been stale.
+        /// How long it has been stale; zero when fresh but bound to be validated.
         stale_by: Duration,
     },
 }
@@ -45,19 +51,342 @@ pub enum ClientCacheControl {
 }
 
 impl Reuse {
-    /// Decides, most generous answer first. `soft_purged` makes a fresh response stale.
+    /// Decides, most generous answer first.
+    ///
+    /// `no-store` in the request plays no part: it forbids to store what the origin answers, not
+    /// to use what is stored (RFC 9111 §5.2.1.5). Nor does `only-if-cached`: it changes what is
+    /// done about `Validate` and `Forward`.
     pub fn decide(
-        _stored: &StoredResponse,
-        _request: &RequestDirectives,
-        _client: ClientCacheControl,
-        _now: SystemTime,
+        stored: &StoredResponse,
+        request: &RequestDirectives,
+        client: ClientCacheControl,
+        now: SystemTime,
     ) -> Self {
-        todo!()
+        let current_age = stored.timing.current_age(now);
+        let freshness = Freshness::new(stored.lifetime, current_age);
+        let wishes = Wishes::new(request, client);
+        let window = stored.stale.while_revalidate;
+        match freshness {
+            _ if stored.validate_always => Self::ask(stored, freshness),
+            Freshness::Fresh { ttl } if wishes.accept_fresh(current_age, ttl) => {
+                Self::Serve { ttl }
+            }
+            Freshness::Stale { by }
+                if !stored.must_revalidate && wishes.accept_stale(current_age, by, window) =>
+            {
+                Self::ServeStaleAndValidate { stale_by: by }
+            }
+            Freshness::Fresh { .. } | Freshness::Stale { .. } => Self::ask(stored, freshness),
+        }
     }
 
     /// May the stale response be served because the origin failed? (RFC 5861 §4, RFC 9111 §4.2.4)
-    /// Returns how long it has been stale when it may.
-    pub fn stale_if_error(_stored: &StoredResponse, _now: SystemTime) -> Option<Duration> {
-        todo!()
+    /// Returns how long it has been stale when it may; zero when it is fresh after all.
+    pub fn stale_if_error(stored: &StoredResponse, now: SystemTime) -> Option<Duration> {
+        if stored.validate_always {
+            return None;
+        }
+        match Freshness::new(stored.lifetime, stored.timing.current_age(now)) {
+            Freshness::Fresh { .. } => Some(Duration::ZERO),
+            Freshness::Stale { by } => {
+                (!stored.must_revalidate && by < stored.stale.if_error).then_some(by)
+            }
+        }
+    }
+
+    fn ask(stored: &StoredResponse, freshness: Freshness) -> Self {
+        let stale_by = match freshness {
+            Freshness::Fresh { .. } => Duration::ZERO,
+            Freshness::Stale { by } => by,
+        };
+        match stored.validators.clone() {
+            Some(validators) => Self::Validate {
+                validators,
+                stale_by,
+            },
+            None => Self::Forward { stale_by },
+        }
+    }
+}
+
+/// What the client wishes, as far as it is listened to.
+#[derive(Default)]
+struct Wishes {
+    no_cache: bool,
+    max_age: Option<Duration>,
+    min_fresh: Option<Duration>,
+    max_stale: Option<Duration>,
+}
+
+impl Wishes {
+    fn new(request: &RequestDirectives, client: ClientCacheControl) -> Self {
+        match client {
+            ClientCacheControl::Ignore => Self::default(),
+            ClientCacheControl::Honour => Self {
+                no_cache: request.no_cache,
+                max_age: request.max_age,
+                min_fresh: request.min_fresh,
+                max_stale: request.max_stale,
+            },
+        }
+    }
+
+    /// `max-age` accepts an age "less than or equal to" it (RFC 9111 §5.2.1.1), `min-fresh` a
+    /// lifetime "no less than" the age plus it (§5.2.1.3).
+    fn accept_fresh(&self, current_age: Duration, ttl: Duration) -> bool {
+        !self.no_cache
+            && self.accept_age(current_age)
+            && self.min_fresh.is_none_or(|min| ttl >= min)
+    }
+
+    /// `max-stale` accepts "no more than" it (RFC 9111 §5.2.1.2). Without it the origin's stale
+    /// window holds, unless `max-age` or `min-fresh` ask for something fresh (§5.2.1.1, §5.2.1.3).
+    fn accept_stale(&self, current_age: Duration, by: Duration, window: Duration) -> bool {
+        if self.no_cache || self.min_fresh.is_some() || !self.accept_age(current_age) {
+            return false;
+        }
+        match self.max_stale {
+            Some(max_stale) => by <= max_stale,
+            None => self.max_age.is_none() && by < window,
+        }
+    }
+
+    fn accept_age(&self, current_age: Duration) -> bool {
+        self.max_age.is_none_or(|max| current_age <= max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::address::Digest;
+    use crate::rules::freshness::Timing;
+    use crate::rules::key::PrimaryKey;
+    use crate::rules::key::VariantKey;
+    use crate::rules::stored::StaleWindow;
+    use http::HeaderMap;
+    use http::HeaderValue;
+    use http::StatusCode;
+
+    const BORN: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn etag() -> Validators {
+        Validators::ETag(HeaderValue::from_static("\"a\""))
+    }
+
+    fn good_for_a_minute() -> StoredResponse {
+        StoredResponse {
+            key: PrimaryKey([0; 16]),
+            variant: VariantKey::ONLY,
+            vary: Vec::new(),
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            timing: Timing {
+                request_time: BORN,
+                response_time: BORN,
+                date_value: BORN,
+                age_value: secs(0),
+            },
+            lifetime: secs(60),
+            stale: StaleWindow::default(),
+            validate_always: false,
+            must_revalidate: false,
+            validators: None,
+            body_bytes: 0,
+            body: Digest([0; 32]),
+        }
+    }
+
+    fn with_windows() -> StoredResponse {
+        StoredResponse {
+            stale: StaleWindow {
+                while_revalidate: secs(10),
+                if_error: secs(20),
+            },
+            ..good_for_a_minute()
+        }
+    }
+
+    fn decide(stored: &StoredResponse, age: u64) -> Reuse {
+        asked(stored, "", ClientCacheControl::Ignore, age)
+    }
+
+    fn honour(stored: &StoredResponse, cache_control: &str, age: u64) -> Reuse {
+        asked(stored, cache_control, ClientCacheControl::Honour, age)
+    }
+
+    fn asked(stored: &StoredResponse, text: &str, client: ClientCacheControl, age: u64) -> Reuse {
+        let mut headers = HeaderMap::new();
+        headers.append("cache-control", HeaderValue::from_str(text).unwrap());
+        let request = RequestDirectives::read(&headers);
+        Reuse::decide(stored, &request, client, BORN + secs(age))
+    }
+
+    #[test]
+    fn a_fresh_response_is_served() {
+        let verdict = decide(&good_for_a_minute(), 59);
+        assert_eq!(verdict, Reuse::Serve { ttl: secs(1) });
+    }
+
+    #[test]
+    fn a_stale_response_without_validator_is_replaced() {
+        let verdict = decide(&good_for_a_minute(), 60);
+        assert_eq!(verdict, Reuse::Forward { stale_by: secs(0) });
+    }
+
+    #[test]
+    fn a_stale_response_with_a_validator_is_validated() {
+        let stored = StoredResponse {
+            validators: Some(etag()),
+            ..good_for_a_minute()
+        };
+        let wanted = Reuse::Validate {
+            validators: etag(),
+            stale_by: secs(7),
+        };
+        assert_eq!(decide(&stored, 67), wanted);
+    }
+
+    #[test]
+    fn the_stale_window_ends_on_its_last_second() {
+        let inside = decide(&with_windows(), 69);
+        assert_eq!(inside, Reuse::ServeStaleAndValidate { stale_by: secs(9) });
+        let outside = decide(&with_windows(), 70);
+        assert_eq!(outside, Reuse::Forward { stale_by: secs(10) });
+    }
+
+    #[test]
+    fn must_revalidate_closes_every_stale_window() {
+        let stored = StoredResponse {
+            must_revalidate: true,
+            ..with_windows()
+        };
+        assert_eq!(decide(&stored, 61), Reuse::Forward { stale_by: secs(1) });
+        assert_eq!(Reuse::stale_if_error(&stored, BORN + secs(61)), None);
+        let verdict = honour(&stored, "max-stale", 61);
+        assert_eq!(verdict, Reuse::Forward { stale_by: secs(1) });
+    }
+
+    #[test]
+    fn what_must_always_be_validated_is_never_served_unasked() {
+        let stored = StoredResponse {
+            validate_always: true,
+            validators: Some(etag()),
+            ..with_windows()
+        };
+        for (age, stale_by) in [(1, 0), (61, 1)] {
+            let wanted = Reuse::Validate {
+                validators: etag(),
+                stale_by: secs(stale_by),
+            };
+            assert_eq!(decide(&stored, age), wanted);
+            assert_eq!(Reuse::stale_if_error(&stored, BORN + secs(age)), None);
+        }
+    }
+
+    #[test]
+    fn an_error_opens_its_own_window() {
+        let stored = with_windows();
+        let at = |age| Reuse::stale_if_error(&stored, BORN + secs(age));
+        assert_eq!(at(59), Some(secs(0)));
+        assert_eq!(at(79), Some(secs(19)));
+        assert_eq!(at(80), None);
+    }
+
+    #[test]
+    fn clients_are_not_listened_to_unless_the_site_says_so() {
+        for text in ["no-cache", "max-age=0", "min-fresh=100", "no-store"] {
+            let verdict = asked(&good_for_a_minute(), text, ClientCacheControl::Ignore, 30);
+            assert_eq!(verdict, Reuse::Serve { ttl: secs(30) }, "{text}");
+        }
+        let verdict = asked(
+            &good_for_a_minute(),
+            "max-stale",
+            ClientCacheControl::Ignore,
+            61,
+        );
+        assert_eq!(verdict, Reuse::Forward { stale_by: secs(1) });
+    }
+
+    #[test]
+    fn an_honoured_client_can_ask_for_validation() {
+        let verdict = honour(&good_for_a_minute(), "no-cache", 1);
+        assert_eq!(verdict, Reuse::Forward { stale_by: secs(0) });
+    }
+
+    #[test]
+    fn an_honoured_client_can_bound_the_age() {
+        let stored = good_for_a_minute();
+        let serve = Reuse::Serve { ttl: secs(50) };
+        assert_eq!(honour(&stored, "max-age=10", 10), serve);
+        let forward = Reuse::Forward { stale_by: secs(0) };
+        assert_eq!(honour(&stored, "max-age=9", 10), forward);
+    }
+
+    #[test]
+    fn an_honoured_client_can_ask_for_freshness_to_come() {
+        let stored = good_for_a_minute();
+        let serve = Reuse::Serve { ttl: secs(50) };
+        assert_eq!(honour(&stored, "min-fresh=50", 10), serve);
+        let forward = Reuse::Forward { stale_by: secs(0) };
+        assert_eq!(honour(&stored, "min-fresh=51", 10), forward);
+    }
+
+    #[test]
+    fn an_honoured_client_can_accept_staleness() {
+        let stored = good_for_a_minute();
+        let serve = Reuse::ServeStaleAndValidate { stale_by: secs(5) };
+        assert_eq!(honour(&stored, "max-stale=5", 65), serve);
+        assert_eq!(honour(&stored, "max-stale", 65), serve);
+        let forward = Reuse::Forward { stale_by: secs(5) };
+        assert_eq!(honour(&stored, "max-stale=4", 65), forward);
+    }
+
+    #[test]
+    fn an_honoured_max_stale_narrows_the_origins_window() {
+        let verdict = honour(&with_windows(), "max-stale=4", 65);
+        assert_eq!(verdict, Reuse::Forward { stale_by: secs(5) });
+    }
+
+    #[test]
+    fn an_honoured_wish_for_something_fresh_closes_the_stale_window() {
+        let forward = Reuse::Forward { stale_by: secs(5) };
+        for text in ["max-age=600", "min-fresh=1", "no-cache"] {
+            assert_eq!(honour(&with_windows(), text, 65), forward, "{text}");
+        }
+    }
+
+    #[test]
+    fn max_age_still_bounds_what_max_stale_accepts() {
+        let verdict = honour(&good_for_a_minute(), "max-stale, max-age=64", 65);
+        assert_eq!(verdict, Reuse::Forward { stale_by: secs(5) });
+    }
+
+    #[test]
+    fn no_store_in_the_request_does_not_hinder_reuse() {
+        let verdict = honour(&good_for_a_minute(), "no-store", 30);
+        assert_eq!(verdict, Reuse::Serve { ttl: secs(30) });
+    }
+
+    #[test]
+    fn what_is_condemned_is_always_replaced() {
+        let mut stored = with_windows();
+        stored.validators = Some(etag());
+        stored.condemn();
+        assert_eq!(decide(&stored, 1), Reuse::Forward { stale_by: secs(0) });
+        assert_eq!(Reuse::stale_if_error(&stored, BORN + secs(1)), None);
+        assert!(!stored.worth_keeping(BORN));
+    }
+
+    #[test]
+    fn what_is_spent_and_cannot_be_validated_is_not_worth_keeping() {
+        let stored = with_windows();
+        assert!(stored.worth_keeping(BORN + secs(59)));
+        assert!(stored.worth_keeping(BORN + secs(79)));
+        assert!(!stored.worth_keeping(BORN + secs(80)));
     }
 }

@@ -1,17 +1,30 @@
 //! A stored response without its body: everything a hit needs, computed once when it was stored.
+//!
+//! [`storable`](super::storable) makes one from what the origin sent, and
+//! [`validation`](super::validation) makes the next one from a 304. Both leave it to this file
+//! which fields are kept (RFC 9111 §3.1) and what the kept response may do.
 
 use super::address::Digest;
-use super::address::Location;
-use super::address::Segment;
-use super::address::Sequence;
+use super::directives::ResponseDirectives;
+use super::freshness::Freshness;
 use super::freshness::Timing;
+use super::freshness::date_field;
+use super::freshness::freshness_lifetime;
+use super::freshness::write_date;
 use super::key::PrimaryKey;
 use super::key::VariantKey;
+use super::storable::StorePolicy;
 use super::validation::Validators;
 use http::HeaderMap;
 use http::HeaderName;
 use http::StatusCode;
+use http::header::AGE;
+use http::header::CONNECTION;
+use http::header::CONTENT_LENGTH;
+use http::header::DATE;
+use http::header::SET_COOKIE;
 use std::time::Duration;
+use std::time::SystemTime;
 
 /// The head of a stored response and the verdicts reached about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +38,7 @@ pub struct StoredResponse {
     /// Its status.
     pub status: StatusCode,
     /// Its end-to-end fields, in order, repeats kept; without Age, hop-by-hop and
-    /// Connection-named fields and Content-Length.
+    /// Connection-named fields and Content-Length. There is always one readable Date.
     pub headers: HeaderMap,
     /// When it travelled.
     pub timing: Timing,
@@ -54,24 +67,191 @@ pub struct StaleWindow {
     pub if_error: Duration,
 }
 
-/// A stored response and where its parts lie: what the index holds of it and the journal keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Put {
-    /// Orders it among fills and purges; names the entry.
-    pub sequence: Sequence,
-    /// Its primary key.
-    pub key: PrimaryKey,
-    /// Its variant.
-    pub variant: VariantKey,
-    /// The field names its `Vary` listed, as in the head.
-    pub vary: Vec<HeaderName>,
-    /// Where its head lies.
-    pub head: Location,
-    /// The name of its body.
-    pub body: Digest,
-    /// The parts of its body, in order; none for an empty body.
-    pub segments: Vec<Segment>,
-    /// When it stops being useful: end of freshness and of every stale window, in seconds since
-    /// the epoch.
-    pub useless_at: u64,
+impl StoredResponse {
+    /// Returns whether it can ever answer a request after `now`: it is still fresh, may be served
+    /// stale, or can be validated. One that cannot only takes up room.
+    pub fn worth_keeping(&self, now: SystemTime) -> bool {
+        if self.validators.is_some() {
+            return true;
+        }
+        if self.validate_always {
+            return false;
+        }
+        match Freshness::new(self.lifetime, self.timing.current_age(now)) {
+            Freshness::Fresh { .. } => true,
+            Freshness::Stale { .. } if self.must_revalidate => false,
+            Freshness::Stale { by } => by < self.stale.while_revalidate.max(self.stale.if_error),
+        }
+    }
+
+    /// Takes every permission away: [`worth_keeping`](Self::worth_keeping) is false from now on
+    /// and [`Reuse::decide`](super::reuse::Reuse::decide) always forwards.
+    pub fn condemn(&mut self) {
+        self.validate_always = true;
+        self.validators = None;
+        self.stale = StaleWindow::default();
+    }
+
+    /// Reaches every verdict that hangs on the fields, the timing and the origin's directives.
+    ///
+    /// Returns whether a freshness lifetime was granted or guessed; without one it is zero.
+    pub(super) fn judge(&mut self, directives: &ResponseDirectives, policy: &StorePolicy) -> bool {
+        let lifetime = freshness_lifetime(
+            self.status,
+            &self.headers,
+            directives,
+            self.timing.date_value,
+            policy.heuristic_max,
+        );
+        self.lifetime = lifetime.unwrap_or(Duration::ZERO);
+        self.stale = StaleWindow {
+            while_revalidate: directives
+                .stale_while_revalidate
+                .unwrap_or(policy.stale_while_revalidate),
+            if_error: directives.stale_if_error.unwrap_or(policy.stale_if_error),
+        };
+        self.validate_always = directives.no_cache.is_whole();
+        self.must_revalidate = directives.forbid_stale();
+        self.validators = Validators::read(&self.headers);
+        lifetime.is_some()
+    }
+}
+
+/// Copies the fields of a received response that may be kept (RFC 9111 §3.1), repeats included.
+///
+/// Left out are hop-by-hop fields and those that Connection names, Age and Content-Length, which
+/// are computed anew for each answer, and what `private` or `no-cache` lists. A Date that is
+/// missing or unreadable is replaced by the time of arrival (RFC 9110 §6.6.1).
+pub(super) fn kept_fields(
+    received: &HeaderMap,
+    directives: &ResponseDirectives,
+    response_time: SystemTime,
+) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(received.keys_len());
+    let named = connection_options(received);
+    for (name, value) in received {
+        let computed = *name == AGE || *name == CONTENT_LENGTH;
+        if !computed && !is_hop_by_hop(name) && !named.contains(name) && !directives.withhold(name)
+        {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    if date_field(&kept, &DATE).is_none() {
+        kept.insert(DATE, write_date(response_time));
+    }
+    kept
+}
+
+/// Takes off Set-Cookie unless the policy keeps it.
+pub(super) fn withhold_cookies(headers: &mut HeaderMap, policy: &StorePolicy) {
+    if !policy.set_cookie {
+        headers.remove(SET_COOKIE);
+    }
+}
+
+/// The fields that Connection names (RFC 9110 §7.6.1).
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        // A long list of absent names must not cost memory.
+        .filter(|name| headers.contains_key(name))
+        .collect()
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
+/// Fields that concern one connection (RFC 9110 §7.6.1) or one proxy (RFC 9111 §3.1).
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
+
+    fn noon() -> SystemTime {
+        httpdate::parse_http_date(NOON).unwrap()
+    }
+
+    fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn kept(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let received = fields(lines);
+        kept_fields(&received, &ResponseDirectives::read(&received), noon())
+    }
+
+    #[test]
+    fn repeated_lines_are_kept_in_order() {
+        let lines = [("date", NOON), ("link", "<b>"), ("x", "1"), ("link", "<a>")];
+        assert_eq!(kept(&lines), fields(&lines));
+    }
+
+    #[test]
+    fn hop_by_hop_and_computed_fields_are_left_out() {
+        let mut lines = vec![("date", NOON), ("age", "5"), ("content-length", "7")];
+        lines.extend(HOP_BY_HOP.iter().map(|name| (*name, "x")));
+        assert_eq!(kept(&lines), fields(&[("date", NOON)]));
+    }
+
+    #[test]
+    fn fields_that_connection_names_are_left_out() {
+        let lines = [
+            ("connection", "close, X-One"),
+            ("connection", "x-two,,@"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("date", NOON),
+        ];
+        assert_eq!(kept(&lines), fields(&[("x-three", "3"), ("date", NOON)]));
+    }
+
+    #[test]
+    fn fields_that_directives_withhold_are_left_out() {
+        let cc = "private=\"x-user\", no-cache=\"set-cookie\", max-age=60";
+        let lines = [
+            ("cache-control", cc),
+            ("x-user", "1"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("date", NOON),
+        ];
+        assert_eq!(
+            kept(&lines),
+            fields(&[("cache-control", cc), ("date", NOON)])
+        );
+    }
+
+    #[test]
+    fn a_missing_unreadable_or_repeated_date_is_replaced() {
+        let wanted = fields(&[("date", NOON)]);
+        assert_eq!(kept(&[]), wanted);
+        assert_eq!(kept(&[("date", "today")]), wanted);
+        let late = "Sun, 06 Nov 1994 16:00:00 GMT";
+        assert_eq!(kept(&[("date", late), ("date", late)]), wanted);
+        assert_eq!(kept(&[("date", late)]), fields(&[("date", late)]));
+    }
 }

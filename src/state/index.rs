@@ -22,7 +22,7 @@ use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
-use crate::rules::stored::Put;
+use crate::rules::address::Put;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
 use hashbrown::HashTable;

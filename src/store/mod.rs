@@ -27,7 +27,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::rules::stored::Put;
+pub use crate::rules::address::Put;
 pub use disk::Store;
 
 /// Where and how much to store.
