@@ -12,6 +12,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::header::CACHE_CONTROL;
 use http::header::PRAGMA;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Response directives (RFC 9111 §5.2.2, RFC 5861, RFC 8246). Repeats: the most restrictive wins.
@@ -141,7 +142,7 @@ impl ResponseDirectives {
 
     fn add(&mut self, member: &Member<'_>) {
         let bare = member.argument.is_none();
-        match member.name.to_ascii_lowercase().as_slice() {
+        match member.lower_name(&mut [0; NAME_BYTES_MAX]) {
             b"max-age" => shorten(&mut self.max_age, member.seconds()),
             b"s-maxage" => shorten(&mut self.s_maxage, member.seconds()),
             b"stale-while-revalidate" => {
@@ -205,7 +206,7 @@ impl RequestDirectives {
     }
 
     fn add(&mut self, member: &Member<'_>) {
-        match member.name.to_ascii_lowercase().as_slice() {
+        match member.lower_name(&mut [0; NAME_BYTES_MAX]) {
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache = true,
             b"only-if-cached" => self.only_if_cached = true,
@@ -242,7 +243,7 @@ pub fn delta_seconds(digits: &[u8]) -> Option<Duration> {
 struct Member<'a> {
     name: &'a [u8],
     /// Without quotes and quoted-pairs.
-    argument: Option<Vec<u8>>,
+    argument: Option<Cow<'a, [u8]>>,
 }
 
 /// A line broke the grammar here; nothing after this place can be trusted.
@@ -255,6 +256,16 @@ struct Members<'a> {
 }
 
 impl Member<'_> {
+    /// The name in lower case; empty when it is longer than any that is known.
+    fn lower_name<'b>(&self, buffer: &'b mut [u8; NAME_BYTES_MAX]) -> &'b [u8] {
+        let Some(lower) = buffer.get_mut(..self.name.len()) else {
+            return &[];
+        };
+        lower.copy_from_slice(self.name);
+        lower.make_ascii_lowercase();
+        lower
+    }
+
     fn seconds(&self) -> Option<Duration> {
         delta_seconds(self.argument.as_deref()?)
     }
@@ -298,13 +309,13 @@ impl<'a> Members<'a> {
         }
     }
 
-    fn argument(&mut self) -> Result<Vec<u8>, Malformed> {
+    fn argument(&mut self) -> Result<Cow<'a, [u8]>, Malformed> {
         match self.rest.split_first() {
             Some((b'"', rest)) => {
                 self.rest = rest;
                 self.quoted()
             }
-            _ => self.token().map(<[u8]>::to_vec),
+            _ => self.token().map(Cow::Borrowed),
         }
     }
 
@@ -317,12 +328,17 @@ impl<'a> Members<'a> {
     }
 
     /// Reads the rest of a quoted-string, its first quote already taken (RFC 9110 §5.6.4).
-    fn quoted(&mut self) -> Result<Vec<u8>, Malformed> {
-        let mut text = Vec::new();
+    fn quoted(&mut self) -> Result<Cow<'a, [u8]>, Malformed> {
+        let plain = self.skip(|byte| byte != b'"' && byte != b'\\');
+        if let Some((b'"', rest)) = self.rest.split_first() {
+            self.rest = rest;
+            return Ok(Cow::Borrowed(plain));
+        }
+        let mut text = plain.to_vec();
         while let Some((&byte, rest)) = self.rest.split_first() {
             self.rest = rest;
             match byte {
-                b'"' => return Ok(text),
+                b'"' => return Ok(Cow::Owned(text)),
                 b'\\' => {
                     let (&escaped, rest) = rest.split_first().ok_or(Malformed)?;
                     self.rest = rest;
@@ -393,6 +409,9 @@ fn is_ows(byte: u8) -> bool {
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
+
+/// No known directive has a longer name.
+const NAME_BYTES_MAX: usize = "stale-while-revalidate".len();
 
 /// The longest time a directive or Age can name: 2^31 seconds, 68 years (RFC 9111 §1.2.2).
 pub const DELTA_SECONDS_MAX: Duration = Duration::from_secs(1 << 31);

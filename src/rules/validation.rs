@@ -777,6 +777,24 @@ mod tests {
     }
 
     #[test]
+    fn a_304_that_selects_by_more_fields_condemns_the_stored_response() {
+        let own = StoredResponse {
+            vary: vec![HeaderName::from_static("accept-language")],
+            ..stored(&[("cache-control", "max-age=60"), ("etag", "\"a\"")])
+        };
+        for (vary, kept) in [
+            ("Accept-Language", true),
+            ("", true),
+            ("accept-language, accept", false),
+            ("*", false),
+        ] {
+            let new = freshened(&own, &[("vary", vary)]);
+            assert_eq!(new.worth_keeping(at(LATE)), kept, "{vary}");
+            assert_eq!((new.variant, &new.vary), (own.variant, &own.vary));
+        }
+    }
+
+    #[test]
     fn cookies_of_a_304_are_not_kept() {
         let own = stored(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]);
         let new = freshened(&own, &[("set-cookie", "a=b")]);
@@ -802,6 +820,7 @@ mod tests {
             ("expires", LATE),
             ("vary", "a"),
             ("vary", "b"),
+            ("cdn-cache-control", "max-age=9"),
         ]);
         let mut all = own.clone();
         for name in ["last-modified", "content-type", "set-cookie", "x-other"] {
