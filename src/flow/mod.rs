@@ -1,29 +1,77 @@
 //! The life of a request: from what `net` received to what it sends back.
 //!
-//! Rooms of floor 2 meet only here, locks stand round the machines of `state` only here, and every
-//! request ends in one [`Report`].
+//! ```text
+//! handle ─► rules/request, guard, route ─► lookup ─┬─ hit ──────────────────────► deliver
+//!                                                  ├─ miss, stale ─► trip ─► fill ─► deliver
+//!                                                  └─ not for the store ─► pass
+//! ```
+//!
+//! Rooms of floor 2 meet only here, locks stand round the machines of `state` only here, every
+//! error becomes a response in [`synth`], and every request ends in one [`Report`].
 
+mod ask;
+pub mod body;
+mod deliver;
+pub mod fill;
+mod lookup;
+mod origin;
+mod pass;
+mod purge;
+mod report;
+pub mod shelf;
+mod space;
+mod synth;
+mod trip;
+
+use self::ask::Ask;
+use self::body::Body;
+use self::origin::Origin;
+use self::shelf::Shelf;
+use self::shelf::lock;
+use self::trip::Trip;
+use self::trip::TripKey;
+use crate::clock;
 use crate::rules::address::Sequence;
+use crate::rules::cache_status::Detail;
+use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
+use crate::rules::directives::RequestDirectives;
+use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::key::KeyPolicy;
+use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::NormalRequest;
 use crate::rules::request::Refusal;
+use crate::rules::request::RequestBody as Framing;
 use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::route::SiteId;
 use crate::rules::storable::StorePolicy;
+use crate::state::collapse::Table;
+use crate::state::hit_for_miss::HitForMiss;
+use crate::store::StoreError;
 use crate::store::Usage;
-use http::HeaderValue;
-use http::Method;
-use http::StatusCode;
-use http::Uri;
-use http::Version;
+use crate::upstream::RequestBody;
+use crate::upstream::Upstream;
+use http::HeaderName;
+use http::Request;
+use http::Response;
+use http::header;
+use http::request::Parts;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 use std::time::SystemTime;
+use tokio::sync::Semaphore;
+
+pub use self::report::Report;
+pub use self::report::Sink;
 
 /// How one site is served.
 #[derive(Clone, Debug)]
@@ -72,51 +120,6 @@ pub struct Client {
     pub address: SocketAddr,
     /// How it reached us.
     pub scheme: Scheme,
-}
-
-/// What happened to one request. Cache-Status, access log, metrics and stats all render this.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The client's address.
-    pub client: SocketAddr,
-    /// When the request arrived.
-    pub at: SystemTime,
-    /// From arrival to the last byte handed to the connection.
-    pub took: Duration,
-    /// Method, as received.
-    pub method: Method,
-    /// Target, as received.
-    pub uri: Uri,
-    /// Protocol version.
-    pub version: Version,
-    /// Host, as received.
-    pub host: Option<HeaderValue>,
-    /// Referer, as received.
-    pub referer: Option<HeaderValue>,
-    /// User-Agent, as received.
-    pub user_agent: Option<HeaderValue>,
-    /// The site it belonged to.
-    pub site: Option<SiteId>,
-    /// The status sent.
-    pub status: StatusCode,
-    /// Body bytes handed to the connection.
-    pub body_bytes: u64,
-    /// The body was sent whole.
-    pub complete: bool,
-    /// How the cache handled it.
-    pub outcome: Outcome,
-    /// Why it was refused before anything was looked up.
-    pub refusal: Option<Refusal>,
-    /// The error of ours it ended in.
-    pub error: Option<ProxyError>,
-    /// The backend that was asked.
-    pub backend: Option<Arc<str>>,
-}
-
-/// Takes the reports; called once a request, when its body has ended. Must be quick.
-pub trait Sink: Send + Sync {
-    /// Takes one.
-    fn take(&self, report: Report);
 }
 
 /// What to purge.
@@ -179,3 +182,240 @@ pub struct Stats {
     /// Backends: name, usable.
     pub backends: Vec<(Arc<str>, bool)>,
 }
+
+/// Serves requests. Shared by all workers.
+pub struct Engine {
+    params: Params,
+    origins: Vec<Origin>,
+    shelf: Arc<Shelf>,
+    trips: Mutex<Table<TripKey, Arc<Trip>>>,
+    trip_number: AtomicU64,
+    hit_for_miss: Mutex<HitForMiss>,
+    /// Bytes that fills may still take into memory.
+    budget: Arc<Semaphore>,
+    budget_bytes: usize,
+    fills_active: AtomicU64,
+    sink: Arc<dyn Sink>,
+    space: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+/// A response, and how it came about.
+struct Answer {
+    response: Response<Body>,
+    outcome: Outcome,
+    refusal: Option<Refusal>,
+    error: Option<ProxyError>,
+    backend: Option<Arc<str>>,
+}
+
+impl Answer {
+    fn new(response: Response<Body>, outcome: Outcome) -> Self {
+        Self {
+            response,
+            outcome,
+            refusal: None,
+            error: None,
+            backend: None,
+        }
+    }
+
+    fn from_backend(self, backend: Arc<str>) -> Self {
+        Self {
+            backend: Some(backend),
+            ..self
+        }
+    }
+}
+
+impl Engine {
+    /// Opens the store and starts the thread that keeps room in it. Needs no runtime.
+    pub fn open(
+        params: Params,
+        upstreams: Vec<Upstream>,
+        store: &crate::store::Params,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
+        let space = space::start(&shelf).map_err(|source| StoreError::Io {
+            action: "start a thread for",
+            path: store.dir.clone(),
+            source,
+        })?;
+        let budget_bytes = usize::try_from(params.fill_bytes_max)
+            .unwrap_or(usize::MAX)
+            .clamp(FILL_BYTES_MIN, Semaphore::MAX_PERMITS);
+        Ok(Arc::new(Self {
+            origins: upstreams.into_iter().map(Origin::new).collect(),
+            shelf,
+            trips: Mutex::new(Table::new(params.followers_max)),
+            trip_number: AtomicU64::new(0),
+            hit_for_miss: Mutex::new(HitForMiss::new(HIT_FOR_MISS_PLACES, params.hit_for_miss)),
+            budget: Arc::new(Semaphore::new(budget_bytes)),
+            budget_bytes,
+            fills_active: AtomicU64::new(0),
+            sink,
+            space: Mutex::new(Some(space)),
+            params,
+        }))
+    }
+
+    /// Answers one request. Dropped half-way, what others share goes on.
+    pub async fn handle(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        client: Client,
+    ) -> Response<Body> {
+        let started = clock::instant();
+        let (parts, body) = request.into_parts();
+        let mut report = Report::new(&parts, client.address, clock::now());
+        let answer = self.answer(parts, body, client, &mut report).await;
+        let mut response = answer.response;
+        report.status = response.status();
+        report.outcome = answer.outcome;
+        report.refusal = answer.refusal;
+        report.error = answer.error;
+        report.backend = answer.backend;
+        let headers = response.headers_mut();
+        // After those of caches nearer the origin (RFC 9211 §2).
+        headers.append(
+            CACHE_STATUS,
+            answer.outcome.field_value(&self.params.identifier),
+        );
+        if let Some(error) = answer.error {
+            headers.append(PROXY_STATUS, error.field_value(&self.params.identifier));
+        }
+        let sink = Arc::clone(&self.sink);
+        response.map(|body| body.report_to(sink, report, started))
+    }
+
+    /// The engine's sizes.
+    pub fn stats(&self) -> Stats {
+        let index = self.shelf.read_index();
+        let (entries, bodies, live_bytes) = (index.len(), index.bodies(), index.live_bytes());
+        drop(index);
+        let now = clock::now();
+        let backends = self.origins.iter().flat_map(|origin| {
+            let health = lock(&origin.health);
+            (0..origin.upstream.backends())
+                .map(|n| (origin.upstream.name(n), health.is_usable(n, now)))
+                .collect::<Vec<_>>()
+        });
+        Stats {
+            entries: entries as u64,
+            bodies: bodies as u64,
+            live_bytes,
+            fills_active: self.fills_active.load(Ordering::Relaxed),
+            fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
+            memory_bytes: self.shelf.memory.bytes(),
+            evicted: self.shelf.evicted.load(Ordering::Relaxed),
+            disk: self.shelf.usage(),
+            pass_through: self.shelf.pass_through(),
+            backends: backends.collect(),
+        }
+    }
+
+    /// Can it serve from a working store?
+    pub fn ready(&self) -> bool {
+        self.shelf.pass_through().is_none()
+    }
+
+    /// Writes everything that is pending, and ends the threads. Blocks for as long as that takes.
+    pub fn close(&self) {
+        space::close(&self.shelf);
+        if let Some(space) = lock(&self.space).take()
+            && space.join().is_err()
+        {
+            tracing::error!("the thread that makes room had panicked");
+        }
+        self.shelf.store.close();
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: RequestBody,
+        client: Client,
+        report: &mut Report,
+    ) -> Answer {
+        let request = match NormalRequest::new(parts, client.scheme, &self.params.request) {
+            Ok(request) => request,
+            Err(refusal) => return refuse(refusal),
+        };
+        let Some(site_id) = self.params.routes.site(request.host()) else {
+            return Answer::new(synth::no_site(), synthetic());
+        };
+        report.site = Some(site_id);
+        let Some(site) = self.params.sites.get(usize::from(site_id.0)) else {
+            return Answer::new(synth::no_site(), synthetic());
+        };
+        let ask = Ask {
+            key: PrimaryKey::new(&site.name, &request, &site.key),
+            directives: RequestDirectives::read(request.headers()),
+            client,
+            site: site_id,
+            request,
+        };
+        match Guard::decide(&ask.request, client.address.ip(), &site.guard) {
+            Guard::Refuse(refusal) => refuse(refusal),
+            Guard::Purge => {
+                let (_, entries, _) = self.purge_keys(&[ask.key]).await;
+                Answer::new(synth::purged(entries), synthetic())
+            }
+            Guard::Admit if ask.request.cacheable() => self.from_store(ask).await,
+            Guard::Admit => {
+                let outcome = Outcome {
+                    fwd: Some(Forward::Method),
+                    detail: (ask.request.body() != Framing::Empty).then_some(Detail::RequestBody),
+                    ..Outcome::default()
+                };
+                self.pass_unsafe(ask, body, outcome).await
+            }
+        }
+    }
+
+    fn site(&self, ask: &Ask) -> &Site {
+        // A site's number comes from the list it is looked up in.
+        let number = usize::from(ask.site.0).min(self.params.sites.len() - 1);
+        #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
+        &self.params.sites[number]
+    }
+
+    fn origin(&self, ask: &Ask) -> &Origin {
+        let number = self.site(ask).upstream.min(self.origins.len() - 1);
+        #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
+        &self.origins[number]
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+fn refuse(refusal: Refusal) -> Answer {
+    let outcome = Outcome {
+        detail: Some(Detail::Refused(refusal)),
+        ..Outcome::default()
+    };
+    Answer {
+        refusal: Some(refusal),
+        error: Some(ProxyError::HttpRequestError),
+        ..Answer::new(synth::refused(refusal), outcome)
+    }
+}
+
+fn synthetic() -> Outcome {
+    Outcome {
+        detail: Some(Detail::Synthetic),
+        ..Outcome::default()
+    }
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// The least memory fills can work with: one segment each for a few of them.
+const FILL_BYTES_MIN: usize = 8 << 20;
+const HIT_FOR_MISS_PLACES: usize = 1 << 16;

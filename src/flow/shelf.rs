@@ -198,7 +198,6 @@ impl Shelf {
                 self.stored(found, hot)
             }
             Err(error) => {
-                tracing::warn!(%error, "a stored response could not be read; it is forgotten");
                 self.forget(found, &error);
                 None
             }
@@ -352,6 +351,14 @@ impl Shelf {
         (sequence, written.is_ok())
     }
 
+    /// Removes one entry, as when a validation withdrew what it allowed.
+    pub fn remove(&self, found: Found) {
+        if self.write_index().remove(found.key, found.sequence) {
+            self.store.record_remove(found.sequence);
+        }
+        self.memory.remove(found.sequence);
+    }
+
     /// Sizes on disk.
     pub fn usage(&self) -> Usage {
         self.store.usage()
@@ -389,14 +396,12 @@ impl Shelf {
     }
 
     /// Removes an entry that turned out unreadable.
-    fn forget(&self, found: Found, error: &StoreError) {
+    pub(super) fn forget(&self, found: Found, error: &StoreError) {
+        tracing::warn!(%error, "a stored response could not be read; it is forgotten");
         if matches!(error, StoreError::Corrupt { .. }) {
             self.store.count_corrupt();
         }
-        if self.write_index().remove(found.key, found.sequence) {
-            self.store.record_remove(found.sequence);
-        }
-        self.memory.remove(found.sequence);
+        self.remove(found);
         lock(&self.pending).remove(&found.sequence);
     }
 

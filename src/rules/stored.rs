@@ -142,6 +142,19 @@ pub(super) fn kept_fields(
     kept
 }
 
+/// The fields of a response that is passed on without being stored: all but those that belong to
+/// the connection it came over (RFC 9110 §7.6.1).
+pub fn passed_fields(received: &HeaderMap) -> HeaderMap {
+    let mut passed = HeaderMap::with_capacity(received.keys_len());
+    let named = connection_options(received);
+    for (name, value) in received {
+        if !is_hop_by_hop(name) && !named.contains(name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
+}
+
 /// Takes off Set-Cookie unless the policy keeps it.
 pub(super) fn withhold_cookies(headers: &mut HeaderMap, policy: &StorePolicy) {
     if !policy.set_cookie {

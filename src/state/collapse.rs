@@ -64,6 +64,16 @@ impl<K: Eq + Hash, T: Clone + PartialEq> Table<K, T> {
         }
     }
 
+    /// Ends every trip whose key `is_it` picks; those who share one are not disturbed.
+    pub fn finish_where(&mut self, is_it: impl Fn(&K) -> bool) {
+        self.trips.retain(|key, _| !is_it(key));
+    }
+
+    /// Ends every trip.
+    pub fn clear(&mut self) {
+        self.trips.clear();
+    }
+
     /// How many trips are under way.
     pub fn len(&self) -> usize {
         self.trips.len()

@@ -28,6 +28,7 @@ use hashbrown::HashSet;
 use hashbrown::HashTable;
 use http::HeaderMap;
 use http::HeaderName;
+use std::num::NonZeroU16;
 
 /// The index of one store.
 #[derive(Debug)]
@@ -64,7 +65,8 @@ struct Entry {
     next: u32,
     /// Minutes since the epoch after which it can serve nothing.
     useless_at: u32,
-    vary: u16,
+    /// Place in `varies`, counted from one: the zero that is left over marks a free place.
+    vary: NonZeroU16,
 }
 
 #[derive(Debug)]
@@ -445,11 +447,11 @@ impl Index {
 
     fn vary(&self, entry: &Entry) -> &[HeaderName] {
         self.varies
-            .get(usize::from(entry.vary))
+            .get(usize::from(entry.vary.get()) - 1)
             .map_or(&[], Vec::as_slice)
     }
 
-    fn vary_number(&mut self, vary: &[HeaderName]) -> Option<u16> {
+    fn vary_number(&mut self, vary: &[HeaderName]) -> Option<NonZeroU16> {
         let number = match self.varies.iter().position(|known| known == vary) {
             Some(number) => number,
             None if self.varies.len() >= VARIES_MAX => return None,
@@ -458,7 +460,7 @@ impl Index {
                 self.varies.len() - 1
             }
         };
-        u16::try_from(number).ok()
+        NonZeroU16::new(u16::try_from(number + 1).ok()?)
     }
 
     fn put(&self, entry: &Entry) -> Put {

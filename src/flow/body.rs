@@ -1,0 +1,285 @@
+//! The body of a response on its way to a client, and the report that ends with it.
+
+use super::fill::Reader;
+use super::report::Report;
+use super::report::Sink;
+use super::shelf::Pins;
+use super::shelf::Shelf;
+use crate::clock;
+use crate::rules::address::Segment;
+use crate::state::index::Found;
+use crate::upstream;
+use bytes::Bytes;
+use http_body::Frame;
+use http_body::SizeHint;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+use std::time::Instant;
+
+/// A response body. Hands in its [`Report`] when it has been sent or dropped.
+#[derive(Debug)]
+pub struct Body {
+    source: Source,
+    left: Option<u64>,
+    log: Option<Box<Log>>,
+}
+
+/// Where the bytes come from.
+#[derive(Debug)]
+enum Source {
+    Empty,
+    Fill(Reader),
+    Origin(upstream::Body),
+    Segments(Segments),
+    Whole(Bytes),
+}
+
+/// The rest of the response cannot be had; the transfer must be cut.
+#[derive(Debug, thiserror::Error)]
+#[error("the response body could not be completed: {0}")]
+pub struct BodyError(String);
+
+/// Parts of a stored body, read one after the other.
+#[derive(Debug)]
+pub struct Segments {
+    shelf: Arc<Shelf>,
+    /// The entry they belong to; forgotten when one of them cannot be read.
+    found: Found,
+    segments: Arc<[Segment]>,
+    /// Kept so that no part goes away before it is read.
+    _pins: Arc<Pins>,
+    next: usize,
+    /// Bytes to leave out at the start.
+    skip: u64,
+    left: u64,
+    reading: Option<Reading>,
+}
+
+struct Reading(Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>);
+
+struct Log {
+    report: Report,
+    sink: Arc<dyn Sink>,
+    started: Instant,
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self::new(Source::Empty, Some(0))
+    }
+
+    /// These bytes.
+    pub fn whole(bytes: Bytes) -> Self {
+        let left = bytes.len() as u64;
+        Self::new(Source::Whole(bytes), Some(left))
+    }
+
+    /// What a fill brings; `bytes` when its length is known.
+    pub fn fill(reader: Reader, bytes: Option<u64>) -> Self {
+        Self::new(Source::Fill(reader), bytes)
+    }
+
+    /// What the origin sends, to this client only.
+    pub fn origin(body: upstream::Body) -> Self {
+        let left = body.length();
+        Self::new(Source::Origin(body), left)
+    }
+
+    /// Parts of a stored body.
+    pub fn segments(segments: Segments) -> Self {
+        let left = segments.left;
+        Self::new(Source::Segments(segments), Some(left))
+    }
+
+    fn new(source: Source, left: Option<u64>) -> Self {
+        Self {
+            source,
+            left,
+            log: None,
+        }
+    }
+
+    /// Has the report handed to `sink` when the body ends.
+    pub fn report_to(mut self, sink: Arc<dyn Sink>, report: Report, started: Instant) -> Self {
+        self.log = Some(Box::new(Log {
+            report,
+            sink,
+            started,
+        }));
+        self
+    }
+
+    /// How many bytes are left, when that is known.
+    pub fn bytes(&self) -> Option<u64> {
+        self.left
+    }
+
+    fn poll_source(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+                Poll::Ready(frame)
+            }
+            Source::Fill(reader) => Poll::Ready(ready!(reader.poll_next(context)).map(|next| {
+                next.map(Frame::data)
+                    .map_err(|cut| BodyError(cut.to_string()))
+            })),
+            Source::Segments(segments) => {
+                Poll::Ready(ready!(segments.poll_next(context)).map(|next| {
+                    next.map(Frame::data)
+                        .ok_or_else(|| BodyError("a stored part cannot be read".to_owned()))
+                }))
+            }
+            Source::Origin(body) => {
+                let frame = ready!(http_body::Body::poll_frame(Pin::new(body), context));
+                Poll::Ready(frame.map(|frame| frame.map_err(|e| BodyError(e.to_string()))))
+            }
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(self.poll_source(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(bytes);
+                }
+                if let Some(log) = &mut self.log {
+                    log.report.body_bytes += bytes;
+                }
+            }
+            Some(Err(_)) => {}
+            None => {
+                if let Some(log) = &mut self.log {
+                    log.report.complete = true;
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Origin(body) => http_body::Body::is_end_stream(body),
+            Source::Fill(_) | Source::Segments(_) => self.left == Some(0),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(mut log) = self.log.take() {
+            // hyper need not poll past the last byte of a known length.
+            log.report.complete |= self.left == Some(0);
+            log.report.took = clock::instant().duration_since(log.started);
+            log.sink.take(log.report);
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.report.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl Segments {
+    /// Reads `bytes` bytes from `offset` on.
+    pub fn new(
+        shelf: &Arc<Shelf>,
+        found: Found,
+        segments: &Arc<[Segment]>,
+        pins: &Arc<Pins>,
+        offset: u64,
+        bytes: u64,
+    ) -> Self {
+        let mut skip = offset;
+        let mut next = 0;
+        for segment in segments.iter() {
+            let length = u64::from(segment.location.bytes);
+            if skip < length {
+                break;
+            }
+            skip -= length;
+            next += 1;
+        }
+        Self {
+            shelf: Arc::clone(shelf),
+            found,
+            segments: Arc::clone(segments),
+            _pins: Arc::clone(pins),
+            next,
+            skip,
+            left: bytes,
+            reading: None,
+        }
+    }
+
+    /// `None` at the end; `Some(None)` when a part cannot be read or fails its check.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Option<Bytes>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            None => {
+                let Some(segment) = self.segments.get(self.next).copied() else {
+                    return Poll::Ready(Some(None));
+                };
+                let shelf = Arc::clone(&self.shelf);
+                let found = self.found;
+                self.next += 1;
+                self.reading.insert(Reading(Box::pin(async move {
+                    match shelf.read_segment(segment).await {
+                        Ok(bytes) => Some(bytes),
+                        Err(error) => {
+                            shelf.forget(found, &error);
+                            None
+                        }
+                    }
+                })))
+            }
+        };
+        let bytes = ready!(reading.0.as_mut().poll(context));
+        self.reading = None;
+        let part = bytes.and_then(|bytes| {
+            let skip = usize::try_from(std::mem::take(&mut self.skip)).ok()?;
+            let mut part = (skip < bytes.len()).then(|| bytes.slice(skip..))?;
+            part.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= part.len() as u64;
+            Some(part)
+        });
+        Poll::Ready(Some(part))
+    }
+}

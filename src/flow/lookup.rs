@@ -1,0 +1,366 @@
+//! A request that may be answered from the store: hit, or what the origin must be asked for.
+//!
+//! ```text
+//! look up ─┬─ fresh ──────────────► serve
+//!          ├─ stale, in its window ► serve, and validate behind the client's back
+//!          └─ stale, or nothing ──► share a trip ─┬─ fill or freshened ─► serve
+//!                                                 ├─ not for sharing ───► pass
+//!                                                 └─ failed ─► stale-if-error, once more, or error
+//! ```
+
+use super::Answer;
+use super::Engine;
+use super::ask::Ask;
+use super::deliver;
+use super::fill::Fill;
+use super::fill::Progress;
+use super::origin::FetchError;
+use super::shelf::NotKept;
+use super::shelf::Stored;
+use super::shelf::lock;
+use super::synth;
+use super::trip::Errand;
+use super::trip::Landing;
+use super::trip::Trip;
+use super::trip::TripKey;
+use super::trip::selects_variant;
+use crate::clock;
+use crate::rules::cache_status::Detail;
+use crate::rules::cache_status::Forward;
+use crate::rules::cache_status::Outcome;
+use crate::rules::cache_status::ttl_seconds;
+use crate::rules::freshness::Freshness;
+use crate::rules::key::VariantKey;
+use crate::rules::reuse::Reuse;
+use crate::rules::storable::NotStorable;
+use crate::rules::stored::StoredResponse;
+use crate::state::collapse::Role;
+use crate::state::index::Lookup;
+use http::HeaderName;
+use http::Method;
+use http::StatusCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Why the origin must be asked, and what there is to validate.
+struct Need {
+    forward: Forward,
+    stale: Option<Stored>,
+}
+
+/// What came of a shared trip.
+enum Shared {
+    Answer(Answer),
+    /// Nothing for this request: share another trip, by these fields.
+    Again(Vec<HeaderName>),
+}
+
+impl Engine {
+    pub(super) async fn from_store(self: &Arc<Self>, ask: Ask) -> Answer {
+        let need = match self.look_up(&ask).await {
+            Ok(answer) => return answer,
+            Err(need) => need,
+        };
+        let outcome = Outcome {
+            fwd: Some(need.forward),
+            ..Outcome::default()
+        };
+        if ask.directives.only_if_cached {
+            let detail = Some(Detail::OnlyIfCached);
+            return Answer::new(synth::not_cached(), Outcome { detail, ..outcome });
+        }
+        let alone = |detail| Outcome {
+            detail: Some(detail),
+            ..outcome
+        };
+        if ask.directives.no_store {
+            let detail = Detail::NotStorable(NotStorable::RequestNoStore);
+            return self.pass(ask, alone(detail)).await;
+        }
+        if need.stale.is_none() {
+            if *ask.request.method() == Method::HEAD {
+                let detail = Detail::NotStorable(NotStorable::Method);
+                return self.pass(ask, alone(detail)).await;
+            }
+            if lock(&self.hit_for_miss).contains(ask.key, clock::now()) {
+                return self.pass(ask, alone(Detail::HitForMiss)).await;
+            }
+        }
+        let mut vary = self.shelf.read_index().known_vary(ask.key).to_vec();
+        for _ in 0..TRIPS_MAX {
+            match self.share_trip(&ask, &need, &vary).await {
+                Shared::Answer(answer) => return answer,
+                Shared::Again(fields) => vary = fields,
+            }
+        }
+        self.pass(ask, alone(Detail::CollapseFull)).await
+    }
+
+    /// Answers from the store, or says what is needed.
+    async fn look_up(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Need> {
+        let need = |forward, stale| Err(Need { forward, stale });
+        let found = match self.shelf.lookup(ask.key, ask.request.headers()) {
+            Lookup::Found(found) => found,
+            Lookup::UriMiss => return need(Forward::UriMiss, None),
+            Lookup::VaryMiss => return need(Forward::VaryMiss, None),
+        };
+        let Some(stored) = self.shelf.load(found).await else {
+            return need(Forward::Miss, None);
+        };
+        let now = clock::now();
+        let client = self.site(ask).client_cache_control;
+        match Reuse::decide(&stored.response, &ask.directives, client, now) {
+            Reuse::Serve { ttl } => {
+                let outcome = Outcome {
+                    hit: true,
+                    ttl: Some(ttl_seconds(ttl)),
+                    ..Outcome::default()
+                };
+                let response = deliver::stored(&self.shelf, ask, &stored, now);
+                Ok(Answer::new(response, outcome))
+            }
+            Reuse::ServeStaleAndValidate { stale_by } => {
+                self.validate_behind(ask, &stored);
+                let outcome = Outcome {
+                    hit: true,
+                    ttl: Some(-ttl_seconds(stale_by)),
+                    detail: Some(Detail::StaleWhileRevalidate),
+                    ..Outcome::default()
+                };
+                let response = deliver::stored(&self.shelf, ask, &stored, now);
+                Ok(Answer::new(response, outcome))
+            }
+            Reuse::Validate { stale_by, .. } | Reuse::Forward { stale_by } => {
+                let forward = if stale_by.is_zero() && !is_stale(&stored.response) {
+                    Forward::Request
+                } else {
+                    Forward::Stale
+                };
+                need(forward, Some(stored))
+            }
+        }
+    }
+
+    /// Validates a stale response that has been served; nobody waits.
+    fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
+        let key = (ask.key, stored.response.variant);
+        if let Role::Leader(trip) = self.join(key) {
+            let errand = Errand {
+                ask: ask.clone(),
+                stale: Some(stored.clone()),
+                key,
+            };
+            self.depart(trip, errand);
+        }
+    }
+
+    fn join(&self, key: TripKey) -> Role<Arc<Trip>> {
+        let number = self.trip_number.fetch_add(1, Ordering::Relaxed);
+        lock(&self.trips).join(key, || Trip::new(number))
+    }
+
+    async fn share_trip(
+        self: &Arc<Self>,
+        ask: &Ask,
+        need: &Need,
+        vary: &[HeaderName],
+    ) -> Shared {
+        let key = (ask.key, VariantKey::new(vary, ask.request.headers()));
+        let (trip, leads) = match self.join(key) {
+            Role::Alone => {
+                let outcome = Outcome {
+                    fwd: Some(need.forward),
+                    detail: Some(Detail::CollapseFull),
+                    ..Outcome::default()
+                };
+                return Shared::Answer(self.pass(ask.clone(), outcome).await);
+            }
+            Role::Follower(trip) => (trip, false),
+            Role::Leader(trip) => {
+                let errand = Errand {
+                    ask: ask.clone(),
+                    stale: need.stale.clone(),
+                    key,
+                };
+                self.depart(Arc::clone(&trip), errand);
+                (trip, true)
+            }
+        };
+        let outcome = Outcome {
+            fwd: Some(need.forward),
+            collapsed: !leads,
+            ..Outcome::default()
+        };
+        match trip.landed().await {
+            Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
+            Landing::Fill(fill, backend) => self.from_fill(ask, &fill, backend, outcome),
+            Landing::Stored(stored, backend) => self.from_freshened(ask, &stored, backend, outcome),
+            Landing::Private => Shared::Answer(self.from_private(ask, &trip, leads, outcome).await),
+            // Never seen: `landed` waits for one of the others.
+            Landing::Underway => Shared::Again(vary.to_vec()),
+        }
+    }
+
+    fn from_fill(
+        &self,
+        ask: &Ask,
+        fill: &Arc<Fill>,
+        backend: Arc<str>,
+        outcome: Outcome,
+    ) -> Shared {
+        if !selects_variant(&fill.response, ask.request.headers()) {
+            return Shared::Again(fill.response.vary.clone());
+        }
+        let now = clock::now();
+        let Some(response) = deliver::fill(ask, fill, now) else {
+            return Shared::Again(fill.response.vary.clone());
+        };
+        let late = outcome.collapsed && matches!(fill.progress(), Progress::Complete(_));
+        let outcome = Outcome {
+            stored: fill.not_kept.is_none(),
+            detail: fill.not_kept.map(not_kept),
+            ttl: Some(remaining(&fill.response)),
+            ..outcome
+        };
+        // Complete before this request came to it: that is a hit in all but name.
+        let outcome = match late && outcome.stored {
+            true => Outcome {
+                hit: true,
+                fwd: None,
+                stored: false,
+                collapsed: false,
+                ..outcome
+            },
+            false => outcome,
+        };
+        Shared::Answer(Answer::new(response, outcome).from_backend(backend))
+    }
+
+    fn from_freshened(
+        self: &Arc<Self>,
+        ask: &Ask,
+        stored: &Stored,
+        backend: Arc<str>,
+        outcome: Outcome,
+    ) -> Shared {
+        if !selects_variant(&stored.response, ask.request.headers()) {
+            return Shared::Again(stored.response.vary.clone());
+        }
+        let response = deliver::stored(&self.shelf, ask, stored, clock::now());
+        let outcome = Outcome {
+            fwd_status: Some(StatusCode::NOT_MODIFIED),
+            stored: true,
+            ttl: Some(remaining(&stored.response)),
+            ..outcome
+        };
+        Shared::Answer(Answer::new(response, outcome).from_backend(backend))
+    }
+
+    /// The leader's own response, if it was not for sharing; the others go by themselves.
+    async fn from_private(
+        self: &Arc<Self>,
+        ask: &Ask,
+        trip: &Trip,
+        leads: bool,
+        outcome: Outcome,
+    ) -> Answer {
+        let taken = if leads { trip.take_private() } else { None };
+        match taken {
+            Some(private) => {
+                let outcome = Outcome {
+                    detail: Some(private.detail),
+                    ..outcome
+                };
+                let response = deliver::private(&private.head, private.body);
+                Answer::new(response, outcome).from_backend(private.backend)
+            }
+            None => {
+                let outcome = Outcome {
+                    collapsed: false,
+                    detail: Some(Detail::HitForMiss),
+                    ..outcome
+                };
+                self.pass(ask.clone(), outcome).await
+            }
+        }
+    }
+
+    /// One of those who waited may try again; the others get the stale response, or the error.
+    fn after_failure(
+        self: &Arc<Self>,
+        ask: &Ask,
+        need: &Need,
+        trip: &Trip,
+        leads: bool,
+        error: &FetchError,
+        outcome: Outcome,
+    ) -> Shared {
+        let now = clock::now();
+        let outcome = Outcome {
+            fwd_status: match error {
+                FetchError::Status(status) => Some(*status),
+                FetchError::Abandoned | FetchError::NoBackend | FetchError::Upstream(_) => None,
+            },
+            ..outcome
+        };
+        if let Some(stored) = &need.stale
+            && let Some(stale_by) = Reuse::stale_if_error(&stored.response, now)
+        {
+            let outcome = Outcome {
+                ttl: Some(-ttl_seconds(stale_by)),
+                detail: Some(Detail::StaleIfError),
+                ..outcome
+            };
+            let response = deliver::stored(&self.shelf, ask, stored, now);
+            return Shared::Answer(Answer::new(response, outcome));
+        }
+        if !leads && trip.may_retry() {
+            return Shared::Again(need.stale.as_ref().map_or_else(Vec::new, |stored| {
+                stored.response.vary.clone()
+            }));
+        }
+        Shared::Answer(failed(error, outcome))
+    }
+}
+
+/// The answer to a request whose fetch failed.
+pub(super) fn failed(error: &FetchError, outcome: Outcome) -> Answer {
+    let outcome = Outcome {
+        detail: Some(synth::detail(error)),
+        ..outcome
+    };
+    Answer {
+        error: Some(error.proxy_error()),
+        ..Answer::new(synth::failed(error), outcome)
+    }
+}
+
+fn not_kept(reason: NotKept) -> Detail {
+    match reason {
+        NotKept::BodyTooLarge => Detail::BodyTooLarge,
+        NotKept::NoRoom => Detail::NoRoom,
+        NotKept::Purged => Detail::PurgedDuringFill,
+        NotKept::StoreFailed => Detail::StoreFailed,
+    }
+}
+
+fn freshness(response: &StoredResponse) -> Freshness {
+    Freshness::new(response.lifetime, response.timing.current_age(clock::now()))
+}
+
+fn is_stale(response: &StoredResponse) -> bool {
+    matches!(freshness(response), Freshness::Stale { .. })
+}
+
+/// What remains of a freshness lifetime, in seconds; negative when there is none left.
+fn remaining(response: &StoredResponse) -> i64 {
+    match freshness(response) {
+        Freshness::Fresh { ttl } => ttl_seconds(ttl),
+        Freshness::Stale { by } if by == Duration::ZERO => 0,
+        Freshness::Stale { by } => -ttl_seconds(by),
+    }
+}
+
+/// How many trips one request shares before it goes alone.
+const TRIPS_MAX: usize = 4;

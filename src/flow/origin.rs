@@ -1,0 +1,227 @@
+//! One exchange with an upstream: which backend, how many tries, and what its health learns.
+
+use super::Engine;
+use super::ask::Ask;
+use crate::clock;
+use crate::rules::balance::round_robin;
+use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::RequestBody as Framing;
+use crate::state::health::Health;
+use crate::state::health::Params as HealthParams;
+use crate::upstream::Body;
+use crate::upstream::RequestBody;
+use crate::upstream::Upstream;
+use crate::upstream::UpstreamError;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http_body_util::BodyExt;
+use http_body_util::Empty;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// An upstream and what is known of it.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) upstream: Upstream,
+    pub(super) health: Mutex<Health>,
+    ticket: AtomicU64,
+}
+
+/// A response and who gave it.
+pub(super) struct Exchange {
+    pub(super) response: Response<Body>,
+    pub(super) backend: Arc<str>,
+}
+
+/// Why there is no response from an origin.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    /// The request that led the fetch went wrong in a way that says nothing of the origin.
+    #[error("the fetch was given up")]
+    Abandoned,
+    /// No backend may be asked.
+    #[error("no backend may be asked")]
+    NoBackend,
+    /// A response came, but one that `stale-if-error` covers (RFC 5861 §4).
+    #[error("the origin answered {0}")]
+    Status(StatusCode),
+    /// The exchange failed.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+impl Origin {
+    pub(super) fn new(upstream: Upstream) -> Self {
+        let backends = upstream.backends();
+        Self {
+            upstream,
+            health: Mutex::new(Health::new(backends, HealthParams::default())),
+            ticket: AtomicU64::new(0),
+        }
+    }
+
+    /// Picks a backend that was not tried yet.
+    fn pick(&self, tried: &[usize]) -> Option<usize> {
+        let now = clock::now();
+        let mut health = super::shelf::lock(&self.health);
+        let mut usable = health.usable(now);
+        for tried in tried {
+            if let Some(usable) = usable.get_mut(*tried) {
+                *usable = false;
+            }
+        }
+        let backend = round_robin(self.ticket.fetch_add(1, Ordering::Relaxed), &usable)?;
+        health.ask(backend, now);
+        Some(backend)
+    }
+}
+
+impl FetchError {
+    /// The status a client gets.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Abandoned => StatusCode::BAD_GATEWAY,
+            Self::Status(status) => *status,
+            Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoBackend | Self::Upstream(UpstreamError::Saturated) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// What Proxy-Status calls it.
+    pub(super) fn proxy_error(&self) -> ProxyError {
+        match self {
+            Self::Abandoned => ProxyError::ProxyInternalError,
+            Self::NoBackend => ProxyError::DestinationUnavailable,
+            Self::Status(_) => ProxyError::ProxyInternalResponse,
+            Self::Upstream(error) => error.proxy_error(),
+        }
+    }
+}
+
+impl Engine {
+    /// Sends a request without a body, trying other backends while that is safe.
+    pub(super) async fn exchange(
+        &self,
+        ask: &Ask,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Exchange, FetchError> {
+        let origin = self.origin(ask);
+        let mut tried = Vec::new();
+        loop {
+            let Some(backend) = origin.pick(&tried) else {
+                return Err(FetchError::NoBackend);
+            };
+            let request = outgoing(ask, method, headers, no_body());
+            let error = match self.try_backend(origin, backend, request).await {
+                Ok(exchange) => return Ok(exchange),
+                Err(error) => error,
+            };
+            tried.push(backend);
+            let more = tried.len() < self.params.tries_max.min(origin.upstream.backends());
+            if !more || !error.retry(method.is_idempotent()) {
+                return Err(error.into());
+            }
+        }
+    }
+
+    /// Sends a request with a body: once, since a body can be sent only once.
+    pub(super) async fn exchange_body(
+        &self,
+        ask: &Ask,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<Exchange, FetchError> {
+        let origin = self.origin(ask);
+        let Some(backend) = origin.pick(&[]) else {
+            return Err(FetchError::NoBackend);
+        };
+        let request = outgoing(ask, ask.request.method(), headers, body);
+        Ok(self.try_backend(origin, backend, request).await?)
+    }
+
+    async fn try_backend(
+        &self,
+        origin: &Origin,
+        backend: usize,
+        request: Request<RequestBody>,
+    ) -> Result<Exchange, UpstreamError> {
+        let result = origin.upstream.exchange(backend, request).await;
+        let mut health = super::shelf::lock(&origin.health);
+        match &result {
+            Ok(_) => health.success(backend),
+            Err(error) if error.blames_backend() => health.failure(backend, clock::now()),
+            Err(_) => {}
+        }
+        drop(health);
+        Ok(Exchange {
+            response: result?,
+            backend: origin.upstream.name(backend),
+        })
+    }
+}
+
+/// The fields to send on: the client's end-to-end fields, and what tells the origin who asks.
+pub(super) fn forwarded_fields(ask: &Ask, identifier: &str) -> HeaderMap {
+    let mut headers = ask.request.headers().clone();
+    if let Ok(host) = HeaderValue::from_str(ask.request.authority()) {
+        headers.insert(header::HOST, host);
+    }
+    let address = ask.client.address.ip().to_canonical().to_string();
+    if let Ok(address) = HeaderValue::from_str(&address) {
+        headers.insert("x-forwarded-for", address);
+    }
+    let scheme = ask.request.scheme().as_str();
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(scheme));
+    let version = if ask.request.http10() { "1.0" } else { "1.1" };
+    if let Ok(via) = HeaderValue::from_str(&format!("{version} {identifier}")) {
+        headers.append(header::VIA, via);
+    }
+    headers
+}
+
+fn outgoing(
+    ask: &Ask,
+    method: &Method,
+    headers: &HeaderMap,
+    body: RequestBody,
+) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method.clone();
+    *request.headers_mut() = headers.clone();
+    if let Ok(uri) = ask.request.target().parse() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// No body, for requests that have none.
+pub(super) fn no_body() -> RequestBody {
+    Empty::<Bytes>::new()
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A request's body as it is sent on: cut off beyond its bound, and none where there is none.
+pub(super) fn sent_on(ask: &Ask, body: RequestBody, bytes_max: u64) -> RequestBody {
+    match ask.request.body() {
+        Framing::Empty => no_body(),
+        // Checked against the bound with the head.
+        Framing::Length(_) => body,
+        Framing::Chunked => {
+            let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+            http_body_util::Limited::new(body, bytes_max).boxed_unsync()
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Purges: what an operator removes, at once and for good.
+
+use super::Engine;
+use super::Purge;
+use super::PurgeError;
+use super::Receipt;
+use super::shelf::lock;
+use crate::clock;
+use crate::rules::address::Sequence;
+use crate::rules::key::PrimaryKey;
+use crate::rules::request::parse_url;
+
+impl Engine {
+    /// Purges. When this returns, nothing older is served, whatever happens next.
+    pub async fn purge(&self, purge: Purge) -> Result<Receipt, PurgeError> {
+        let (sequence, entries, durable) = match purge {
+            Purge::All => {
+                let (sequence, durable) = self.shelf.purge_all().await;
+                lock(&self.trips).clear();
+                (sequence, None, durable)
+            }
+            Purge::Urls(urls) if urls.len() > URLS_MAX => {
+                return Err(PurgeError::TooMany(URLS_MAX));
+            }
+            Purge::Urls(urls) => {
+                let keys = urls.iter().map(|url| self.key_of(url));
+                let keys = keys.collect::<Result<Vec<_>, _>>()?;
+                let (sequence, entries, durable) = self.purge_keys(&keys).await;
+                (sequence, Some(entries), durable)
+            }
+        };
+        Ok(Receipt {
+            sequence,
+            at: clock::now(),
+            entries,
+            durable,
+        })
+    }
+
+    /// Removes all variants of some keys, and lets nobody join a fill of theirs that is under way.
+    pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
+        let purged = self.shelf.purge_keys(keys).await;
+        lock(&self.trips).finish_where(|(key, _)| keys.contains(key));
+        purged
+    }
+
+    fn key_of(&self, url: &str) -> Result<PrimaryKey, PurgeError> {
+        let bad = || PurgeError::BadUrl(url.to_owned());
+        let (scheme, authority, target) = parse_url(url).map_err(|_| bad())?;
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => &authority,
+        };
+        let site = self
+            .params
+            .routes
+            .site(host)
+            .and_then(|id| self.params.sites.get(usize::from(id.0)))
+            .ok_or_else(|| PurgeError::NoSite(host.to_owned()))?;
+        Ok(PrimaryKey::for_target(
+            &site.name,
+            &authority,
+            &target,
+            scheme,
+            &site.key,
+        ))
+    }
+}
+
+const URLS_MAX: usize = 1000;

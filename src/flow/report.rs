@@ -1,0 +1,89 @@
+//! What happened to one request: the one value that Cache-Status, access log, metrics and stats
+//! render, so that they cannot disagree.
+
+use crate::rules::cache_status::Outcome;
+use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::Refusal;
+use crate::rules::route::SiteId;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::Uri;
+use http::Version;
+use http::header;
+use http::request::Parts;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+/// What happened to one request. Cache-Status, access log, metrics and stats all render this.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// When the request arrived.
+    pub at: SystemTime,
+    /// From arrival to the last byte handed to the connection.
+    pub took: Duration,
+    /// Method, as received.
+    pub method: Method,
+    /// Target, as received.
+    pub uri: Uri,
+    /// Protocol version.
+    pub version: Version,
+    /// Host, as received.
+    pub host: Option<HeaderValue>,
+    /// Referer, as received.
+    pub referer: Option<HeaderValue>,
+    /// User-Agent, as received.
+    pub user_agent: Option<HeaderValue>,
+    /// The site it belonged to.
+    pub site: Option<SiteId>,
+    /// The status sent.
+    pub status: StatusCode,
+    /// Body bytes handed to the connection.
+    pub body_bytes: u64,
+    /// The body was sent whole.
+    pub complete: bool,
+    /// How the cache handled it.
+    pub outcome: Outcome,
+    /// Why it was refused before anything was looked up.
+    pub refusal: Option<Refusal>,
+    /// The error of ours it ended in.
+    pub error: Option<ProxyError>,
+    /// The backend that was asked.
+    pub backend: Option<Arc<str>>,
+}
+
+impl Report {
+    pub(super) fn new(parts: &Parts, client: SocketAddr, at: SystemTime) -> Self {
+        let field = |name: &HeaderName| parts.headers.get(name).cloned();
+        Self {
+            client,
+            at,
+            took: Duration::ZERO,
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            host: field(&header::HOST),
+            referer: field(&header::REFERER),
+            user_agent: field(&header::USER_AGENT),
+            site: None,
+            status: StatusCode::OK,
+            body_bytes: 0,
+            complete: false,
+            outcome: Outcome::default(),
+            refusal: None,
+            error: None,
+            backend: None,
+        }
+    }
+}
+
+/// Takes the reports; called once a request, when its body has ended. Must be quick.
+pub trait Sink: Send + Sync {
+    /// Takes one.
+    fn take(&self, report: Report);
+}

@@ -1,0 +1,85 @@
+//! Responses of our own: the only place where a refusal or an error becomes a status.
+
+use super::body::Body;
+use super::origin::FetchError;
+use crate::rules::cache_status::Detail;
+use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::Refusal;
+use crate::upstream::UpstreamError;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Response;
+use http::StatusCode;
+use http::header;
+
+/// A request that is not let in. The connection closes: what follows on it cannot be trusted.
+pub(super) fn refused(refusal: Refusal) -> Response<Body> {
+    let mut response = plain(refusal.status(), refusal.token());
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // What is allowed on a target is the origin's to say; this names what every target has.
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    }
+    response
+}
+
+/// A host that no site serves (RFC 9110 §15.5.20).
+pub(super) fn no_site() -> Response<Body> {
+    plain(StatusCode::MISDIRECTED_REQUEST, "no site serves this host")
+}
+
+/// `only-if-cached`, and nothing was (RFC 9111 §5.2.1.7).
+pub(super) fn not_cached() -> Response<Body> {
+    plain(StatusCode::GATEWAY_TIMEOUT, "not in the cache")
+}
+
+/// A fetch that failed.
+pub(super) fn failed(error: &FetchError) -> Response<Body> {
+    let mut response = plain(error.status(), error.proxy_error().token());
+    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A client's body that did not come, or not within its bound. The connection closes.
+pub(super) fn bad_body(status: StatusCode) -> Response<Body> {
+    let mut response = plain(status, "the request's body did not come as it should");
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// A purge that was obeyed.
+pub(super) fn purged(entries: u64) -> Response<Body> {
+    plain(StatusCode::OK, &format!("purged {entries}"))
+}
+
+/// The `detail` that an error has in Cache-Status.
+pub(super) fn detail(error: &FetchError) -> Detail {
+    match error {
+        FetchError::Abandoned => Detail::FillFailed,
+        FetchError::NoBackend | FetchError::Upstream(UpstreamError::Saturated) => Detail::NoBackend,
+        FetchError::Upstream(error) if error.timed_out() => Detail::OriginTimeout,
+        FetchError::Upstream(_) if error.proxy_error() == ProxyError::HttpProtocolError => {
+            Detail::OriginProtocol
+        }
+        FetchError::Status(_) | FetchError::Upstream(_) => Detail::OriginError,
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let reason = status.canonical_reason().unwrap_or("");
+    let line = format!("{} {reason}: {text}\n", status.as_u16());
+    let mut response = Response::new(Body::whole(Bytes::from(line)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,401 @@
+//! A trip to the origin that many requests share, and that none of them owns.
+//!
+//! ```text
+//!            ┌─ 304 ─► freshened and kept ─► Landing::Stored   everybody is served from the store
+//! exchange ──┼─ storable ─► Fill ──────────► Landing::Fill     everybody reads while it is written
+//!            ├─ not storable ──────────────► Landing::Private  one takes it, the others go alone
+//!            └─ failed ────────────────────► Landing::Failed   one tries again, the others give up
+//! ```
+
+use super::Engine;
+use super::ask::Ask;
+use super::fill::Fill;
+use super::fill::Writer;
+use super::origin::Exchange;
+use super::origin::FetchError;
+use super::origin::forwarded_fields;
+use super::shelf::NotKept;
+use super::shelf::Stored;
+use super::shelf::lock;
+use crate::clock;
+use crate::rules::address::Sequence;
+use crate::rules::cache_status::Detail;
+use crate::rules::key::PrimaryKey;
+use crate::rules::key::VariantKey;
+use crate::rules::reuse::Reuse;
+use crate::rules::storable::BodyEnd;
+use crate::rules::storable::Storable;
+use crate::rules::stored::StoredResponse;
+use crate::rules::validation::freshen;
+use crate::rules::validation::selects;
+use crate::rules::validation::unconditional;
+use crate::upstream::Body;
+use http::HeaderMap;
+use http::Method;
+use http::StatusCode;
+use http::response::Parts;
+use http_body::Body as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::SystemTime;
+use tokio::sync::watch;
+
+/// What requests share a trip by: the key, and the variant as far as it is known.
+pub(super) type TripKey = (PrimaryKey, VariantKey);
+
+/// A trip under way, or how it ended.
+#[derive(Debug)]
+pub(super) struct Trip {
+    number: u64,
+    landing: watch::Sender<Landing>,
+    private: Mutex<Option<Private>>,
+    retried: AtomicBool,
+}
+
+/// Where a trip has come to.
+#[derive(Clone, Debug)]
+pub(super) enum Landing {
+    Failed(FetchError),
+    Fill(Arc<Fill>, Arc<str>),
+    Private,
+    Stored(Stored, Arc<str>),
+    Underway,
+}
+
+/// A response that only one client may have.
+#[derive(Debug)]
+pub(super) struct Private {
+    pub(super) head: Parts,
+    pub(super) body: Body,
+    pub(super) backend: Arc<str>,
+    pub(super) detail: Detail,
+}
+
+/// One trip's errand.
+pub(super) struct Errand {
+    pub(super) ask: Ask,
+    /// The stale response to validate or to replace.
+    pub(super) stale: Option<Stored>,
+    pub(super) key: TripKey,
+}
+
+impl Trip {
+    pub(super) fn new(number: u64) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            landing: watch::Sender::new(Landing::Underway),
+            private: Mutex::default(),
+            retried: AtomicBool::new(false),
+        })
+    }
+
+    /// Waits until it is known what the trip brings.
+    pub(super) async fn landed(&self) -> Landing {
+        let mut landing = self.landing.subscribe();
+        let landed = landing
+            .wait_for(|landing| !matches!(landing, Landing::Underway))
+            .await;
+        landed.map_or(Landing::Failed(FetchError::Abandoned), |l| l.clone())
+    }
+
+    /// Hands the private response to the first who asks.
+    pub(super) fn take_private(&self) -> Option<Private> {
+        lock(&self.private).take()
+    }
+
+    /// Says to one of those who shared a failed trip that it may try again.
+    pub(super) fn may_retry(&self) -> bool {
+        !self.retried.swap(true, Ordering::Relaxed)
+    }
+
+    fn land(&self, landing: Landing) {
+        self.landing.send_replace(landing);
+    }
+}
+
+impl PartialEq for Trip {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+/// Takes the trip out of the table at its end, and lands it as failed if nothing else did.
+struct Ending {
+    engine: Arc<Engine>,
+    trip: Arc<Trip>,
+    key: TripKey,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        lock(&self.engine.trips).finish(&self.key, &self.trip);
+        self.trip.landing.send_if_modified(|landing| {
+            let open = matches!(landing, Landing::Underway);
+            if open {
+                *landing = Landing::Failed(FetchError::Abandoned);
+            }
+            open
+        });
+    }
+}
+
+impl Engine {
+    /// Makes a trip on a task of its own.
+    pub(super) fn depart(self: &Arc<Self>, trip: Arc<Trip>, errand: Errand) {
+        let ending = Ending {
+            engine: Arc::clone(self),
+            trip,
+            key: errand.key,
+        };
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            engine.travel(&ending.trip, &errand).await;
+            drop(ending);
+        });
+    }
+
+    async fn travel(self: &Arc<Self>, trip: &Trip, errand: &Errand) {
+        let ask = &errand.ask;
+        let mut headers = forwarded_fields(ask, &self.params.identifier);
+        unconditional(&mut headers);
+        let stale = errand.stale.as_ref();
+        let mut conditional = headers.clone();
+        let validating = stale.and_then(|stale| stale.response.validators.as_ref());
+        if let Some(validators) = validating {
+            validators.condition(&mut conditional);
+        }
+        // The sequence is taken before the request goes out: a purge from here on covers it.
+        let sequence = self.shelf.next_sequence();
+        let request_time = clock::now();
+        let first = self.exchange(ask, &Method::GET, &conditional).await;
+        let exchanged = match (first, stale) {
+            (Ok(exchange), Some(stale))
+                if validating.is_some() && exchange.response.status() == StatusCode::NOT_MODIFIED =>
+            {
+                let (head, _) = exchange.response.into_parts();
+                if selects(&head, &stale.response) {
+                    let backend = exchange.backend;
+                    let landing = self.freshened(ask, stale, &head, request_time, backend).await;
+                    return trip.land(landing);
+                }
+                // It speaks of another response: ask for the whole one.
+                self.exchange(ask, &Method::GET, &headers).await
+            }
+            (first, _) => first,
+        };
+        match exchanged {
+            Err(error) => trip.land(Landing::Failed(error)),
+            Ok(exchange) => {
+                let status = exchange.response.status();
+                if stale.is_some_and(|stale| covered_by_stale(status, stale)) {
+                    return trip.land(Landing::Failed(FetchError::Status(status)));
+                }
+                self.take_in(trip, errand, exchange, sequence, request_time).await;
+            }
+        }
+    }
+
+    /// Keeps what a 304 made of a stored response.
+    async fn freshened(
+        self: &Arc<Self>,
+        ask: &Ask,
+        stale: &Stored,
+        head: &Parts,
+        request_time: SystemTime,
+        backend: Arc<str>,
+    ) -> Landing {
+        let policy = &self.site(ask).store;
+        let now = clock::now();
+        let fresh = Arc::new(freshen(&stale.response, head, policy, request_time, now));
+        let unkept = Stored {
+            response: Arc::clone(&fresh),
+            ..stale.clone()
+        };
+        if !fresh.worth_keeping(now) {
+            self.shelf.remove(stale.found);
+            return Landing::Stored(unkept, backend);
+        }
+        let kept = self.shelf.keep_head(stale, fresh).await;
+        Landing::Stored(kept.unwrap_or(unkept), backend)
+    }
+
+    async fn take_in(
+        self: &Arc<Self>,
+        trip: &Trip,
+        errand: &Errand,
+        exchange: Exchange,
+        sequence: Sequence,
+        request_time: SystemTime,
+    ) {
+        let ask = &errand.ask;
+        let (head, body) = exchange.response.into_parts();
+        let backend = exchange.backend;
+        let end = if body.framed() {
+            BodyEnd::Framed
+        } else {
+            BodyEnd::Close
+        };
+        let verdict = Storable::decide(
+            ask.key,
+            &ask.request,
+            &head,
+            end,
+            &self.site(ask).store,
+            request_time,
+            clock::now(),
+        );
+        let too_large = body
+            .length()
+            .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
+        match verdict {
+            Storable::Store(response) if !too_large => {
+                lock(&self.hit_for_miss).clear(ask.key);
+                self.fill(trip, *response, body, sequence, backend).await;
+            }
+            verdict => {
+                let (detail, remember) = match verdict {
+                    Storable::Store(_) => (Detail::BodyTooLarge, true),
+                    Storable::Refuse(reason) => (
+                        Detail::NotStorable(reason),
+                        !reason.is_of_request() && !head.status.is_server_error(),
+                    ),
+                };
+                if remember {
+                    lock(&self.hit_for_miss).mark(ask.key, clock::now());
+                }
+                *lock(&trip.private) = Some(Private {
+                    head,
+                    body,
+                    backend,
+                    detail,
+                });
+                trip.land(Landing::Private);
+            }
+        }
+    }
+
+    async fn fill(
+        self: &Arc<Self>,
+        trip: &Trip,
+        response: StoredResponse,
+        mut body: Body,
+        sequence: Sequence,
+        backend: Arc<str>,
+    ) {
+        let not_kept = self.shelf.pass_through().map(|_| NotKept::StoreFailed);
+        let (fill, mut writer) = Fill::start(
+            &self.shelf,
+            &self.budget,
+            sequence,
+            response,
+            body.length(),
+            not_kept,
+        );
+        self.fills_active.fetch_add(1, Ordering::Relaxed);
+        let _active = Active(self);
+        // A small body has often come with its head: then the readers get all of it at once.
+        match pour_ready(&mut writer, &mut body).await {
+            Pour::Failed => return trip.land(Landing::Fill(fill, backend)),
+            Pour::Complete => {
+                drop(writer.finish().await);
+                return trip.land(Landing::Fill(fill, backend));
+            }
+            Pour::Pending => trip.land(Landing::Fill(fill, backend)),
+        }
+        if pour(&mut writer, &mut body).await {
+            // Why it was not kept, if so, is in the store's own counts.
+            drop(writer.finish().await);
+        }
+    }
+}
+
+/// Counts a fill for as long as it lasts.
+struct Active<'a>(&'a Engine);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fills_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Pour {
+    Complete,
+    Failed,
+    Pending,
+}
+
+/// Takes what has arrived already, at most a few frames.
+async fn pour_ready(writer: &mut Writer, body: &mut Body) -> Pour {
+    for look in 0..READY_LOOKS {
+        if look > 0 {
+            // Lets the connection's own task hand over what it has read.
+            tokio::task::yield_now().await;
+        }
+        loop {
+            let frame = std::future::poll_fn(|context| {
+                Poll::Ready(Pin::new(&mut *body).poll_frame(context))
+            });
+            match frame.await {
+                Poll::Pending => break,
+                Poll::Ready(None) => return Pour::Complete,
+                Poll::Ready(Some(Err(_))) => return Pour::Failed,
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        let large = data.len() > READY_BYTES_MAX;
+                        if writer.push(data).await.is_err() {
+                            return Pour::Failed;
+                        }
+                        if large {
+                            return Pour::Pending;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Pour::Pending
+}
+
+/// Takes the rest; `false` when it did not come whole or nobody wants it.
+async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+        match frame.await {
+            None => return true,
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data()
+                    && writer.push(data).await.is_err()
+                {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Does `stale-if-error` cover this answer? (RFC 5861 §4)
+fn covered_by_stale(status: StatusCode, stale: &Stored) -> bool {
+    matches!(
+        status,
+        StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    ) && Reuse::stale_if_error(&stale.response, clock::now()).is_some()
+}
+
+/// The variant of `fields` that a request selects.
+pub(super) fn selects_variant(response: &StoredResponse, request_headers: &HeaderMap) -> bool {
+    response.vary.is_empty()
+        || VariantKey::new(&response.vary, request_headers) == response.variant
+}
+
+/// How often a fill looks for a body that came with its head before it shows the head.
+const READY_LOOKS: usize = 3;
+/// A body this large is shown as it comes.
+const READY_BYTES_MAX: usize = 64 << 10;
