@@ -1,20 +1,36 @@
 //! The origin side: backends, their connections, and folders served as origins.
+//!
+//! ```text
+//! Upstream ─► pool ─► connect           a connection, reused or new
+//!    │         └────► exchange ─► body   one request and its response
+//!    └──────► file ─────────────► body   a folder answers by itself
+//! ```
+//!
+//! A caller names a backend and gets its answer or an [`UpstreamError`]. Which backend to ask, and
+//! whether to ask another, is decided by `flow` with `rules/balance` and `state/health`.
 
+pub mod body;
 pub mod connect;
+pub mod error;
+pub mod exchange;
 pub mod file;
 pub mod pool;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http::Response;
 use http_body_util::combinators::UnsyncBoxBody;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
-use std::time::Duration;
+
+pub use body::Body;
+pub use error::ConnectFailure;
+pub use error::UpstreamError;
+
+use self::file::Folder;
+use self::pool::Pool;
 
 /// A request body on its way to the origin.
 pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -33,18 +49,29 @@ pub enum Backend {
     },
 }
 
+impl Backend {
+    /// The backend's name for logs: `http://host:port` or `file:path`.
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(path) => format!("file:{}", path.display()),
+            Self::Http { host, port } if host.contains(':') => format!("http://[{host}]:{port}"),
+            Self::Http { host, port } => format!("http://{host}:{port}"),
+        }
+    }
+}
+
 /// Bounds on what one upstream may cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
     /// The backends, in the config's order.
     pub backends: Vec<Backend>,
-    /// Longest wait for DNS and TCP (and TLS).
+    /// Longest wait for DNS and TCP (and TLS); also for a connection to become free.
     pub connect_timeout: Duration,
     /// Longest wait from the request's last byte to the response's head.
     pub first_byte_timeout: Duration,
     /// Longest wait between two reads of a body.
     pub between_bytes_timeout: Duration,
-    /// Most connections to one backend.
+    /// Most connections to one backend; at least 1.
     pub connections_max: usize,
     /// Most requests that wait for a connection to one backend; more get `Saturated` at once.
     pub queue_max: usize,
@@ -52,7 +79,7 @@ pub struct Params {
     pub idle_max: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
-    /// Most fields in a response head.
+    /// Most fields in a response head; at least 1, at most 10,000.
     pub headers_max: usize,
     /// Largest response head in bytes.
     pub header_bytes_max: usize,
@@ -60,132 +87,77 @@ pub struct Params {
 
 /// One upstream: its backends and their pools.
 #[derive(Debug)]
-pub struct Upstream {}
+pub struct Upstream {
+    origins: Vec<Origin>,
+}
+
+#[derive(Debug)]
+struct Origin {
+    name: Arc<str>,
+    access: Access,
+}
+
+#[derive(Debug)]
+enum Access {
+    File(Arc<Folder>),
+    Http(Arc<Pool>),
+}
 
 impl Upstream {
     /// Makes the pools; opens nothing.
-    pub fn new(_params: Params) -> Self {
-        todo!()
+    pub fn new(params: Params) -> Self {
+        let params = Arc::new(params);
+        let origins = params.backends.iter().map(|backend| {
+            let name: Arc<str> = Arc::from(backend.name());
+            let access = match backend {
+                Backend::File(path) => Access::File(Arc::new(Folder::new(path.clone()))),
+                Backend::Http { host, port } => Access::Http(Arc::new(Pool::new(
+                    host.clone(),
+                    *port,
+                    Arc::clone(&name),
+                    Arc::clone(&params),
+                ))),
+            };
+            Origin { name, access }
+        });
+        Self {
+            origins: origins.collect(),
+        }
     }
 
     /// How many backends there are.
     pub fn backends(&self) -> usize {
-        todo!()
+        self.origins.len()
     }
 
-    /// A backend's name for logs: `http://host:port` or `file:path`.
-    pub fn name(&self, _backend: usize) -> Arc<str> {
-        todo!()
+    /// A backend's name for logs: `http://host:port` or `file:path`; empty when there is no such
+    /// backend.
+    pub fn name(&self, backend: usize) -> Arc<str> {
+        match self.origins.get(backend) {
+            Some(origin) => Arc::clone(&origin.name),
+            None => Arc::from(""),
+        }
     }
 
     /// Sends a request to one backend and returns the head of the final response; 1xx are
-    /// swallowed. `request` has an origin-form target and a Host field. A request without a body
+    /// swallowed. `request` has an origin-form target and a Host field; its Content-Length and
+    /// Transfer-Encoding are replaced by what its body says. A request without a body
     /// and with an idempotent method is retried once, on a new connection, when a reused
     /// connection closes before the first byte. Dropping the future closes the connection.
     pub async fn exchange(
         &self,
-        _backend: usize,
-        _request: Request<RequestBody>,
+        backend: usize,
+        request: Request<RequestBody>,
     ) -> Result<Response<Body>, UpstreamError> {
-        todo!()
+        let Some(origin) = self.origins.get(backend) else {
+            return Err(UpstreamError::Connect {
+                address: format!("backend {backend}"),
+                reason: ConnectFailure::Other(Arc::from("no such backend")),
+            });
+        };
+        match &origin.access {
+            Access::Http(pool) => exchange::exchange(pool, request).await,
+            Access::File(folder) => file::respond(folder, &origin.name, &request).await,
+        }
     }
 }
-
-/// A response body from an origin; returns its connection to the pool when it ends well.
-#[derive(Debug)]
-pub struct Body {}
-
-impl Body {
-    /// The body's length when the origin declared it.
-    pub fn length(&self) -> Option<u64> {
-        todo!()
-    }
-    /// Completeness can be proven: length or chunked framing, not close-delimited.
-    pub fn framed(&self) -> bool {
-        todo!()
-    }
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = UpstreamError;
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, UpstreamError>>> {
-        todo!()
-    }
-}
-
-/// Why an exchange failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// The client's request body failed or timed out while it was being sent.
-    #[error("the client's request body failed")]
-    ClientBody,
-    /// No connection within the time, or refused.
-    #[error("could not connect to {address}: {reason}")]
-    Connect {
-        /// Whom.
-        address: String,
-        /// Why; decides the Proxy-Status type.
-        reason: ConnectFailure,
-    },
-    /// The backend closed or reset the connection before the head.
-    #[error("the connection closed before the response")]
-    Closed,
-    /// The response broke the protocol.
-    #[error("the response broke the protocol: {0}")]
-    Protocol(Arc<str>),
-    /// The body ended before its length or last chunk.
-    #[error("the response body is incomplete")]
-    Incomplete,
-    /// The head is larger than allowed.
-    #[error("the response head is too large")]
-    HeadTooLarge,
-    /// Too many requests wait for this backend.
-    #[error("too many requests wait for this backend")]
-    Saturated,
-    /// No head within the time.
-    #[error("no response within the time")]
-    FirstByteTimeout,
-    /// The body stalled.
-    #[error("the response body stalled")]
-    BetweenBytesTimeout,
-}
-
-/// Why there is no connection.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectFailure {
-    /// The name could not be resolved.
-    #[error("name not resolved")]
-    Dns,
-    /// Nobody listens.
-    #[error("connection refused")]
-    Refused,
-    /// It took too long.
-    #[error("timed out")]
-    Timeout,
-    /// No route, or anything else the system said.
-    #[error("{0}")]
-    Other(Arc<str>),
-}
-
-impl UpstreamError {
-    /// May the same request be sent to another backend? Only when no byte of it can have been
-    /// acted on, or the method is idempotent and the body empty (`safe_to_repeat`).
-    pub fn retry(&self, _safe_to_repeat: bool) -> bool {
-        todo!()
-    }
-    /// Was it a time limit (504) rather than a fault (502)?
-    pub fn timed_out(&self) -> bool {
-        todo!()
-    }
-    /// Does it speak against the backend (counted by state/health)?
-    pub fn blames_backend(&self) -> bool {
-        todo!()
-    }
-}
-
-#[expect(dead_code, reason = "the skeleton names it for the address type")]
-fn _address(_: SocketAddr) {}

@@ -1,0 +1,238 @@
+//! What can go wrong between us and an origin, and what follows from it.
+//!
+//! A caller asks four questions of a failure: may the request be repeated, was it a time limit,
+//! does it speak against the backend, and which `Proxy-Status` error type is it (RFC 9209 §2.3).
+//! They are answered here. The status code is chosen by `flow`.
+
+use std::io;
+use std::sync::Arc;
+
+/// Why an exchange failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// The client's request body failed or timed out while it was being sent.
+    #[error("the client's request body failed")]
+    ClientBody,
+    /// No connection within the time, or refused.
+    #[error("could not connect to {address}: {reason}")]
+    Connect {
+        /// Whom.
+        address: String,
+        /// Why; decides the Proxy-Status type.
+        reason: ConnectFailure,
+    },
+    /// The backend closed or reset the connection before the head.
+    #[error("the connection closed before the response")]
+    Closed,
+    /// The response broke the protocol.
+    #[error("the response broke the protocol: {0}")]
+    Protocol(Arc<str>),
+    /// The body ended before its length or last chunk.
+    #[error("the response body is incomplete")]
+    Incomplete,
+    /// The head is larger than allowed.
+    #[error("the response head is too large")]
+    HeadTooLarge,
+    /// Too many requests wait for this backend, or one waited too long for a connection.
+    #[error("too many requests wait for this backend")]
+    Saturated,
+    /// No head within the time.
+    #[error("no response within the time")]
+    FirstByteTimeout,
+    /// The body stalled.
+    #[error("the response body stalled")]
+    BetweenBytesTimeout,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectFailure {
+    /// The name could not be resolved.
+    #[error("name not resolved")]
+    Dns,
+    /// Nobody listens.
+    #[error("connection refused")]
+    Refused,
+    /// It took too long.
+    #[error("timed out")]
+    Timeout,
+    /// No route leads to the address.
+    #[error("no route")]
+    Unroutable,
+    /// This host has no descriptor, port or memory left for one more connection.
+    #[error("this host is out of {0}")]
+    Exhausted(Arc<str>),
+    /// Anything else the system said.
+    #[error("{0}")]
+    Other(Arc<str>),
+}
+
+impl UpstreamError {
+    /// May the same request be sent to another backend? Only when no byte of it can have been
+    /// acted on, or the method is idempotent and the body empty (`safe_to_repeat`).
+    ///
+    /// A head that is too large would come again from any backend, and a client whose body failed
+    /// has nothing left to repeat.
+    pub fn retry(&self, safe_to_repeat: bool) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Saturated => true,
+            Self::ClientBody | Self::HeadTooLarge => false,
+            Self::Closed
+            | Self::Protocol(_)
+            | Self::Incomplete
+            | Self::FirstByteTimeout
+            | Self::BetweenBytesTimeout => safe_to_repeat,
+        }
+    }
+
+    /// Was it a time limit (504) rather than a fault (502)?
+    pub fn timed_out(&self) -> bool {
+        match self {
+            Self::FirstByteTimeout | Self::BetweenBytesTimeout => true,
+            Self::Connect { reason, .. } => *reason == ConnectFailure::Timeout,
+            Self::ClientBody
+            | Self::Closed
+            | Self::Protocol(_)
+            | Self::Incomplete
+            | Self::HeadTooLarge
+            | Self::Saturated => false,
+        }
+    }
+
+    /// Does it speak against the backend (counted by state/health)?
+    ///
+    /// Not when the client failed, when we would not ask, or when this host ran out of something.
+    pub fn blames_backend(&self) -> bool {
+        match self {
+            Self::ClientBody | Self::Saturated => false,
+            Self::Connect { reason, .. } => !matches!(reason, ConnectFailure::Exhausted(_)),
+            Self::Closed
+            | Self::Protocol(_)
+            | Self::Incomplete
+            | Self::HeadTooLarge
+            | Self::FirstByteTimeout
+            | Self::BetweenBytesTimeout => true,
+        }
+    }
+
+    /// A response that broke the protocol, and how.
+    pub(crate) fn protocol(reason: &str) -> Self {
+        Self::Protocol(Arc::from(reason))
+    }
+}
+
+impl From<&io::Error> for ConnectFailure {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unroutable,
+            io::ErrorKind::AddrNotAvailable => Self::Exhausted(Arc::from("ports")),
+            io::ErrorKind::OutOfMemory => Self::Exhausted(Arc::from("memory")),
+            _ if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => {
+                Self::Exhausted(Arc::from("file descriptors"))
+            }
+            _ => Self::Other(Arc::from(error.to_string())),
+        }
+    }
+}
+
+/// The system's table of open files is full; the standard library has no kind for it.
+const ENFILE: i32 = 23;
+/// The process has as many open files as it may.
+const EMFILE: i32 = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(reason: ConnectFailure) -> UpstreamError {
+        UpstreamError::Connect {
+            address: String::from("http://origin:80"),
+            reason,
+        }
+    }
+
+    fn every_kind() -> Vec<UpstreamError> {
+        vec![
+            UpstreamError::ClientBody,
+            connect(ConnectFailure::Dns),
+            connect(ConnectFailure::Refused),
+            connect(ConnectFailure::Timeout),
+            connect(ConnectFailure::Unroutable),
+            connect(ConnectFailure::Exhausted(Arc::from("ports"))),
+            connect(ConnectFailure::Other(Arc::from("broken"))),
+            UpstreamError::Closed,
+            UpstreamError::protocol("nonsense"),
+            UpstreamError::Incomplete,
+            UpstreamError::HeadTooLarge,
+            UpstreamError::Saturated,
+            UpstreamError::FirstByteTimeout,
+            UpstreamError::BetweenBytesTimeout,
+        ]
+    }
+
+    fn those(question: impl Fn(&UpstreamError) -> bool) -> Vec<UpstreamError> {
+        every_kind().into_iter().filter(question).collect()
+    }
+
+    #[test]
+    fn an_unsafe_request_is_repeated_only_when_nothing_was_sent() {
+        for error in those(|error| error.retry(false)) {
+            assert!(
+                matches!(
+                    error,
+                    UpstreamError::Connect { .. } | UpstreamError::Saturated
+                ),
+                "{error}"
+            );
+        }
+        assert!(connect(ConnectFailure::Refused).retry(false));
+        assert!(UpstreamError::Saturated.retry(false));
+    }
+
+    #[test]
+    fn a_repeatable_request_is_not_repeated_for_a_failed_client_or_an_oversized_head() {
+        assert_eq!(
+            those(|error| !error.retry(true)),
+            [UpstreamError::ClientBody, UpstreamError::HeadTooLarge]
+        );
+    }
+
+    #[test]
+    fn only_time_limits_count_as_timed_out() {
+        assert_eq!(
+            those(UpstreamError::timed_out),
+            [
+                connect(ConnectFailure::Timeout),
+                UpstreamError::FirstByteTimeout,
+                UpstreamError::BetweenBytesTimeout
+            ]
+        );
+    }
+
+    #[test]
+    fn a_backend_is_not_blamed_for_the_client_or_for_this_host() {
+        assert_eq!(
+            those(|error| !error.blames_backend()),
+            [
+                UpstreamError::ClientBody,
+                connect(ConnectFailure::Exhausted(Arc::from("ports"))),
+                UpstreamError::Saturated
+            ]
+        );
+    }
+
+    #[test]
+    fn system_errors_become_reasons() {
+        let of = |code| ConnectFailure::from(&io::Error::from_raw_os_error(code));
+        assert_eq!(of(111), ConnectFailure::Refused);
+        assert_eq!(of(110), ConnectFailure::Timeout);
+        assert_eq!(of(113), ConnectFailure::Unroutable);
+        assert_eq!(
+            of(EMFILE),
+            ConnectFailure::Exhausted(Arc::from("file descriptors"))
+        );
+        assert!(matches!(of(13), ConnectFailure::Other(_)));
+    }
+}
