@@ -172,7 +172,9 @@ fn set_age(response: &mut Response<Body>, age: Duration) {
 }
 
 fn slice(whole: &Bytes, offset: u64, bytes: u64) -> Bytes {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(whole.len());
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(whole.len());
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     let end = start.saturating_add(bytes).min(whole.len());
     whole.slice(start..end)

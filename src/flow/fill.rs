@@ -212,9 +212,13 @@ impl Fill {
             });
             return rest.map_or(Look::Nothing, Look::Chunk);
         }
-        let after = window.segments.partition_point(|(start, _)| *start <= offset);
+        let after = window
+            .segments
+            .partition_point(|(start, _)| *start <= offset);
         let segment = after.checked_sub(1).and_then(|at| window.segments.get(at));
-        segment.map_or(Look::Nothing, |(start, segment)| Look::Segment(*segment, offset - start))
+        segment.map_or(Look::Nothing, |(start, segment)| {
+            Look::Segment(*segment, offset - start)
+        })
     }
 
     fn moved(&self, id: u64, offset: Option<u64>) {
@@ -353,9 +357,9 @@ impl Writer {
             return;
         }
         let bytes = self.join_chunks();
-        let draft = self.draft.get_or_insert_with(|| {
-            self.fill.shelf.draft(self.sequence, self.fill.response.key)
-        });
+        let draft = self
+            .draft
+            .get_or_insert_with(|| self.fill.shelf.draft(self.sequence, self.fill.response.key));
         match draft.segment(bytes).await {
             Ok(segment) => {
                 let mut window = lock(&self.fill.window);
@@ -379,7 +383,10 @@ impl Writer {
         let mut window = lock(&self.fill.window);
         match window.chunks.len() {
             0 => Bytes::new(),
-            1 => window.chunks.front().map_or_else(Bytes::new, |chunk| chunk.bytes.clone()),
+            1 => window
+                .chunks
+                .front()
+                .map_or_else(Bytes::new, |chunk| chunk.bytes.clone()),
             _ => {
                 let mut joined = BytesMut::with_capacity(self.loose);
                 let mut permit: Option<OwnedSemaphorePermit> = None;

@@ -160,12 +160,7 @@ impl Engine {
         lock(&self.trips).join(key, || Trip::new(number))
     }
 
-    async fn share_trip(
-        self: &Arc<Self>,
-        ask: &Ask,
-        need: &Need,
-        vary: &[HeaderName],
-    ) -> Shared {
+    async fn share_trip(self: &Arc<Self>, ask: &Ask, need: &Need, vary: &[HeaderName]) -> Shared {
         let key = (ask.key, VariantKey::new(vary, ask.request.headers()));
         let (trip, leads) = match self.join(key) {
             Role::Alone => {
@@ -316,9 +311,11 @@ impl Engine {
             return Shared::Answer(Answer::new(response, outcome));
         }
         if !leads && trip.may_retry() {
-            return Shared::Again(need.stale.as_ref().map_or_else(Vec::new, |stored| {
-                stored.response.vary.clone()
-            }));
+            return Shared::Again(
+                need.stale
+                    .as_ref()
+                    .map_or_else(Vec::new, |stored| stored.response.vary.clone()),
+            );
         }
         Shared::Answer(failed(error, outcome))
     }

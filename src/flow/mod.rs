@@ -58,7 +58,6 @@ use crate::upstream::Upstream;
 use http::HeaderName;
 use http::Request;
 use http::Response;
-use http::header;
 use http::request::Parts;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -58,11 +58,7 @@ impl Engine {
             .and_then(|id| self.params.sites.get(usize::from(id.0)))
             .ok_or_else(|| PurgeError::NoSite(host.to_owned()))?;
         Ok(PrimaryKey::for_target(
-            &site.name,
-            &authority,
-            &target,
-            scheme,
-            &site.key,
+            &site.name, &authority, &target, scheme, &site.key,
         ))
     }
 }

@@ -12,11 +12,11 @@
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
+use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
-use crate::rules::address::Put;
 use crate::rules::stored::StoredResponse;
 use crate::state::index::Found;
 use crate::state::index::Index;
@@ -293,7 +293,11 @@ impl Shelf {
                 (lanes < self.lanes_max).then_some(lanes + 1)
             })
             .is_ok();
-        let lane = if has_lane { self.store.lane().ok() } else { None };
+        let lane = if has_lane {
+            self.store.lane().ok()
+        } else {
+            None
+        };
         if has_lane && lane.is_none() {
             self.lanes.fetch_sub(1, Ordering::Relaxed);
         }
@@ -330,7 +334,9 @@ impl Shelf {
         let sequence = self.next_sequence();
         let gone: Vec<Sequence> = {
             let mut index = self.write_index();
-            keys.iter().flat_map(|key| index.mark_key(*key, sequence)).collect()
+            keys.iter()
+                .flat_map(|key| index.mark_key(*key, sequence))
+                .collect()
         };
         self.forget_hot(&gone);
         let mut durable = true;
@@ -458,7 +464,10 @@ impl Shelf {
         let body_at = segment.location;
         let adjacent = body_at.pack == head_at.pack
             && head_at.offset.checked_add(head_at.bytes) == Some(body_at.offset);
-        let joined = head_at.bytes.checked_add(body_at.bytes).filter(|_| adjacent);
+        let joined = head_at
+            .bytes
+            .checked_add(body_at.bytes)
+            .filter(|_| adjacent);
         let (head, body) = match joined {
             Some(bytes) => {
                 let mut both = self.store.read(Location { bytes, ..head_at })?;
@@ -604,10 +613,10 @@ impl Draft {
             .gate
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let places = self
-            .shelf
-            .store
-            .append(self.lane.as_mut(), self.sequence, self.key, pieces)?;
+        let places =
+            self.shelf
+                .store
+                .append(self.lane.as_mut(), self.sequence, self.key, pieces)?;
         let location = *places.first().ok_or(StoreError::NoRoom)?;
         if self.pins.packs.last() != Some(&location.pack) {
             *lock(&self.shelf.pins).entry(location.pack).or_default() += 1;
@@ -773,7 +782,11 @@ fn put_of(
             .stale
             .while_revalidate
             .max(response.stale.if_error)
-            .max(if response.validators.is_some() { VALIDATABLE } else { Duration::ZERO });
+            .max(if response.validators.is_some() {
+                VALIDATABLE
+            } else {
+                Duration::ZERO
+            });
     let born = response
         .timing
         .response_time

@@ -71,7 +71,9 @@ fn run(shelf: &Arc<Shelf>) {
         shelf.room.notify_waiters();
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.merge_small_packs();
-        if snapshot.as_ref().is_none_or(thread::JoinHandle::is_finished)
+        if snapshot
+            .as_ref()
+            .is_none_or(thread::JoinHandle::is_finished)
             && shelf.store.wants_snapshot()
         {
             let shelf = Arc::clone(shelf);

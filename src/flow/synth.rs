@@ -19,7 +19,10 @@ pub(super) fn refused(refusal: Refusal) -> Response<Body> {
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
         // What is allowed on a target is the origin's to say; this names what every target has.
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+        headers.insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, OPTIONS"),
+        );
     }
     response
 }

@@ -174,12 +174,15 @@ impl Engine {
         let first = self.exchange(ask, &Method::GET, &conditional).await;
         let exchanged = match (first, stale) {
             (Ok(exchange), Some(stale))
-                if validating.is_some() && exchange.response.status() == StatusCode::NOT_MODIFIED =>
+                if validating.is_some()
+                    && exchange.response.status() == StatusCode::NOT_MODIFIED =>
             {
                 let (head, _) = exchange.response.into_parts();
                 if selects(&head, &stale.response) {
                     let backend = exchange.backend;
-                    let landing = self.freshened(ask, stale, &head, request_time, backend).await;
+                    let landing = self
+                        .freshened(ask, stale, &head, request_time, backend)
+                        .await;
                     return trip.land(landing);
                 }
                 // It speaks of another response: ask for the whole one.
@@ -194,7 +197,8 @@ impl Engine {
                 if stale.is_some_and(|stale| covered_by_stale(status, stale)) {
                     return trip.land(Landing::Failed(FetchError::Status(status)));
                 }
-                self.take_in(trip, errand, exchange, sequence, request_time).await;
+                self.take_in(trip, errand, exchange, sequence, request_time)
+                    .await;
             }
         }
     }
@@ -391,8 +395,7 @@ fn covered_by_stale(status: StatusCode, stale: &Stored) -> bool {
 
 /// The variant of `fields` that a request selects.
 pub(super) fn selects_variant(response: &StoredResponse, request_headers: &HeaderMap) -> bool {
-    response.vary.is_empty()
-        || VariantKey::new(&response.vary, request_headers) == response.variant
+    response.vary.is_empty() || VariantKey::new(&response.vary, request_headers) == response.variant
 }
 
 /// How often a fill looks for a body that came with its head before it shows the head.

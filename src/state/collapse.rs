@@ -59,7 +59,11 @@ impl<K: Eq + Hash, T: Clone + PartialEq> Table<K, T> {
 
     /// Ends `trip`. A later trip under the same key is left alone.
     pub fn finish(&mut self, key: &K, trip: &T) {
-        if self.trips.get(key).is_some_and(|(current, _)| current == trip) {
+        if self
+            .trips
+            .get(key)
+            .is_some_and(|(current, _)| current == trip)
+        {
             self.trips.remove(key);
         }
     }

@@ -73,7 +73,9 @@ impl Queues {
             Place::Small
         };
         if let Some(node) = self.nodes.get_mut(id as usize) {
-            node.units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
+            node.units = u32::try_from(bytes.div_ceil(UNIT))
+                .unwrap_or(u32::MAX)
+                .max(1);
             *node.marks.get_mut() = 0;
         }
         self.push(id, place);
@@ -235,7 +237,9 @@ impl Ghosts {
     /// Grows with the number of objects, by halves of its bound; growing forgets.
     fn fit(&mut self, objects: usize) {
         if objects > self.places.len() && self.places.len() < GHOSTS_MAX {
-            let len = (objects * 2).next_power_of_two().clamp(GHOSTS_MIN, GHOSTS_MAX);
+            let len = (objects * 2)
+                .next_power_of_two()
+                .clamp(GHOSTS_MIN, GHOSTS_MAX);
             self.places = vec![0; len];
         }
     }

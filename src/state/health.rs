@@ -65,7 +65,9 @@ impl Health {
     /// Says of each backend whether it may be asked at `now`. When all are down all may: an
     /// upstream with nothing left to lose is worth a try.
     pub fn usable(&self, now: SystemTime) -> Vec<bool> {
-        let usable: Vec<bool> = (0..self.backends.len()).map(|n| self.is_usable(n, now)).collect();
+        let usable: Vec<bool> = (0..self.backends.len())
+            .map(|n| self.is_usable(n, now))
+            .collect();
         if usable.contains(&true) {
             usable
         } else {
@@ -82,7 +84,9 @@ impl Health {
 
     /// A request is about to try a backend; while it does, a backend on trial takes no other.
     pub fn ask(&mut self, backend: usize, now: SystemTime) {
-        if let Some(Backend { down: Some(down), .. }) = self.backends.get_mut(backend)
+        if let Some(Backend {
+            down: Some(down), ..
+        }) = self.backends.get_mut(backend)
             && down.until <= now
         {
             down.until = now + down.back_off;

@@ -18,11 +18,11 @@ use super::slab::Slab;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
+use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
-use crate::rules::address::Put;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
 use hashbrown::HashTable;
@@ -196,7 +196,12 @@ impl Index {
     /// When the body is stored already, its own segments are kept and `put.segments` ignored.
     pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
         let key_mark = self.key_marks.get(&put.key).copied();
-        if put.sequence < self.mark.max(self.key_marks_floor).max(key_mark.unwrap_or_default()) {
+        if put.sequence
+            < self
+                .mark
+                .max(self.key_marks_floor)
+                .max(key_mark.unwrap_or_default())
+        {
             return Err(Refused::Covered);
         }
         self.take_in(put)
@@ -206,7 +211,10 @@ impl Index {
     /// counts.
     pub fn restore(&mut self, put: &Put) -> Result<(), Refused> {
         if let Some(id) = self.body_id(put.body) {
-            let known = self.bodies.get(id).map_or_else(Vec::new, |b| b.segments(put.body));
+            let known = self
+                .bodies
+                .get(id)
+                .map_or_else(Vec::new, |b| b.segments(put.body));
             for (from, to) in known.iter().zip(&put.segments) {
                 if from.location != to.location {
                     self.move_segment(from.digest, from.location, to.location);
@@ -223,7 +231,10 @@ impl Index {
     fn take_in(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
         let vary = self.vary_number(&put.vary).ok_or(Refused::Full)?;
         let same = |entry: &Entry| entry.variant == put.variant && entry.vary == vary;
-        if self.chain(put.key).any(|(_, entry)| same(entry) && entry.sequence > put.sequence) {
+        if self
+            .chain(put.key)
+            .any(|(_, entry)| same(entry) && entry.sequence > put.sequence)
+        {
             return Err(Refused::Superseded);
         }
         let body = self.hold_body(put).ok_or(Refused::Full)?;
@@ -255,9 +266,16 @@ impl Index {
         };
         self.link(id, put.key);
         self.add_live(put.head);
-        let body_bytes: u64 = put.segments.iter().map(|s| u64::from(s.location.bytes)).sum();
-        self.queues
-            .insert(id, body_bytes + u64::from(put.head.bytes), fingerprint(put.key));
+        let body_bytes: u64 = put
+            .segments
+            .iter()
+            .map(|s| u64::from(s.location.bytes))
+            .sum();
+        self.queues.insert(
+            id,
+            body_bytes + u64::from(put.head.bytes),
+            fingerprint(put.key),
+        );
         Ok(gone)
     }
 
@@ -284,7 +302,9 @@ impl Index {
             .filter(|(_, entry)| entry.sequence < mark)
             .map(|(id, _)| id)
             .collect();
-        ids.into_iter().filter_map(|id| self.remove_id(id)).collect()
+        ids.into_iter()
+            .filter_map(|id| self.remove_id(id))
+            .collect()
     }
 
     /// Makes every entry older than `mark` invisible.
@@ -322,7 +342,10 @@ impl Index {
                     .is_some_and(|e| e.sequence < self.mark || e.useless_at < minute)
             })
             .collect::<Vec<u32>>();
-        let gone = gone.into_iter().filter_map(|id| self.remove_id(id)).collect();
+        let gone = gone
+            .into_iter()
+            .filter_map(|id| self.remove_id(id))
+            .collect();
         (gone, (to < end).then_some(to))
     }
 
@@ -356,7 +379,11 @@ impl Index {
 
     /// Points an entry's head at its new place.
     pub fn move_head(&mut self, key: PrimaryKey, from: Location, to: Location) -> bool {
-        let Some(id) = self.chain(key).find(|(_, e)| e.head == from).map(|(id, _)| id) else {
+        let Some(id) = self
+            .chain(key)
+            .find(|(_, e)| e.head == from)
+            .map(|(id, _)| id)
+        else {
             return false;
         };
         if let Some(entry) = self.entries.get_mut(id) {
@@ -429,7 +456,9 @@ impl Index {
     fn chain(&self, key: PrimaryKey) -> impl Iterator<Item = (u32, &Entry)> {
         let mut next = self
             .keys
-            .find(hash(&key.0), |id| self.entries.get(*id).is_some_and(|e| e.key == key))
+            .find(hash(&key.0), |id| {
+                self.entries.get(*id).is_some_and(|e| e.key == key)
+            })
             .copied()
             .unwrap_or(NONE);
         std::iter::from_fn(move || {
@@ -480,9 +509,9 @@ impl Index {
     /// Puts an entry at the head of its key's chain.
     fn link(&mut self, id: u32, key: PrimaryKey) {
         let entries = &self.entries;
-        let first = self
-            .keys
-            .find_mut(hash(&key.0), |id| entries.get(*id).is_some_and(|e| e.key == key));
+        let first = self.keys.find_mut(hash(&key.0), |id| {
+            entries.get(*id).is_some_and(|e| e.key == key)
+        });
         match first {
             Some(first) => {
                 let second = std::mem::replace(first, id);
@@ -533,7 +562,9 @@ impl Index {
     fn body_id(&self, digest: Digest) -> Option<u32> {
         let bodies = &self.bodies;
         self.digests
-            .find(hash(&digest.0), |id| bodies.get(*id).is_some_and(|b| b.digest == digest))
+            .find(hash(&digest.0), |id| {
+                bodies.get(*id).is_some_and(|b| b.digest == digest)
+            })
             .copied()
     }
 
@@ -565,7 +596,10 @@ impl Index {
         for segment in &put.segments {
             self.add_live(segment.location);
             if many {
-                self.large.entry(segment.location.pack).or_default().insert(id);
+                self.large
+                    .entry(segment.location.pack)
+                    .or_default()
+                    .insert(id);
             }
         }
         Some(id)
@@ -671,17 +705,21 @@ impl Body {
             Segments::One(location) => (Some(*location), [].as_slice()),
             Segments::Many(segments) => (None, segments.as_slice()),
         };
-        one.into_iter().chain(many.iter().map(|segment| segment.location))
+        one.into_iter()
+            .chain(many.iter().map(|segment| segment.location))
     }
 }
 
 /// Keys and digests are uniform already: some of their bytes are hash enough.
 fn hash(name: &[u8]) -> u64 {
-    name.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    name.first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 fn fingerprint(key: PrimaryKey) -> u64 {
-    key.0.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    key.0
+        .last_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 const NONE: u32 = u32::MAX;
@@ -803,7 +841,14 @@ mod tests {
             };
             let gone = index.insert(&put).unwrap();
             let pushed_out = n > VARIANTS_MAX as u64;
-            assert_eq!(gone, if pushed_out { vec![Sequence(1)] } else { vec![] });
+            assert_eq!(
+                gone,
+                if pushed_out {
+                    vec![Sequence(1)]
+                } else {
+                    vec![]
+                }
+            );
         }
         assert_eq!(index.len(), VARIANTS_MAX);
     }
@@ -818,7 +863,11 @@ mod tests {
                 ..put(n, 1, b"x")
             };
             let full = n >= VARIES_MAX as u64;
-            assert_eq!(index.insert(&put).err(), full.then_some(Refused::Full), "{n}");
+            assert_eq!(
+                index.insert(&put).err(),
+                full.then_some(Refused::Full),
+                "{n}"
+            );
             index.remove(key(1), Sequence(n));
         }
     }
@@ -857,7 +906,10 @@ mod tests {
         assert_eq!(index.insert(&put(5, 0, b"old")), Err(Refused::Covered));
         let newer = KEY_MARKS_MAX as u64 + 100;
         assert_eq!(
-            index.insert(&Put { sequence: Sequence(newer), ..put(1, 0, b"new") }),
+            index.insert(&Put {
+                sequence: Sequence(newer),
+                ..put(1, 0, b"new")
+            }),
             Ok(vec![])
         );
     }

@@ -50,7 +50,11 @@ impl<T> Slab<T> {
             return Err(value);
         };
         let (block, place) = split(id);
-        if let Some(slot) = self.blocks.get_mut(block).and_then(|block| block.get_mut(place)) {
+        if let Some(slot) = self
+            .blocks
+            .get_mut(block)
+            .and_then(|block| block.get_mut(place))
+        {
             *slot = Some(value);
             self.len += 1;
         }

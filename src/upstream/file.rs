@@ -27,10 +27,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
-use http::Request;
 use http::Response;
 use http::StatusCode;
 use http::header;
+use http::request::Parts;
 use http_body::Frame;
 use percent_encoding::percent_decode_str;
 use tokio::task::JoinHandle;
@@ -54,13 +54,13 @@ impl Folder {
 
 /// Answers a request from the folder. A folder that cannot be opened is a failure to connect;
 /// everything below that is a response.
-pub(crate) async fn respond<B>(
+pub(crate) async fn respond(
     folder: &Arc<Folder>,
     name: &str,
-    request: &Request<B>,
+    request: &Parts,
 ) -> Result<Response<Body>, UpstreamError> {
-    let head_only = *request.method() == Method::HEAD;
-    if !head_only && *request.method() != Method::GET {
+    let head_only = request.method == Method::HEAD;
+    if !head_only && request.method != Method::GET {
         let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "no-store");
         let allow = HeaderValue::from_static("GET, HEAD");
         response.headers_mut().insert(header::ALLOW, allow);
@@ -68,8 +68,8 @@ pub(crate) async fn respond<B>(
     }
     let target = Target {
         folder: Arc::clone(folder),
-        path: String::from(request.uri().path()),
-        conditions: Conditions::read(request.headers()),
+        path: String::from(request.uri.path()),
+        conditions: Conditions::read(&request.headers),
         head_only,
     };
     let visit = tokio::task::spawn_blocking(move || target.visit());
@@ -86,7 +86,7 @@ pub(crate) async fn respond<B>(
     let mut response = match found {
         Found::Nothing => refusal(StatusCode::NOT_FOUND, REFUSAL_CACHE_CONTROL),
         Found::Unreadable => refusal(StatusCode::FORBIDDEN, REFUSAL_CACHE_CONTROL),
-        Found::Folder => moved(request.uri()),
+        Found::Folder => moved(&request.uri),
         Found::Unchanged(about) => described(StatusCode::NOT_MODIFIED, &about, Body::empty()),
         Found::File(about, body) => described(StatusCode::OK, &about, body),
     };

@@ -157,7 +157,10 @@ impl Upstream {
         };
         match &origin.access {
             Access::Http(pool) => exchange::exchange(pool, request).await,
-            Access::File(folder) => file::respond(folder, &origin.name, &request).await,
+            Access::File(folder) => {
+                let (head, _) = request.into_parts();
+                file::respond(folder, &origin.name, &head).await
+            }
         }
     }
 }
