@@ -31,10 +31,12 @@ use std::sync::Mutex;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// A body being fetched, as its readers see it.
 #[derive(Debug)]
@@ -305,7 +307,10 @@ impl Writer {
         }
         let mut response = StoredResponse::clone(&self.fill.response);
         if self.draft.is_none() && total <= SEGMENT_BYTES_MAX as u64 {
-            let body = self.join_chunks();
+            // A copy: what arrived may be a small part of the buffer it was read into, and would keep
+            // all of that in memory.
+            let body = Bytes::copy_from_slice(&self.join_chunks());
+            response.detach();
             response.body = Digest::of(&body);
             response.body_bytes = total;
             let shelf = Arc::clone(&self.fill.shelf);
@@ -340,14 +345,15 @@ impl Writer {
             let read_on = self.fill.read_on.notified();
             {
                 let window = lock(&self.fill.window);
-                if window.readers.is_empty() {
+                if window.readers.is_empty() && window.next_reader > 0 {
                     return Err(Cut);
                 }
                 if window.bytes() < UNKEPT_BYTES_MAX {
                     return Ok(());
                 }
             }
-            read_on.await;
+            // Readers that do not read are cut by the client side long before this.
+            timeout(READ_ON_MAX, read_on).await.map_err(|_| Cut)?;
         }
     }
 
@@ -496,5 +502,7 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
+/// How long a fill that is not kept waits for somebody to read on.
+const READ_ON_MAX: Duration = Duration::from_secs(120);
 /// What a fill that is not kept holds for its readers.
 const UNKEPT_BYTES_MAX: u64 = 4 << 20;

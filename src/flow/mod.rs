@@ -326,7 +326,7 @@ impl Engine {
         {
             tracing::error!("the thread that makes room had panicked");
         }
-        self.shelf.store.close();
+        self.shelf.close();
     }
 
     async fn answer(

@@ -365,6 +365,17 @@ impl Shelf {
         self.memory.remove(found.sequence);
     }
 
+    /// How many responses are stored.
+    pub fn entries(&self) -> usize {
+        self.read_index().len()
+    }
+
+    /// Writes everything that is pending and ends the store's thread. Blocks for as long as that
+    /// takes.
+    pub fn close(&self) {
+        self.store.close();
+    }
+
     /// Sizes on disk.
     pub fn usage(&self) -> Usage {
         self.store.usage()
@@ -578,6 +589,7 @@ impl Draft {
 
     /// Writes the head and takes the response in.
     pub async fn finish(mut self, mut response: StoredResponse) -> Result<Stored, NotKept> {
+        response.detach();
         response.body = Digest(*self.hasher.finalize().as_bytes());
         response.body_bytes = self.bytes;
         let pieces = [NewPiece::Head(head::encode(self.sequence, &response))];

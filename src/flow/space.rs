@@ -104,8 +104,7 @@ impl Shelf {
             // A tenth of the room is for what has died in packs that still hold living parts.
             let live_max = room / 10 * 9;
             let live = self.read_index().live_bytes();
-            if live > live_max {
-                self.evict((live - live_max).max(PACK_BYTES));
+            if live > live_max && self.evict((live - live_max).max(PACK_BYTES)) {
                 continue;
             }
             let emptiest = self.emptiest_packs(|live, allocated| live * 4 <= allocated * 3);

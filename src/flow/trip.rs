@@ -214,7 +214,9 @@ impl Engine {
     ) -> Landing {
         let policy = &self.site(ask).store;
         let now = clock::now();
-        let fresh = Arc::new(freshen(&stale.response, head, policy, request_time, now));
+        let mut fresh = freshen(&stale.response, head, policy, request_time, now);
+        fresh.detach();
+        let fresh = Arc::new(fresh);
         let unkept = Stored {
             response: Arc::clone(&fresh),
             ..stale.clone()

@@ -15,8 +15,10 @@ use super::key::PrimaryKey;
 use super::key::VariantKey;
 use super::storable::StorePolicy;
 use super::validation::Validators;
+use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderName;
+use http::HeaderValue;
 use http::StatusCode;
 use http::header::AGE;
 use http::header::CONNECTION;
@@ -68,6 +70,20 @@ pub struct StaleWindow {
 }
 
 impl StoredResponse {
+    /// Copies the field values into one buffer of their own: those that were read from a connection
+    /// are parts of a larger one, which they would keep in memory.
+    pub fn detach(&mut self) {
+        let bytes = self.headers.values().map(HeaderValue::len).sum();
+        let mut buffer = BytesMut::with_capacity(bytes);
+        for value in self.headers.values_mut() {
+            buffer.extend_from_slice(value.as_bytes());
+            // A value stays what it was; the check cannot fail.
+            if let Ok(copy) = HeaderValue::from_maybe_shared(buffer.split().freeze()) {
+                *value = copy;
+            }
+        }
+    }
+
     /// Returns whether it can ever answer a request after `now`: it is still fresh, may be served
     /// stale, or can be validated. One that cannot only takes up room.
     pub fn worth_keeping(&self, now: SystemTime) -> bool {
