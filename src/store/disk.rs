@@ -1,8 +1,10 @@
-//! Opens the store, replays the journal, and runs the thread that writes.
+//! The store's face: opens the store, takes appends and records, reads back.
+//!
+//! Appends and records only touch memory and hand the rest to the writing thread; reads of sealed
+//! packs go to the disk themselves.
 
 use super::Condition;
 use super::Keeper;
-use super::Lane;
 use super::NewPiece;
 use super::Params;
 use super::Piece;
@@ -10,132 +12,493 @@ use super::Put;
 use super::Record;
 use super::StoreError;
 use super::Usage;
+use super::folder::Folder;
+use super::folder::failed;
+use super::journal;
+use super::journal::Journal;
+use super::journal::Line;
+use super::journal::Part;
+use super::lock;
+use super::pack;
+use super::pack::Contents;
+use super::pack::Sealed;
+use super::replay;
+use super::table::Pack;
+use super::table::Table;
+use super::writer;
+use super::writer::Job;
+use super::writer::Threads;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
+use quick_cache::sync::Cache;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::RwLockReadGuard;
+use std::sync::RwLockWriteGuard;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use tokio::sync::oneshot;
+
+/// A line of packs that are written one after the other.
+///
+/// Small bodies share one; a body of more than one segment fills packs of its own, so that when
+/// it goes, whole packs go with it. A lane that is dropped without [`Store::finish`] takes its
+/// open pack with it: what was appended to it is gone. Packs it had filled before stay.
+#[derive(Debug)]
+pub struct Lane {
+    open: Option<PackId>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let mut table = self.shared.write();
+        table.remove_lane();
+        if let Some(open) = self.open.take()
+            && let Some(Pack::Open(_)) = table.get(open)
+        {
+            drop(table.remove(open));
+        }
+    }
+}
 
 /// The store of one directory, locked for this process. Cheap to share behind an `Arc`.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+    /// What the writing thread will need, until it is started.
+    waiting: Mutex<Option<(mpsc::Receiver<Job>, Journal)>>,
+    threads: Mutex<Option<Threads>>,
+    snapshot: Mutex<()>,
+}
+
+/// What the store's face, its lanes and its threads share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) contents: Contents,
+    pub(super) folder: Mutex<Folder>,
+    pub(super) files: Cache<PackId, Arc<File>>,
+    table: RwLock<Table>,
+    jobs: mpsc::Sender<Job>,
+    corrupt: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a job to the writing thread. When that has ended nobody waits for it: what must be
+    /// answered is answered by its dropped reply.
+    fn send(&self, job: Job) {
+        drop(self.jobs.send(job));
+    }
+}
 
 impl Store {
-    /// Opens (or makes) the store, takes its lock, cuts a torn journal tail, sweeps temporary
-    /// files, drops contents no record names, and hands every surviving record to `each` in order.
-    /// Records whose pack is missing or short are left out.
-    pub fn open(_params: &Params, _each: &mut dyn FnMut(Record)) -> Result<Self, StoreError> {
-        todo!()
+    /// Opens (or makes) the store, takes its lock, skips damage in the journal, sweeps temporary
+    /// files, drops contents no surviving put names, and hands every surviving record to `each`
+    /// in order. Records whose pack is missing or short are left out. Blocking.
+    pub fn open(params: &Params, each: &mut dyn FnMut(Record)) -> Result<Self, StoreError> {
+        let folder = Folder::open(&params.dir)?;
+        let contents = Contents::new(&params.dir);
+        let (table, journal) = replay::replay(&folder, &contents, params.disk_bytes_max, each)?;
+        let (jobs, receiver) = mpsc::channel();
+        let shared = Shared {
+            contents,
+            folder: Mutex::new(folder),
+            files: Cache::new(FILES_OPEN_MAX),
+            table: RwLock::new(table),
+            jobs,
+            corrupt: AtomicU64::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            waiting: Mutex::new(Some((receiver, journal))),
+            threads: Mutex::new(None),
+            snapshot: Mutex::new(()),
+        })
     }
 
-    /// Starts the writing thread. Until then appends stay in memory.
-    pub fn start(&self, _keeper: Arc<dyn Keeper>) {
-        todo!()
+    /// Starts the writing thread. Until then appends stay in memory, and what waits for the disk
+    /// (purges, flushes, snapshots) fails at once. A second call does nothing.
+    pub fn start(&self, keeper: Arc<dyn Keeper>) {
+        let Some((jobs, journal)) = lock(&self.waiting).take() else {
+            return;
+        };
+        let ticks = self.shared.jobs.clone();
+        match writer::start(Arc::clone(&self.shared), keeper, journal, jobs, ticks) {
+            Ok(threads) => *lock(&self.threads) = Some(threads),
+            Err(error) => {
+                tracing::warn!(%error, "could not start the store's threads");
+                let reason = Arc::from("its threads could not be started");
+                let mut table = self.shared.write();
+                table.set_condition(Condition::PassThrough(reason), false);
+            }
+        }
     }
 
-    /// A lane of its own for a large body; fails with `NoRoom` like [`append`](Self::append).
+    /// A lane of its own for a large body; fails with `NoRoom` like [`append`](Self::append), and
+    /// when there are too many.
     pub fn lane(&self) -> Result<Lane, StoreError> {
-        todo!()
+        self.shared.write().add_lane()?;
+        Ok(Lane {
+            open: None,
+            shared: Arc::clone(&self.shared),
+        })
     }
 
-    /// Appends pieces to the lane's open pack (`None`: the shared lane), all to the same pack, and
-    /// returns their places at once; the write to disk comes later. Never waits for the disk: when
-    /// too many sealed packs wait to be written it fails with `NoRoom`.
+    /// Appends pieces to the lane's open pack (`None`: the shared lane), all to the same pack and
+    /// next to each other, and returns their places at once; the write to disk comes later. Never
+    /// waits for the disk: when too many packs wait to be written it fails with `NoRoom`. The
+    /// pieces are kept as they are, not copied, until their pack is on disk.
     pub fn append(
         &self,
-        _lane: Option<&mut Lane>,
-        _sequence: Sequence,
-        _key: PrimaryKey,
-        _pieces: &[NewPiece],
+        lane: Option<&mut Lane>,
+        sequence: Sequence,
+        key: PrimaryKey,
+        pieces: &[NewPiece],
     ) -> Result<Vec<Location>, StoreError> {
-        todo!()
+        let open = lane.as_ref().map(|lane| lane.open);
+        let appended = self.shared.write().append(open, sequence, key, pieces)?;
+        if let Some(lane) = lane {
+            lane.open = appended.open;
+        }
+        for pack in appended.closed {
+            self.shared.send(Job::Seal(pack));
+        }
+        Ok(appended.locations)
     }
 
     /// Ends a lane: its open pack is written now.
-    pub fn finish(&self, _lane: Lane) {
-        todo!()
+    pub fn finish(&self, mut lane: Lane) {
+        if let Some(open) = lane.open.take()
+            && self.shared.write().close(open)
+        {
+            self.shared.send(Job::Seal(open));
+        }
     }
 
     /// Journals `put` once every pack it names is on disk and if its entry is still wanted then.
-    pub fn record_put(&self, _put: Put) {
-        todo!()
+    /// When one of those packs is lost or dropped first, nothing is journaled.
+    pub fn record_put(&self, put: Put) {
+        let bytes = journal::put_bytes(&put);
+        let mut table = self.shared.write();
+        table.journal.queued = table.journal.queued.saturating_add(bytes);
+        drop(table);
+        self.shared.send(Job::Put(put));
     }
 
     /// Journals a removal, soon.
-    pub fn record_remove(&self, _sequence: Sequence) {
-        todo!()
+    pub fn record_remove(&self, sequence: Sequence) {
+        let line = Line::Record(Record::Remove(sequence));
+        self.shared.send(Job::Line(line));
     }
 
-    /// Journals a purge and returns when the record is written (not before).
+    /// Journals a purge and returns when the record is written (not before). After an error it is
+    /// written when the disk recovers. Dropped half-way: once polled, it is written all the same.
     pub async fn record_purge(
         &self,
-        _sequence: Sequence,
-        _selector: Selector,
+        sequence: Sequence,
+        selector: Selector,
     ) -> Result<(), StoreError> {
-        todo!()
+        let (reply, written) = oneshot::channel();
+        let line = Line::Record(Record::Purge { sequence, selector });
+        self.check_started()?;
+        self.shared.send(Job::Purge(line, reply));
+        written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
-    /// Writes the open packs now and returns when they and their records are written.
+    /// Writes the open packs now and returns when they and their records are written. Dropped
+    /// half-way: once polled, they are written all the same.
     pub async fn flush(&self) -> Result<(), StoreError> {
-        todo!()
+        let (reply, written) = oneshot::channel();
+        self.check_started()?;
+        self.shared.send(Job::Flush(reply));
+        written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
-    /// Reads bytes back, from the open pack or from disk; not checked: callers know the digest.
-    /// Blocking: call it off the request's thread unless the pack is open.
-    pub fn read(&self, _location: Location) -> Result<Bytes, StoreError> {
-        todo!()
+    /// Reads bytes back, from memory or from disk; not checked: callers know the digest. A run
+    /// over several pieces is read in one go. Blocking: call it off the request's thread unless
+    /// the pack is in memory.
+    pub fn read(&self, location: Location) -> Result<Bytes, StoreError> {
+        let sealed = match self.shared.read().get(location.pack) {
+            None => return Err(StoreError::Missing(location.pack)),
+            Some(Pack::Open(builder)) => return within(builder.read(location), location),
+            Some(Pack::Closed(builder)) => return within(builder.read(location), location),
+            Some(Pack::Sealed(sealed)) => *sealed,
+        };
+        let end = location.offset.checked_add(location.bytes);
+        if location.offset < pack::HEADER_BYTES || end.is_none_or(|end| end > sealed.bytes) {
+            return Err(StoreError::Corrupt { location });
+        }
+        let file = self.file(location.pack, sealed)?;
+        let mut bytes = vec![0; usize::try_from(location.bytes).unwrap_or_default()];
+        match file.read_exact_at(&mut bytes, location.offset.into()) {
+            Ok(()) => Ok(Bytes::from(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(StoreError::Corrupt { location })
+            }
+            Err(error) => Err(self.unreadable(sealed, error)),
+        }
     }
 
     /// Reads bytes back without blocking, when they are still in memory.
-    pub fn read_open(&self, _location: Location) -> Option<Bytes> {
-        todo!()
+    pub fn read_open(&self, location: Location) -> Option<Bytes> {
+        match self.shared.read().get(location.pack)? {
+            Pack::Open(builder) => builder.read(location),
+            Pack::Closed(builder) => builder.read(location),
+            Pack::Sealed(_) => None,
+        }
     }
 
-    /// Reads the table at the end of a sealed pack. Blocking.
-    pub fn pieces(&self, _pack: PackId) -> Result<Vec<Piece>, StoreError> {
-        todo!()
+    /// Reads the table at the end of a sealed pack, and checks that it is this pack's; of a pack
+    /// in memory, tells what it holds so far. Blocking.
+    pub fn pieces(&self, pack: PackId) -> Result<Vec<Piece>, StoreError> {
+        let sealed = match self.shared.read().get(pack) {
+            None => return Err(StoreError::Missing(pack)),
+            Some(Pack::Open(builder)) => return Ok(builder.pieces().to_vec()),
+            Some(Pack::Closed(builder)) => return Ok(builder.pieces().to_vec()),
+            Some(Pack::Sealed(sealed)) => *sealed,
+        };
+        let file = self.file(pack, sealed)?;
+        let corrupt = StoreError::Corrupt {
+            location: Location {
+                pack,
+                offset: 0,
+                bytes: sealed.bytes,
+            },
+        };
+        match pack::read_table(&file, pack, sealed.bytes) {
+            Ok(Some(pieces)) => Ok(pieces),
+            Ok(None) => Err(corrupt),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(corrupt),
+            Err(error) => Err(self.unreadable(sealed, error)),
+        }
     }
 
-    /// Deletes a pack's file. Readers that hold it open finish. Blocking.
-    pub fn drop_pack(&self, _pack: PackId) {
-        todo!()
+    /// Deletes a pack, wherever it is: an open one is forgotten with all it holds, a sealed one's
+    /// file is deleted. Readers that hold it open finish. Blocking.
+    pub fn drop_pack(&self, pack: PackId) {
+        let removed = self.shared.write().remove(pack);
+        self.shared.files.remove(&pack);
+        let Some(Pack::Sealed(sealed)) = removed else {
+            return;
+        };
+        if let Err(error) = self.shared.contents.remove(sealed.address) {
+            tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");
+        }
+        self.shared.send(Job::Line(Line::Dropped(pack)));
     }
 
     /// Starts a new journal and writes a snapshot: `next` hands out the live puts, some at a time,
-    /// until it returns an empty vector. Blocking; run it on a thread of its own.
-    pub fn snapshot(&self, _next: &mut dyn FnMut() -> Vec<Put>) -> Result<(), StoreError> {
-        todo!()
+    /// until it returns an empty vector. Blocking; run it on a thread of its own. After an error
+    /// the old snapshot and journals go on to count, and another try should wait a while.
+    pub fn snapshot(&self, next: &mut dyn FnMut() -> Vec<Put>) -> Result<(), StoreError> {
+        let _one_at_a_time = lock(&self.snapshot);
+        self.check_started()?;
+        let (reply, rotated) = mpsc::sync_channel(1);
+        self.shared.send(Job::Rotate(reply));
+        let number = rotated.recv().map_err(|_| self.ended())??;
+        let (failures, earlier, parts) = {
+            let journal = &self.shared.read().journal;
+            (journal.failures, journal.earlier, journal.parts)
+        };
+        let path = lock(&self.shared.folder).journal();
+        let unfinished = path.join(format!("{number}.new"));
+        let written = self
+            .write_snapshot(&unfinished, next)
+            .and_then(|bytes| self.put_in_place(&unfinished, &path, number, failures, bytes));
+        let mut table = self.shared.write();
+        table.journal.writing = 0;
+        match written {
+            Ok(bytes) => {
+                table.journal.snapshot = bytes;
+                table.journal.earlier = table.journal.earlier.saturating_sub(earlier);
+                table.journal.parts = table.journal.parts.saturating_sub(parts).saturating_add(1);
+                table.journal.mended = failures;
+                Ok(())
+            }
+            Err(error) => {
+                drop(table);
+                drop(fs::remove_file(&unfinished));
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a whole snapshot its name and deletes what it replaces.
+    fn put_in_place(
+        &self,
+        unfinished: &Path,
+        folder: &Path,
+        number: u64,
+        failures: u64,
+        bytes: u64,
+    ) -> Result<u64, StoreError> {
+        // No journal begins while this is held.
+        let _folder = lock(&self.shared.folder);
+        if self.shared.read().journal.failures != failures {
+            let reason = "the journal failed while a snapshot was written";
+            return Err(StoreError::PassThrough(reason.into()));
+        }
+        let path = Part::Snapshot(number).path(folder);
+        fs::rename(unfinished, &path).map_err(failed("rename", unfinished))?;
+        // The files it replaces are deleted next: its name must be on disk before.
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(failed("sync", folder))?;
+        let (_, outdated) = journal::parts(folder).map_err(failed("list", folder))?;
+        for part in outdated {
+            drop(fs::remove_file(part.path(folder)));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes all sealed packs and all puts to `path`, and returns the bytes written.
+    fn write_snapshot(
+        &self,
+        path: &Path,
+        next: &mut dyn FnMut() -> Vec<Put>,
+    ) -> Result<u64, StoreError> {
+        let mut file = File::create(path).map_err(failed("create", path))?;
+        let table = self.shared.read();
+        let mut buffer = journal::new_header(table.next_pack());
+        for (pack, sealed) in table.sealed() {
+            Line::Sealed(pack, sealed.address, sealed.bytes).encode(&mut buffer);
+        }
+        drop(table);
+        let mut total = 0_u64;
+        loop {
+            let puts = next();
+            for put in &puts {
+                journal::encode_put(put, &mut buffer);
+            }
+            if puts.is_empty() || buffer.len() >= SNAPSHOT_WRITE_BYTES {
+                total = total.saturating_add(buffer.len().try_into().unwrap_or(u64::MAX));
+                if !self.shared.write().grow_snapshot(total) {
+                    return Err(StoreError::NoRoom);
+                }
+                file.write_all(&buffer).map_err(failed("write", path))?;
+                buffer.clear();
+            }
+            if puts.is_empty() {
+                break;
+            }
+        }
+        file.sync_all().map_err(failed("sync", path))?;
+        Ok(total)
     }
 
     /// Is the journal long enough for a snapshot to pay?
     pub fn wants_snapshot(&self) -> bool {
-        todo!()
+        self.shared.read().wants_snapshot()
+    }
+
+    /// How many allocated bytes must be freed, by dropping packs, before another pack can be
+    /// begun. 0: there is room, and a `NoRoom` came from the disk being slow.
+    pub fn room_needed(&self) -> u64 {
+        self.shared.read().room_needed()
     }
 
     /// Counts a failed check, for metrics.
     pub fn count_corrupt(&self) {
-        todo!()
+        self.shared.corrupt.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The condition of the disk.
     pub fn condition(&self) -> Condition {
-        todo!()
+        self.shared.read().condition().clone()
     }
 
     /// Sizes and counts.
     pub fn usage(&self) -> Usage {
-        todo!()
+        Usage {
+            corrupt: self.shared.corrupt.load(Ordering::Relaxed),
+            ..self.shared.read().usage()
+        }
     }
 
     /// Sealed packs and their allocated bytes.
     pub fn packs(&self) -> Vec<(PackId, u64)> {
-        todo!()
+        let sealed = self.shared.read().sealed();
+        let allocated = |(pack, sealed): (PackId, Sealed)| (pack, u64::from(sealed.allocated));
+        sealed.into_iter().map(allocated).collect()
     }
 
-    /// Writes what is pending and stops the thread.
+    /// Writes what is pending and stops the thread. Appends fail from then on; reads still work.
+    /// Blocking. Dropping the store does the same; a store that was never started writes nothing.
     pub fn close(&self) {
-        todo!()
+        let threads = lock(&self.threads).take();
+        if let Some(threads) = threads {
+            self.shared.send(Job::Close);
+            threads.join();
+        }
+    }
+
+    fn check_started(&self) -> Result<(), StoreError> {
+        if lock(&self.waiting).is_some() {
+            return Err(StoreError::PassThrough("it is not started yet".into()));
+        }
+        Ok(())
+    }
+
+    fn ended(&self) -> StoreError {
+        StoreError::PassThrough("its writing thread has ended".into())
+    }
+
+    /// A pack's file, open.
+    fn file(&self, pack: PackId, sealed: Sealed) -> Result<Arc<File>, StoreError> {
+        if let Some(file) = self.shared.files.get(&pack) {
+            return Ok(file);
+        }
+        let opened = self.shared.contents.open(sealed.address);
+        let file = Arc::new(opened.map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                StoreError::Missing(pack)
+            } else {
+                self.unreadable(sealed, error)
+            }
+        })?);
+        self.shared.files.insert(pack, Arc::clone(&file));
+        if self.shared.read().get(pack).is_none() {
+            // Dropped meanwhile: an open file would keep its bytes on disk.
+            self.shared.files.remove(&pack);
+        }
+        Ok(file)
+    }
+
+    fn unreadable(&self, sealed: Sealed, error: io::Error) -> StoreError {
+        failed("read", &self.shared.contents.path(sealed.address))(error)
     }
 }
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A run outside a pack in memory can only come from a location that was never handed out.
+fn within(bytes: Option<Bytes>, location: Location) -> Result<Bytes, StoreError> {
+    bytes.ok_or(StoreError::Corrupt { location })
+}
+
+const FILES_OPEN_MAX: usize = 256;
+const SNAPSHOT_WRITE_BYTES: usize = 256 << 10;

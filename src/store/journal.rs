@@ -1,1 +1,609 @@
 //! The journal: an append-only, checksummed log of what is stored, and its snapshot.
+//!
+//! ```text
+//! file   magic 8 │ version 4 │ next pack 4 │ CRC-32 of these 4 │ records
+//! record mark 2 │ length 4 │ CRC-32 of length and payload 4 │ payload: kind 1 │ fields
+//! ```
+//!
+//! Journal `n` follows snapshot `n`, or journal `n - 1` where there is no such snapshot. What is
+//! in them counts in this order. A record that fails its check is skipped: the next one is found
+//! by its mark. Kinds of later versions are skipped by their length.
+
+use super::Put;
+use super::Record;
+use super::codec::Cursor;
+use super::codec::length;
+use super::codec::put_run;
+use super::pack::Address;
+use crate::rules::address::Digest;
+use crate::rules::address::Location;
+use crate::rules::address::PackId;
+use crate::rules::address::Segment;
+use crate::rules::address::Sequence;
+use crate::rules::invalidate::Selector;
+use crate::rules::key::PrimaryKey;
+use crate::rules::key::VariantKey;
+use http::HeaderName;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// What one record says: the caller's records, and the store's own about packs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A pack is gone.
+    Dropped(PackId),
+    /// One of the caller's.
+    Record(Record),
+    /// A pack is on disk, at this address, this long.
+    Sealed(PackId, Address, u32),
+}
+
+impl Line {
+    /// Appends this line as one record to `out`.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Dropped(pack) => frame(out, |out| {
+                out.push(KIND_DROPPED);
+                out.extend_from_slice(&pack.0.to_le_bytes());
+            }),
+            Self::Record(Record::Put(put)) => encode_put(put, out),
+            Self::Record(Record::Remove(sequence)) => frame(out, |out| {
+                out.push(KIND_REMOVE);
+                out.extend_from_slice(&sequence.0.to_le_bytes());
+            }),
+            Self::Record(Record::Purge { sequence, selector }) => frame(out, |out| {
+                out.push(KIND_PURGE);
+                out.extend_from_slice(&sequence.0.to_le_bytes());
+                match selector {
+                    Selector::All => out.push(SELECT_ALL),
+                    Selector::Url(key) => {
+                        out.push(SELECT_URL);
+                        out.extend_from_slice(&key.0);
+                    }
+                }
+            }),
+            Self::Sealed(pack, address, bytes) => frame(out, |out| {
+                out.push(KIND_SEALED);
+                out.extend_from_slice(&pack.0.to_le_bytes());
+                out.extend_from_slice(&address.0.to_le_bytes());
+                out.extend_from_slice(&bytes.to_le_bytes());
+            }),
+        }
+    }
+
+    /// Reads a payload that passed its check. `None`: a kind or form of another version.
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(payload);
+        let line = match cursor.u8()? {
+            KIND_DROPPED => Self::Dropped(PackId(cursor.u32()?)),
+            KIND_PURGE => Self::Record(Record::Purge {
+                sequence: Sequence(cursor.u64()?),
+                selector: match cursor.u8()? {
+                    SELECT_ALL => Selector::All,
+                    SELECT_URL => Selector::Url(PrimaryKey(cursor.array()?)),
+                    _ => return None,
+                },
+            }),
+            KIND_PUT => Self::Record(Record::Put(decode_put(&mut cursor)?)),
+            KIND_REMOVE => Self::Record(Record::Remove(Sequence(cursor.u64()?))),
+            KIND_SEALED => Self::Sealed(
+                PackId(cursor.u32()?),
+                Address(cursor.u128()?),
+                cursor.u32()?,
+            ),
+            _ => return None,
+        };
+        cursor.is_empty().then_some(line)
+    }
+}
+
+/// Appends a put as one record, without taking it.
+pub(super) fn encode_put(put: &Put, out: &mut Vec<u8>) {
+    frame(out, |out| {
+        out.push(KIND_PUT);
+        out.extend_from_slice(&put.sequence.0.to_le_bytes());
+        out.extend_from_slice(&put.key.0);
+        out.extend_from_slice(&put.variant.0.to_le_bytes());
+        out.extend_from_slice(&put.body.0);
+        out.extend_from_slice(&put.useless_at.to_le_bytes());
+        put_place(out, put.head);
+        out.extend_from_slice(&length(put.vary.len()).to_le_bytes());
+        for name in &put.vary {
+            put_run(out, name.as_str().as_bytes());
+        }
+        out.extend_from_slice(&length(put.segments.len()).to_le_bytes());
+        for segment in &put.segments {
+            // A body of one segment bears that segment's name, which is most bodies.
+            let same = segment.digest == put.body;
+            out.push(u8::from(same));
+            if !same {
+                out.extend_from_slice(&segment.digest.0);
+            }
+            put_place(out, segment.location);
+        }
+    });
+}
+
+/// The most that a put takes as a record, in bytes.
+pub(super) fn put_bytes(put: &Put) -> u64 {
+    let names: usize = put.vary.iter().map(|name| name.as_str().len() + 4).sum();
+    let segments = put.segments.len().saturating_mul(45);
+    let total = names.saturating_add(segments).saturating_add(103);
+    total.try_into().unwrap_or(u64::MAX)
+}
+
+fn decode_put(cursor: &mut Cursor<'_>) -> Option<Put> {
+    let sequence = Sequence(cursor.u64()?);
+    let key = PrimaryKey(cursor.array()?);
+    let variant = VariantKey(cursor.u64()?);
+    let body = Digest(cursor.array()?);
+    let useless_at = cursor.u64()?;
+    let head = place(cursor)?;
+    // Every name and segment takes bytes of its own, so a false count ends with the payload.
+    let vary: Option<Vec<HeaderName>> = (0..cursor.u32()?)
+        .map(|_| HeaderName::from_lowercase(cursor.run()?).ok())
+        .collect();
+    let vary = vary?;
+    let segments: Option<Vec<Segment>> = (0..cursor.u32()?)
+        .map(|_| {
+            let digest = match cursor.u8()? {
+                0 => Digest(cursor.array()?),
+                1 => body,
+                _ => return None,
+            };
+            let location = place(cursor)?;
+            Some(Segment { digest, location })
+        })
+        .collect();
+    Some(Put {
+        sequence,
+        key,
+        variant,
+        vary,
+        head,
+        body,
+        segments: segments?,
+        useless_at,
+    })
+}
+
+fn put_place(out: &mut Vec<u8>, location: Location) {
+    out.extend_from_slice(&location.pack.0.to_le_bytes());
+    out.extend_from_slice(&location.offset.to_le_bytes());
+    out.extend_from_slice(&location.bytes.to_le_bytes());
+}
+
+fn place(cursor: &mut Cursor<'_>) -> Option<Location> {
+    Some(Location {
+        pack: PackId(cursor.u32()?),
+        offset: cursor.u32()?,
+        bytes: cursor.u32()?,
+    })
+}
+
+/// Writes one record round the payload that `fill` appends.
+fn frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(&MARK);
+    let start = out.len();
+    out.extend_from_slice(&[0; 8]);
+    fill(out);
+    let Some(record) = out.get_mut(start..) else {
+        return;
+    };
+    let Some((sizes, payload)) = record.split_first_chunk_mut::<8>() else {
+        return;
+    };
+    let count = length(payload.len()).to_le_bytes();
+    let check = check(count, payload).to_le_bytes();
+    let (first, second) = sizes.split_at_mut(4);
+    first.copy_from_slice(&count);
+    second.copy_from_slice(&check);
+}
+
+fn check(count: [u8; 4], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&count);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// What reading a journal file came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// Records that passed their check, of whatever kind.
+    pub(super) records: u64,
+    /// Bytes that no valid record covers, the header's among them when it is damaged.
+    pub(super) damaged: u64,
+    /// No pack before this one may be numbered anew; 0 when the header is damaged.
+    pub(super) next_pack: u32,
+}
+
+/// Reads all lines of a journal file's bytes, skipping what is damaged.
+pub(super) fn scan(bytes: &[u8], each: &mut dyn FnMut(Line)) -> Scan {
+    let mut result = Scan::default();
+    let mut rest = match header(bytes) {
+        Some((next_pack, rest)) => {
+            result.next_pack = next_pack;
+            rest
+        }
+        None => {
+            result.damaged = bytes.len().min(HEADER_BYTES).try_into().unwrap_or(u64::MAX);
+            bytes.get(HEADER_BYTES..).unwrap_or_default()
+        }
+    };
+    // Looking for the next record costs a checksum for each mark: bounded for files made to harm.
+    let mut budget = bytes.len().saturating_mul(4);
+    while !rest.is_empty() {
+        if let Some((payload, after)) = record(rest, &mut budget) {
+            result.records = result.records.saturating_add(1);
+            if let Some(line) = Line::decode(payload) {
+                each(line);
+            }
+            rest = after;
+            continue;
+        }
+        let next = rest
+            .windows(MARK.len())
+            .skip(1)
+            .position(|two| two == MARK)
+            .map_or(rest.len(), |at| at.saturating_add(1));
+        let skipped = if budget == 0 { rest.len() } else { next };
+        result.damaged = result
+            .damaged
+            .saturating_add(skipped.try_into().unwrap_or(u64::MAX));
+        rest = rest.get(skipped..).unwrap_or_default();
+    }
+    result
+}
+
+fn header(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let mut cursor = Cursor::new(header);
+    let known = cursor.array::<8>()? == MAGIC && cursor.u32()? == VERSION;
+    let next_pack = cursor.u32()?;
+    let intact = cursor.u32()? == crc32fast::hash(header.get(..HEADER_BYTES - 4)?);
+    (known && intact).then_some((next_pack, rest))
+}
+
+/// The record at the start of `bytes`, if there is a valid one: its payload and what follows.
+fn record<'a>(bytes: &'a [u8], budget: &mut usize) -> Option<(&'a [u8], &'a [u8])> {
+    let mut cursor = Cursor::new(bytes);
+    if cursor.array()? != MARK {
+        return None;
+    }
+    let count = cursor.array::<4>()?;
+    let expected = cursor.u32()?;
+    let payload = cursor.take(usize::try_from(u32::from_le_bytes(count)).ok()?)?;
+    *budget = budget.checked_sub(payload.len()).unwrap_or_default();
+    let rest = cursor.take(cursor.len())?;
+    (*budget > 0 && check(count, payload) == expected).then_some((payload, rest))
+}
+
+/// A file of the journal, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// Everything alive when it was written. Comes before the journal of the same number.
+    Snapshot(u64),
+    /// What happened since.
+    Journal(u64),
+}
+
+impl Part {
+    /// Its number.
+    pub(super) fn number(self) -> u64 {
+        let (Self::Snapshot(number) | Self::Journal(number)) = self;
+        number
+    }
+
+    /// Its path in the journal's folder.
+    pub(super) fn path(self, folder: &Path) -> PathBuf {
+        match self {
+            Self::Snapshot(number) => folder.join(format!("{number:016}.snapshot")),
+            Self::Journal(number) => folder.join(format!("{number:016}.journal")),
+        }
+    }
+
+    fn of(path: &Path) -> Option<Self> {
+        let number = path.file_stem()?.to_str()?.parse().ok()?;
+        match path.extension()?.to_str()? {
+            "journal" => Some(Self::Journal(number)),
+            "snapshot" => Some(Self::Snapshot(number)),
+            _ => None,
+        }
+    }
+}
+
+/// The files in the journal's folder, in the order in which they count, from the newest snapshot
+/// on, and those before it, which count no more. Blocking.
+pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        found.extend(Part::of(&entry?.path()));
+    }
+    found.sort_by_key(|part| (part.number(), *part));
+    let newest = |part: &Part| matches!(part, Part::Snapshot(_));
+    let first = found.iter().rposition(newest).unwrap_or(0);
+    let counting = found.split_off(first);
+    Ok((counting, found))
+}
+
+/// The journal file that is being written. All methods block.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    path: PathBuf,
+    number: u64,
+    bytes: u64,
+}
+
+impl Journal {
+    /// Starts journal `number`. An earlier file of that name is an error.
+    pub(super) fn create(folder: &Path, number: u64, next_pack: u32) -> io::Result<Self> {
+        let path = Part::Journal(number).path(folder);
+        let mut file = File::options().append(true).create_new(true).open(&path)?;
+        let header = new_header(next_pack);
+        file.write_all(&header)?;
+        Ok(Self {
+            file,
+            path,
+            number,
+            bytes: header.len().try_into().unwrap_or(u64::MAX),
+        })
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its length.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Does it hold no records?
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes <= u64::try_from(HEADER_BYTES).unwrap_or(0)
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends whole records. After an error the file may end in half a record, which a start
+    /// cuts; nothing more may be appended to it.
+    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        self.file.write_all(records)?;
+        let more = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(more);
+        Ok(())
+    }
+
+    /// Is the file still where a start would look for it?
+    pub(super) fn is_in_place(&self) -> bool {
+        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+            (Ok(there), Ok(open)) => there.ino() == open.ino() && there.dev() == open.dev(),
+            _ => false,
+        }
+    }
+}
+
+/// The first bytes of a journal or a snapshot.
+pub(super) fn new_header(next_pack: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_BYTES);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&next_pack.to_le_bytes());
+    let check = crc32fast::hash(&out);
+    out.extend_from_slice(&check.to_le_bytes());
+    out
+}
+
+const MAGIC: [u8; 8] = *b"ldr-jrnl";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 20;
+/// Two bytes that no text holds side by side.
+const MARK: [u8; 2] = [0xf5, 0x1b];
+const KIND_PUT: u8 = 1;
+const KIND_REMOVE: u8 = 2;
+const KIND_PURGE: u8 = 3;
+const KIND_SEALED: u8 = 4;
+const KIND_DROPPED: u8 = 5;
+const SELECT_ALL: u8 = 0;
+const SELECT_URL: u8 = 1;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(in crate::store) fn put(sequence: u64, places: &[Location]) -> Put {
+        let body = Digest::of(&sequence.to_le_bytes());
+        let (head, segments) = places.split_first().unwrap();
+        Put {
+            sequence: Sequence(sequence),
+            key: PrimaryKey([u8::try_from(sequence % 256).unwrap(); 16]),
+            variant: VariantKey(sequence),
+            vary: vec![HeaderName::from_static("accept-encoding")],
+            head: *head,
+            body,
+            segments: segments
+                .iter()
+                .map(|location| Segment {
+                    digest: body,
+                    location: *location,
+                })
+                .collect(),
+            useless_at: 99,
+        }
+    }
+
+    fn at(pack: u32) -> Location {
+        Location {
+            pack: PackId(pack),
+            offset: 32,
+            bytes: 7,
+        }
+    }
+
+    fn lines() -> Vec<Line> {
+        let mut large = put(2, &[at(1), at(2), at(3)]);
+        large.segments[0].digest = Digest::of(b"another");
+        vec![
+            Line::Sealed(PackId(1), Address(u128::MAX - 5), 77),
+            Line::Record(Record::Put(put(1, &[at(1), at(1)]))),
+            Line::Record(Record::Put(large)),
+            Line::Record(Record::Put(put(3, &[at(1)]))),
+            Line::Record(Record::Remove(Sequence(1))),
+            Line::Record(Record::Purge {
+                sequence: Sequence(4),
+                selector: Selector::All,
+            }),
+            Line::Record(Record::Purge {
+                sequence: Sequence(5),
+                selector: Selector::Url(PrimaryKey([9; 16])),
+            }),
+            Line::Dropped(PackId(1)),
+        ]
+    }
+
+    /// A file of all lines, and where each record ends.
+    fn file() -> (Vec<u8>, Vec<usize>) {
+        let mut out = new_header(12);
+        let mut ends = vec![out.len()];
+        for line in lines() {
+            line.encode(&mut out);
+            ends.push(out.len());
+        }
+        (out, ends)
+    }
+
+    fn read(bytes: &[u8]) -> (Vec<Line>, Scan) {
+        let mut found = Vec::new();
+        let scan = scan(bytes, &mut |line| found.push(line));
+        (found, scan)
+    }
+
+    #[test]
+    fn every_line_comes_back_as_it_was() {
+        let (found, scan) = read(&file().0);
+        assert_eq!(found, lines());
+        assert_eq!((scan.records, scan.damaged, scan.next_pack), (8, 0, 12));
+    }
+
+    #[test]
+    fn a_put_takes_no_more_than_was_foreseen() {
+        for line in lines() {
+            let Line::Record(Record::Put(put)) = line else {
+                continue;
+            };
+            let mut out = Vec::new();
+            encode_put(&put, &mut out);
+            assert!(out.len() as u64 <= put_bytes(&put));
+        }
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_keeps_its_whole_records() {
+        let (bytes, ends) = file();
+        for cut in 0..=bytes.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let (found, _) = read(&bytes[..cut]);
+            assert_eq!(found, lines()[..whole.saturating_sub(1)], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_costs_at_most_its_own_record() {
+        let (bytes, ends) = file();
+        for at in ends[0]..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x40;
+            let hurt = ends.iter().filter(|end| **end <= at).count() - 1;
+            let mut expected = lines();
+            expected.remove(hurt);
+            let (found, scan) = read(&changed);
+            assert_eq!(found, expected, "byte {at}");
+            assert!(scan.damaged > 0);
+        }
+    }
+
+    #[test]
+    fn a_damaged_header_costs_no_record() {
+        let (bytes, ends) = file();
+        for at in 0..ends[0] {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let (found, scan) = read(&changed);
+            assert_eq!(found, lines());
+            assert_eq!(scan.next_pack, 0);
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_skipped() {
+        let mut bytes = new_header(0);
+        frame(&mut bytes, |out| out.extend_from_slice(&[200, 1, 2, 3]));
+        Line::Dropped(PackId(3)).encode(&mut bytes);
+        let (found, scan) = read(&bytes);
+        assert_eq!(found, [Line::Dropped(PackId(3))]);
+        assert_eq!((scan.records, scan.damaged), (2, 0));
+    }
+
+    #[test]
+    fn a_file_full_of_false_marks_ends_soon() {
+        let mut bytes = new_header(0);
+        for _ in 0..200_000 {
+            bytes.extend_from_slice(&MARK);
+            bytes.extend_from_slice(&1_000_000_u32.to_le_bytes());
+        }
+        assert_eq!(read(&bytes).0, []);
+    }
+
+    #[test]
+    fn parts_count_from_the_newest_snapshot_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = [
+            Part::Journal(1),
+            Part::Snapshot(2),
+            Part::Journal(2),
+            Part::Snapshot(3),
+            Part::Journal(3),
+            Part::Journal(4),
+        ];
+        for part in all {
+            fs::write(part.path(dir.path()), b"").unwrap();
+        }
+        fs::write(dir.path().join("else"), b"").unwrap();
+        let (counting, before) = parts(dir.path()).unwrap();
+        assert_eq!(counting, all[3..]);
+        assert_eq!(before, all[..3]);
+    }
+
+    #[test]
+    fn a_journal_notices_that_it_was_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(dir.path(), 1, 0).unwrap();
+        assert!(journal.is_in_place());
+        fs::remove_file(journal.path()).unwrap();
+        assert!(!journal.is_in_place());
+        fs::write(journal.path(), b"").unwrap();
+        assert!(!journal.is_in_place());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            read(&bytes);
+            let mut framed = new_header(1);
+            frame(&mut framed, |out| out.append(&mut bytes));
+            read(&framed);
+        }
+    }
+}

@@ -6,13 +6,33 @@
 //! read(location) ◄─ open pack in memory, or pread from the sealed pack's file
 //! ```
 //!
-//! The store does not decide what is worth keeping: its [`Keeper`] does.
+//! The store does not decide what is worth keeping: its [`Keeper`] does. It checks neither heads
+//! nor segments when it reads them: callers hold the digests. A disk that fails makes it pass
+//! through, and it comes back by itself.
+//!
+//! | file | answers |
+//! |---|---|
+//! | `disk` | the store's face: appends, reads, records |
+//! | `folder` | whose directory is it, is it locked, can it be written |
+//! | `table` | which packs there are and how much room is taken; no IO |
+//! | `pack` | many pieces in one cacache content |
+//! | `journal` | records as bytes, and the files they are in |
+//! | `replay` | what a start finds, keeps and sweeps away |
+//! | `writer` | the thread that writes |
+//! | `head`, `memory` | heads as bytes; hot responses in memory |
 
+mod codec;
 mod disk;
+mod folder;
 pub mod head;
-pub mod journal;
+mod journal;
 pub mod memory;
-pub mod pack;
+mod pack;
+mod replay;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
@@ -26,9 +46,14 @@ use bytes::Bytes;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
+pub use disk::Lane;
 pub use crate::rules::address::Put;
 pub use disk::Store;
+pub use pack::PACK_BYTES_MAX;
 
 /// Where and how much to store.
 #[derive(Clone, Debug)]
@@ -37,16 +62,6 @@ pub struct Params {
     pub dir: PathBuf,
     /// Hard limit in allocated bytes, everything below `dir` counted; at least 32 MiB.
     pub disk_bytes_max: u64,
-}
-
-/// A line of packs that are written one after the other.
-///
-/// Small bodies share one; a body of more than one segment fills packs of its own, so that when
-/// it goes, whole packs go with it.
-#[derive(Debug)]
-pub struct Lane {
-    // Private: which open pack the lane is at.
-    _private: (),
 }
 
 /// One line of the journal.
@@ -104,7 +119,8 @@ pub enum NewPiece {
 pub trait Keeper: Send + Sync {
     /// Is this entry still in the index? Asked just before its record is written.
     fn wanted(&self, sequence: Sequence) -> bool;
-    /// A pack could not be written: everything in it is lost and must be forgotten.
+    /// A pack could not be written, or its file was taken away: everything in it is lost and must
+    /// be forgotten.
     fn lost(&self, pack: PackId);
     /// A pack is on disk; `allocated` bytes of it.
     fn sealed(&self, pack: PackId, allocated: u64);
@@ -122,9 +138,11 @@ pub enum Condition {
 /// Sizes, for stats and for making room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Allocated bytes: sealed packs, journal, and the room reserved for open packs.
+    /// Allocated bytes: sealed packs with their folders, the journal twice (its next snapshot is
+    /// written beside it), and the room set aside for packs in memory. Never less than what lies
+    /// on disk.
     pub allocated: u64,
-    /// The hard limit.
+    /// The hard limit, in bytes; lower than the one given when the disk turned out smaller.
     pub limit: u64,
     /// Sealed packs.
     pub packs: u64,
@@ -174,6 +192,12 @@ pub enum StoreError {
     /// The disk has failed; nothing is stored until it recovers.
     #[error("the store passes through: {0}")]
     PassThrough(Arc<str>),
+    /// The pieces of one append do not fit into any pack; they never will.
+    #[error("{bytes} bytes do not fit into one pack")]
+    TooLarge {
+        /// What they would take, in bytes.
+        bytes: u64,
+    },
     /// A newer or older larder wrote it.
     #[error("{} has store format {found}, this larder writes {expected}; nothing was changed", dir.display())]
     Version {
@@ -184,4 +208,10 @@ pub enum StoreError {
         /// The format written here.
         expected: u32,
     },
+}
+
+/// Locks, whatever became of the thread that held the lock before: the bookkeeping behind these
+/// locks is whole between any two statements that could panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,277 @@
+//! The store's directory: whose it is, its lock, and whether it can be written.
+//!
+//! ```text
+//! larder-store   says that this is a store, and in which format
+//! lock           locked by the process that uses it
+//! journal/       see `journal`
+//! content-v2/    packs, as cacache lays them out
+//! tmp/           packs being written
+//! ```
+
+use super::StoreError;
+use super::pack::PACK_BYTES_MAX;
+use std::ffi::OsStr;
+use std::fs;
+use std::fs::File;
+use std::fs::TryLockError;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// A directory that is a store of this format, locked for this process. All methods block.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Folder {
+    /// Makes the store's directory when it is missing or empty, checks that it is one of ours
+    /// otherwise, and locks it. Nothing is changed in a directory that is not.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(dir).map_err(failed("make", dir))?;
+        let marked = check_marker(dir)?;
+        if !marked && !is_blank(dir)? {
+            return Err(StoreError::Foreign {
+                dir: dir.to_path_buf(),
+            });
+        }
+        let lock = take_lock(dir)?;
+        let folder = Self {
+            dir: dir.to_path_buf(),
+            lock,
+        };
+        // Another process may have been first between the look and the lock.
+        if !check_marker(dir)? {
+            folder
+                .write_marker()
+                .map_err(failed("mark", &dir.join(MARKER)))?;
+        }
+        folder.make_folders().map_err(failed("make", dir))?;
+        Ok(folder)
+    }
+
+    /// Where the journal lies.
+    pub(super) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// Deletes what an earlier process left half written. What cannot be deleted stays.
+    pub(super) fn sweep_tmp(&self) {
+        let Ok(entries) = fs::read_dir(self.tmp()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+
+    /// Makes whole again what someone took away: folders, marker and lock.
+    pub(super) fn restore(&self) -> Result<(), StoreError> {
+        self.make_folders().map_err(failed("make", &self.dir))?;
+        if !check_marker(&self.dir)? {
+            self.write_marker()
+                .map_err(failed("mark", &self.dir.join(MARKER)))?;
+        }
+        Ok(())
+    }
+
+    /// Does the lock that others would meet still belong to this process?
+    pub(super) fn holds_lock(&self) -> bool {
+        match (fs::metadata(self.dir.join(LOCK)), self.lock.metadata()) {
+            (Ok(there), Ok(ours)) => there.ino() == ours.ino() && there.dev() == ours.dev(),
+            _ => false,
+        }
+    }
+
+    /// Takes the lock again, after it was deleted with its file.
+    pub(super) fn lock_again(&mut self) -> Result<(), StoreError> {
+        if !self.holds_lock() {
+            self.lock = take_lock(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Writes and deletes a file in `tmp`: a small one, or one as long as a pack.
+    pub(super) fn probe(&self, pack: bool) -> io::Result<()> {
+        let path = self.tmp().join("probe");
+        let bytes = if pack {
+            usize::try_from(PACK_BYTES_MAX).unwrap_or_default()
+        } else {
+            4096
+        };
+        let tried = File::create(&path).and_then(|mut file| file.write_all(&vec![0x55; bytes]));
+        let deleted = fs::remove_file(&path);
+        tried.and(deleted)
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    fn make_folders(&self) -> io::Result<()> {
+        fs::create_dir_all(self.journal())?;
+        fs::create_dir_all(self.tmp())
+    }
+
+    /// Whole or not at all: a half marker would be taken for another version's.
+    fn write_marker(&self) -> io::Result<()> {
+        let new = self.dir.join(MARKER_NEW);
+        fs::write(&new, format!("{MARKER_TEXT}{FORMAT}\n"))?;
+        fs::rename(new, self.dir.join(MARKER))
+    }
+}
+
+/// Is there a marker of this format? An error when there is one of another.
+fn check_marker(dir: &Path) -> Result<bool, StoreError> {
+    let path = dir.join(MARKER);
+    let mut bytes = Vec::new();
+    match File::open(&path).and_then(|file| file.take(100).read_to_end(&mut bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed("read", &path)(error)),
+        Ok(_) => {}
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let found = text.strip_prefix(MARKER_TEXT).unwrap_or(&text).trim();
+    if found == FORMAT.to_string() {
+        return Ok(true);
+    }
+    Err(StoreError::Version {
+        dir: dir.to_path_buf(),
+        found: found.escape_default().to_string(),
+        expected: FORMAT,
+    })
+}
+
+/// Does the directory hold nothing, or only what an opening that was cut short left?
+fn is_blank(dir: &Path) -> Result<bool, StoreError> {
+    let entries = fs::read_dir(dir).map_err(failed("list", dir))?;
+    for entry in entries {
+        let entry = entry.map_err(failed("list", dir))?;
+        let name = entry.file_name();
+        let ours = name == OsStr::new(LOCK) || name == OsStr::new(MARKER_NEW);
+        let small = entry
+            .metadata()
+            .is_ok_and(|m| m.is_file() && m.len() <= 100);
+        if name != OsStr::new("lost+found") && !(ours && small) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn take_lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join(LOCK);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            dir: dir.to_path_buf(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
+    }
+}
+
+/// Says what was being done to which file when the system refused.
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_path_buf();
+    move |source| StoreError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// The format this larder writes.
+pub(super) const FORMAT: u32 = 1;
+
+const MARKER: &str = "larder-store";
+const MARKER_NEW: &str = "larder-store.new";
+const MARKER_TEXT: &str = "larder store, format ";
+const LOCK: &str = "lock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_directory_is_made_and_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        drop(Folder::open(&inner).unwrap());
+        drop(Folder::open(&inner).unwrap());
+        let marker = fs::read_to_string(inner.join(MARKER)).unwrap();
+        assert_eq!(marker, "larder store, format 1\n");
+    }
+
+    #[test]
+    fn a_fresh_file_system_counts_as_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn an_opening_cut_short_can_be_done_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LOCK), b"").unwrap();
+        fs::write(dir.path().join(MARKER_NEW), b"lard").unwrap();
+        Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_foreign_directory_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.txt"), b"words").unwrap();
+        let refused = Folder::open(dir.path());
+        assert!(matches!(refused, Err(StoreError::Foreign { .. })));
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn another_format_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARKER), "larder store, format 2\n").unwrap();
+        let refused = Folder::open(dir.path());
+        let Err(StoreError::Version { found, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(found, "2");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_second_opening_meets_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Folder::open(dir.path()).unwrap();
+        let second = Folder::open(dir.path());
+        assert!(matches!(second, Err(StoreError::Locked { .. })));
+        drop(first);
+        Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_taken_away_is_made_again_and_locked_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("store");
+        let mut folder = Folder::open(&inner).unwrap();
+        fs::remove_dir_all(&inner).unwrap();
+        assert!(!folder.holds_lock());
+        assert!(folder.probe(false).is_err());
+        folder.restore().unwrap();
+        folder.lock_again().unwrap();
+        assert!(folder.holds_lock());
+        folder.probe(true).unwrap();
+        let second = Folder::open(&inner);
+        assert!(matches!(second, Err(StoreError::Locked { .. })));
+    }
+}

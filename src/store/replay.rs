@@ -1,0 +1,297 @@
+//! What a start finds: reads the journal, keeps what is whole, and sweeps away the rest.
+//!
+//! Twice over the files: first for packs, because a pack may be dropped long after the puts that
+//! name it; then for records, of which those are handed on whose packs are all there.
+
+use super::Put;
+use super::Record;
+use super::StoreError;
+use super::folder::Folder;
+use super::folder::failed;
+use super::journal;
+use super::journal::Journal;
+use super::journal::Line;
+use super::journal::Part;
+use super::journal::Scan;
+use super::pack::Address;
+use super::pack::Contents;
+use super::pack::Sealed;
+use super::pack::rounded;
+use super::table::Table;
+use crate::rules::address::Location;
+use crate::rules::address::PackId;
+use crate::rules::address::Sequence;
+use crate::rules::invalidate::Selector;
+use crate::rules::key::PrimaryKey;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+/// Reads the journal and hands every record to `each`, in order, puts with missing or short packs
+/// left out. Deletes contents that no surviving put names. Starts a journal file of its own.
+/// Blocking.
+pub(super) fn replay(
+    folder: &Folder,
+    contents: &Contents,
+    disk_bytes_max: u64,
+    each: &mut dyn FnMut(Record),
+) -> Result<(Table, Journal), StoreError> {
+    folder.sweep_tmp();
+    let path = folder.journal();
+    sweep_unfinished(&path);
+    let (parts, outdated) = journal::parts(&path).map_err(failed("list", &path))?;
+    for part in &outdated {
+        drop(fs::remove_file(part.path(&path)));
+    }
+    let mut found = Packs::default();
+    let mut kept = Vec::new();
+    for part in &parts {
+        let (bytes, scan) = read(&path, *part, &mut |line| found.note(&line));
+        found.note_scan(scan);
+        let empty = scan.records == 0 && matches!(part, Part::Journal(_));
+        if !(empty && fs::remove_file(part.path(&path)).is_ok()) {
+            kept.push((*part, bytes));
+        }
+    }
+    let mut packs = found.on_disk(contents);
+    let mut survivors = Survivors::default();
+    for (part, _) in &kept {
+        read_again(&path, *part, &mut |record| {
+            let whole = match &record {
+                Record::Put(put) => places(put).all(|place| lies_in(&packs, place)),
+                Record::Remove(_) | Record::Purge { .. } => true,
+            };
+            if whole {
+                survivors.note(&record);
+                each(record);
+            }
+        });
+    }
+    drop_unnamed(contents, &mut packs, &survivors.packs());
+    let newest = parts
+        .iter()
+        .chain(&outdated)
+        .map(|part| part.number())
+        .max();
+    let number = newest.map_or(1, |newest| newest.saturating_add(1));
+    let mut table = Table::new(packs, found.next_pack, disk_bytes_max);
+    let journal = Journal::create(&path, number, table.next_pack())
+        .map_err(failed("create", &Part::Journal(number).path(&path)))?;
+    table.journal.current = journal.bytes();
+    table.journal.parts = kept.len();
+    for (part, bytes) in kept {
+        match part {
+            Part::Journal(_) => {
+                let earlier = &mut table.journal.earlier;
+                *earlier = earlier.saturating_add(rounded(bytes));
+            }
+            Part::Snapshot(_) => table.journal.snapshot = bytes,
+        }
+    }
+    Ok((table, journal))
+}
+
+/// Reads one file for its packs, and says how long it is. What cannot be read counts as empty.
+fn read(folder: &Path, part: Part, each: &mut dyn FnMut(Line)) -> (u64, Scan) {
+    let path = part.path(folder);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "could not read a journal file");
+            // Not empty, so that it is left for someone to look at.
+            let unread = Scan {
+                records: 1,
+                damaged: 1,
+                next_pack: 0,
+            };
+            return (0, unread);
+        }
+    };
+    let scan = journal::scan(&bytes, each);
+    if scan.damaged > 0 {
+        tracing::warn!(
+            path = %path.display(),
+            damaged_bytes = scan.damaged,
+            records = scan.records,
+            "skipped damage in a journal file"
+        );
+    }
+    (bytes.len().try_into().unwrap_or(u64::MAX), scan)
+}
+
+fn read_again(folder: &Path, part: Part, each: &mut dyn FnMut(Record)) {
+    let Ok(bytes) = fs::read(part.path(folder)) else {
+        return;
+    };
+    journal::scan(&bytes, &mut |line| match line {
+        Line::Record(record) => each(record),
+        Line::Dropped(_) | Line::Sealed(..) => {}
+    });
+}
+
+/// Deletes snapshots whose writing was cut short.
+fn sweep_unfinished(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|end| end == "new") {
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+/// All the places a put names.
+pub(super) fn places(put: &Put) -> impl Iterator<Item = Location> + '_ {
+    let segments = put.segments.iter().map(|segment| segment.location);
+    std::iter::once(put.head).chain(segments)
+}
+
+fn lies_in(packs: &HashMap<PackId, Sealed>, place: Location) -> bool {
+    let end = place.offset.checked_add(place.bytes);
+    packs
+        .get(&place.pack)
+        .zip(end)
+        .is_some_and(|(sealed, end)| end <= sealed.bytes)
+}
+
+fn drop_unnamed(contents: &Contents, packs: &mut HashMap<PackId, Sealed>, named: &HashSet<PackId>) {
+    packs.retain(|pack, sealed| {
+        let keep = named.contains(pack) || contents.remove(sealed.address).is_err();
+        if !keep {
+            tracing::debug!(pack = pack.0, "dropped a pack that nothing names");
+        }
+        keep
+    });
+}
+
+/// What the journal says about packs.
+#[derive(Debug, Default)]
+struct Packs {
+    sealed: HashMap<PackId, (Address, u32)>,
+    dropped: HashSet<PackId>,
+    next_pack: u32,
+}
+
+impl Packs {
+    fn note(&mut self, line: &Line) {
+        match line {
+            Line::Dropped(pack) => {
+                self.note_number(*pack);
+                self.dropped.insert(*pack);
+            }
+            Line::Sealed(pack, address, bytes) => {
+                self.note_number(*pack);
+                self.sealed.insert(*pack, (*address, *bytes));
+            }
+            // Also packs that were never sealed: their numbers must not come again, or this put
+            // would name another pack's bytes.
+            Line::Record(Record::Put(put)) => {
+                places(put).for_each(|place| self.note_number(place.pack));
+            }
+            Line::Record(Record::Remove(_) | Record::Purge { .. }) => {}
+        }
+    }
+
+    fn note_number(&mut self, pack: PackId) {
+        self.next_pack = self.next_pack.max(pack.0.saturating_add(1));
+    }
+
+    fn note_scan(&mut self, scan: Scan) {
+        self.next_pack = self.next_pack.max(scan.next_pack);
+        if scan.damaged > 0 {
+            // The damaged records may have named higher numbers; far fewer than these.
+            self.next_pack = self.next_pack.saturating_add(DAMAGE_NUMBERS);
+        }
+    }
+
+    /// Those that are on disk, as long as they were written. All other contents are deleted.
+    fn on_disk(&self, contents: &Contents) -> HashMap<PackId, Sealed> {
+        let alive = self
+            .sealed
+            .iter()
+            .filter(|(pack, _)| !self.dropped.contains(pack));
+        let known = alive
+            .map(|(pack, (address, _))| (*address, *pack))
+            .collect();
+        let mut found = contents.sweep(&known);
+        found.retain(|pack, sealed| {
+            let expected = self.sealed.get(pack).map(|(_, bytes)| *bytes);
+            let whole = expected == Some(sealed.bytes);
+            if !whole {
+                tracing::warn!(
+                    pack = pack.0,
+                    bytes = sealed.bytes,
+                    expected,
+                    "dropped a pack of the wrong length"
+                );
+            }
+            whole || contents.remove(sealed.address).is_err()
+        });
+        found
+    }
+}
+
+/// A put, as far as packs and purges are concerned.
+#[derive(Debug)]
+struct Survivor {
+    key: PrimaryKey,
+    head: PackId,
+    /// Packs of its body other than the head's; most have none.
+    others: Option<Box<[PackId]>>,
+}
+
+/// Which puts are still alive after the removals and purges that follow them.
+#[derive(Debug, Default)]
+struct Survivors {
+    puts: HashMap<Sequence, Survivor>,
+    purged_all: Sequence,
+    purged_urls: HashMap<PrimaryKey, Sequence>,
+}
+
+impl Survivors {
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Put(put) => {
+                let mut others: Vec<PackId> = places(put)
+                    .map(|place| place.pack)
+                    .filter(|pack| *pack != put.head.pack)
+                    .collect();
+                others.dedup();
+                let others = (!others.is_empty()).then(|| others.into_boxed_slice());
+                let survivor = Survivor {
+                    key: put.key,
+                    head: put.head.pack,
+                    others,
+                };
+                self.puts.insert(put.sequence, survivor);
+            }
+            Record::Remove(sequence) => {
+                self.puts.remove(sequence);
+            }
+            Record::Purge { sequence, selector } => match selector {
+                Selector::All => self.purged_all = self.purged_all.max(*sequence),
+                Selector::Url(key) => {
+                    let newest = self.purged_urls.entry(*key).or_default();
+                    *newest = (*newest).max(*sequence);
+                }
+            },
+        }
+    }
+
+    fn packs(&self) -> HashSet<PackId> {
+        let mut packs = HashSet::new();
+        for (sequence, survivor) in &self.puts {
+            let purged = self.purged_urls.get(&survivor.key).copied();
+            if *sequence >= purged.unwrap_or_default().max(self.purged_all) {
+                packs.insert(survivor.head);
+                packs.extend(survivor.others.iter().flatten().copied());
+            }
+        }
+        packs
+    }
+}
+
+const DAMAGE_NUMBERS: u32 = 1 << 16;

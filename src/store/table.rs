@@ -1,0 +1,472 @@
+//! Which packs there are, in what state, and how much room they and the journal take.
+//!
+//! ```text
+//! open ──(full, old, lane ended)──► closed ──(writer)──► sealed
+//!   │  in memory, grows              │  in memory         │  on disk
+//!   └──────────────┬─────────────────┴────────────────────┘
+//!                  └─(dropped, lost)──► gone
+//! ```
+//!
+//! The limit is held by setting room aside before bytes are written: a whole pack's for each open
+//! pack, a file's for each closed one, and for the journal twice its length, so that a snapshot
+//! can be written beside it. Pure bookkeeping: no file is touched here.
+
+use super::Condition;
+use super::NewPiece;
+use super::StoreError;
+use super::Usage;
+use super::pack::APPEND_BYTES_MAX;
+use super::pack::Builder;
+use super::pack::FOLDER_BYTES;
+use super::pack::PACK_BYTES_MAX;
+use super::pack::Sealed;
+use super::pack::reserve_for;
+use super::pack::room_of;
+use super::pack::rounded;
+use crate::rules::address::Location;
+use crate::rules::address::PackId;
+use crate::rules::address::Sequence;
+use crate::rules::key::PrimaryKey;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One pack.
+#[derive(Debug)]
+pub(super) enum Pack {
+    /// Takes appends.
+    Open(Builder),
+    /// Waits to be written, or is being written.
+    Closed(Arc<Builder>),
+    /// On disk.
+    Sealed(Sealed),
+}
+
+/// What the journal's files take.
+#[derive(Debug, Default)]
+pub(super) struct JournalRoom {
+    /// Bytes of the newest snapshot.
+    pub(super) snapshot: u64,
+    /// Bytes of journal files since, the current one not counted.
+    pub(super) earlier: u64,
+    /// Files that a start would read, the current one not counted.
+    pub(super) parts: usize,
+    /// Bytes of the current journal file.
+    pub(super) current: u64,
+    /// Bytes of puts that were handed in and are not written yet.
+    pub(super) queued: u64,
+    /// Bytes of the snapshot being written.
+    pub(super) writing: u64,
+    /// How often the journal failed: its files do not say all that they should.
+    pub(super) failures: u64,
+    /// How many of these failures a snapshot has made good.
+    pub(super) mended: u64,
+}
+
+impl JournalRoom {
+    fn files(&self) -> u64 {
+        rounded(self.snapshot)
+            .saturating_add(rounded(self.earlier))
+            .saturating_add(rounded(self.current))
+    }
+
+    /// Counts a new current file; all others are gone when the journal began `anew`.
+    pub(super) fn begin(&mut self, bytes: u64, anew: bool) {
+        let ended = std::mem::replace(&mut self.current, bytes);
+        if anew {
+            self.snapshot = 0;
+            self.earlier = 0;
+            self.parts = 0;
+        } else {
+            self.earlier = self.earlier.saturating_add(rounded(ended));
+            self.parts = self.parts.saturating_add(1);
+        }
+    }
+
+    fn charge(&self) -> u64 {
+        let now = self.files().saturating_add(self.queued);
+        now.saturating_add(now.max(rounded(self.writing)))
+    }
+
+    /// What a snapshot may become long without asking for more room.
+    fn foreseen(&self) -> u64 {
+        self.files().saturating_add(self.queued)
+    }
+}
+
+/// All packs and all room of one store.
+#[derive(Debug)]
+pub(super) struct Table {
+    packs: HashMap<PackId, Pack>,
+    shared: Option<PackId>,
+    next_pack: u32,
+    lanes: usize,
+    closed: usize,
+    /// Bytes of pieces in open and closed packs: they are in memory.
+    unsealed_bytes: u64,
+    /// Room set aside for open and closed packs.
+    reserved: u64,
+    sealed_bytes: u64,
+    sealed: u64,
+    limit: u64,
+    limit_given: u64,
+    condition: Condition,
+    full: bool,
+    /// What the journal takes.
+    pub(super) journal: JournalRoom,
+    /// Records written since start.
+    pub(super) journaled: u64,
+}
+
+/// What an append came to.
+#[derive(Debug)]
+pub(super) struct Appended {
+    /// Where the pieces lie.
+    pub(super) locations: Vec<Location>,
+    /// The pack they lie in; `None` when it was closed at once.
+    pub(super) open: Option<PackId>,
+    /// Packs to be written now.
+    pub(super) closed: Vec<PackId>,
+}
+
+impl Table {
+    /// Makes a table of the packs found at start.
+    pub(super) fn new(found: HashMap<PackId, Sealed>, next_pack: u32, limit: u64) -> Self {
+        let sealed_bytes = found.values().map(|pack| u64::from(pack.allocated)).sum();
+        let sealed = found.len().try_into().unwrap_or(u64::MAX);
+        let packs = found
+            .into_iter()
+            .map(|(id, pack)| (id, Pack::Sealed(pack)))
+            .collect();
+        Self {
+            packs,
+            shared: None,
+            next_pack,
+            lanes: 0,
+            closed: 0,
+            unsealed_bytes: 0,
+            reserved: 0,
+            sealed_bytes,
+            sealed,
+            limit,
+            limit_given: limit,
+            condition: Condition::Healthy,
+            full: false,
+            journal: JournalRoom::default(),
+            journaled: 0,
+        }
+    }
+
+    /// Finds a pack.
+    pub(super) fn get(&self, pack: PackId) -> Option<&Pack> {
+        self.packs.get(&pack)
+    }
+
+    /// The number that the next pack will bear.
+    pub(super) fn next_pack(&self) -> u32 {
+        self.next_pack
+    }
+
+    /// The shared lane's open pack.
+    pub(super) fn shared(&self) -> Option<PackId> {
+        self.shared
+    }
+
+    /// All packs on disk.
+    pub(super) fn sealed(&self) -> Vec<(PackId, Sealed)> {
+        let sealed = |(id, pack): (&PackId, &Pack)| match pack {
+            Pack::Sealed(sealed) => Some((*id, *sealed)),
+            Pack::Open(_) | Pack::Closed(_) => None,
+        };
+        self.packs.iter().filter_map(sealed).collect()
+    }
+
+    /// All packs that wait to be written, oldest first.
+    pub(super) fn closed(&self) -> Vec<PackId> {
+        self.having(|pack| matches!(pack, Pack::Closed(_)))
+    }
+
+    /// All packs that take appends, oldest first.
+    pub(super) fn open(&self) -> Vec<PackId> {
+        self.having(|pack| matches!(pack, Pack::Open(_)))
+    }
+
+    fn having(&self, wanted: impl Fn(&Pack) -> bool) -> Vec<PackId> {
+        let chosen = self.packs.iter().filter(|(_, pack)| wanted(pack));
+        let mut ids: Vec<PackId> = chosen.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Counts a new lane, if there may be one.
+    pub(super) fn add_lane(&mut self) -> Result<(), StoreError> {
+        self.check_condition()?;
+        if self.lanes >= LANES_MAX || self.room_needed() > 0 {
+            return Err(StoreError::NoRoom);
+        }
+        self.lanes = self.lanes.saturating_add(1);
+        Ok(())
+    }
+
+    /// Counts a lane that ended.
+    pub(super) fn remove_lane(&mut self) {
+        self.lanes = self.lanes.saturating_sub(1);
+    }
+
+    /// Appends all pieces to one pack: the one open in the lane if they fit, else a new one.
+    /// `lane` is a large body's open pack, or `None` for the shared lane.
+    pub(super) fn append(
+        &mut self,
+        lane: Option<Option<PackId>>,
+        sequence: Sequence,
+        key: PrimaryKey,
+        pieces: &[NewPiece],
+    ) -> Result<Appended, StoreError> {
+        let needed = room_of(pieces);
+        if needed > APPEND_BYTES_MAX {
+            return Err(StoreError::TooLarge { bytes: needed });
+        }
+        self.check_condition()?;
+        let in_memory = self.unsealed_bytes.saturating_add(needed);
+        if in_memory > UNSEALED_BYTES_MAX || self.allocated() > self.limit {
+            return Err(StoreError::NoRoom);
+        }
+        let mut closed = Vec::new();
+        let current = lane.unwrap_or(self.shared);
+        let pack = match current.and_then(|id| self.packs.get(&id).map(|pack| (id, pack))) {
+            Some((id, Pack::Open(builder))) if builder.fits(pieces) => id,
+            _ => {
+                self.check_queue()?;
+                let next = self.begin(lane.is_none())?;
+                closed.extend(current.filter(|full| self.close(*full)));
+                next
+            }
+        };
+        let Some(Pack::Open(builder)) = self.packs.get_mut(&pack) else {
+            return Err(StoreError::Missing(pack));
+        };
+        let before = builder.file_bytes();
+        let locations: Vec<Location> = pieces
+            .iter()
+            .filter_map(|piece| builder.push(sequence, key, piece))
+            .collect();
+        let more = builder.file_bytes().saturating_sub(before);
+        self.unsealed_bytes = self.unsealed_bytes.saturating_add(more.into());
+        let early = self.unsealed_bytes > UNSEALED_BYTES_EASY && lane.is_some();
+        if early && self.check_queue().is_ok() {
+            self.close(pack);
+            closed.push(pack);
+        }
+        let open = (closed.last() != Some(&pack)).then_some(pack);
+        Ok(Appended {
+            locations,
+            open,
+            closed,
+        })
+    }
+
+    fn begin(&mut self, shared: bool) -> Result<PackId, StoreError> {
+        if self.room_needed() > 0 {
+            return Err(StoreError::NoRoom);
+        }
+        let pack = PackId(self.next_pack);
+        let Some(next) = self.next_pack.checked_add(1) else {
+            return Err(StoreError::PassThrough(
+                "all pack numbers are used up".into(),
+            ));
+        };
+        self.next_pack = next;
+        let builder = Builder::new(pack);
+        self.unsealed_bytes = self
+            .unsealed_bytes
+            .saturating_add(builder.file_bytes().into());
+        self.reserved = self.reserved.saturating_add(OPEN_ROOM);
+        self.packs.insert(pack, Pack::Open(builder));
+        if shared {
+            self.shared = Some(pack);
+        }
+        Ok(pack)
+    }
+
+    /// Ends a pack's growth. False when it was not open.
+    pub(super) fn close(&mut self, pack: PackId) -> bool {
+        let Some(Pack::Open(_)) = self.packs.get(&pack) else {
+            return false;
+        };
+        if self.shared == Some(pack) {
+            self.shared = None;
+        }
+        let Some(Pack::Open(builder)) = self.packs.remove(&pack) else {
+            return false;
+        };
+        self.reserved = self
+            .reserved
+            .saturating_sub(OPEN_ROOM)
+            .saturating_add(reserve_for(builder.file_bytes()));
+        self.closed = self.closed.saturating_add(1);
+        self.packs.insert(pack, Pack::Closed(Arc::new(builder)));
+        true
+    }
+
+    /// Notes that a closed pack is on disk. False when it is gone meanwhile.
+    pub(super) fn seal(&mut self, pack: PackId, sealed: Sealed) -> bool {
+        let Some(Pack::Closed(_)) = self.packs.get(&pack) else {
+            return false;
+        };
+        self.remove(pack);
+        self.packs.insert(pack, Pack::Sealed(sealed));
+        self.sealed = self.sealed.saturating_add(1);
+        self.sealed_bytes = self.sealed_bytes.saturating_add(sealed.allocated.into());
+        true
+    }
+
+    /// Takes a pack out, in whatever state it is.
+    pub(super) fn remove(&mut self, pack: PackId) -> Option<Pack> {
+        let removed = self.packs.remove(&pack)?;
+        match &removed {
+            Pack::Open(builder) => {
+                self.reserved = self.reserved.saturating_sub(OPEN_ROOM);
+                self.forget_memory(builder);
+            }
+            Pack::Closed(builder) => {
+                let room = reserve_for(builder.file_bytes());
+                self.reserved = self.reserved.saturating_sub(room);
+                self.closed = self.closed.saturating_sub(1);
+                self.forget_memory(builder);
+            }
+            Pack::Sealed(sealed) => {
+                self.sealed = self.sealed.saturating_sub(1);
+                self.sealed_bytes = self.sealed_bytes.saturating_sub(sealed.allocated.into());
+            }
+        }
+        if self.shared == Some(pack) {
+            self.shared = None;
+        }
+        Some(removed)
+    }
+
+    fn forget_memory(&mut self, builder: &Builder) {
+        let bytes = u64::from(builder.file_bytes());
+        self.unsealed_bytes = self.unsealed_bytes.saturating_sub(bytes);
+    }
+
+    fn check_queue(&self) -> Result<(), StoreError> {
+        if self.closed < CLOSED_MAX {
+            Ok(())
+        } else {
+            Err(StoreError::NoRoom)
+        }
+    }
+
+    fn check_condition(&self) -> Result<(), StoreError> {
+        match &self.condition {
+            Condition::Healthy => Ok(()),
+            // Making room is what helps a full disk.
+            Condition::PassThrough(_) if self.full && self.room_needed() > 0 => {
+                Err(StoreError::NoRoom)
+            }
+            Condition::PassThrough(reason) => Err(StoreError::PassThrough(reason.clone())),
+        }
+    }
+
+    /// What is on disk now, at most.
+    fn on_disk(&self) -> u64 {
+        // cacache spreads contents over 256 folders, and each over folders counted with the packs.
+        let spread = self.sealed.min(256).saturating_mul(FOLDER_BYTES);
+        FIXED_BYTES
+            .saturating_add(spread)
+            .saturating_add(self.sealed_bytes)
+            .saturating_add(self.journal.files())
+    }
+
+    fn allocated(&self) -> u64 {
+        self.on_disk()
+            .saturating_sub(self.journal.files())
+            .saturating_add(self.journal.charge())
+            .saturating_add(self.reserved)
+    }
+
+    /// The bytes that must go before another pack can be begun; 0 when one can.
+    pub(super) fn room_needed(&self) -> u64 {
+        self.allocated()
+            .saturating_add(OPEN_ROOM)
+            .saturating_sub(self.limit)
+    }
+
+    /// Sets room aside for a snapshot that has grown to `bytes`. False when there is none.
+    pub(super) fn grow_snapshot(&mut self, bytes: u64) -> bool {
+        self.journal.writing = bytes;
+        bytes <= self.journal.foreseen() || self.allocated() <= self.limit
+    }
+
+    /// Is the journal long enough for a snapshot to pay?
+    pub(super) fn wants_snapshot(&self) -> bool {
+        let journal = &self.journal;
+        let since = journal.earlier.saturating_add(journal.current);
+        let least = JOURNAL_BYTES_EASY.min(self.limit_given / 64);
+        self.condition == Condition::Healthy
+            && (journal.failures > journal.mended
+                || journal.parts > PARTS_EASY
+                || since > least.max(journal.snapshot))
+    }
+
+    /// The condition of the disk.
+    pub(super) fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    /// Is the disk passed through because it is full?
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Changes the condition. True when it was another before. A full disk lowers the limit below
+    /// what lies on it now, so that making room makes room for a pack.
+    pub(super) fn set_condition(&mut self, condition: Condition, full: bool) -> bool {
+        if full {
+            let less = self.on_disk().saturating_sub(OPEN_ROOM);
+            self.limit = self.limit.min(less);
+        }
+        let healthy = condition == Condition::Healthy;
+        let changed = healthy != (self.condition == Condition::Healthy);
+        self.full = !healthy && (full || self.full);
+        if changed {
+            self.condition = condition;
+        }
+        changed
+    }
+
+    /// Takes back some of what a full disk lowered the limit by.
+    pub(super) fn raise_limit(&mut self) {
+        let gap = self.limit_given.saturating_sub(self.limit);
+        let step = (gap / 8).max(OPEN_ROOM);
+        self.limit = self.limit.saturating_add(step).min(self.limit_given);
+    }
+
+    /// Sizes and counts; `corrupt` is counted elsewhere.
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            allocated: self.allocated(),
+            limit: self.limit,
+            packs: self.sealed,
+            journaled: self.journaled,
+            corrupt: 0,
+        }
+    }
+}
+
+/// An open pack may become this long, with its folders.
+const OPEN_ROOM: u64 = PACK_BYTES_MAX as u64 + 2 * FOLDER_BYTES;
+/// The store's own folders, marker, lock and probe, and slack for the blocks between files.
+const FIXED_BYTES: u64 = 128 << 10;
+/// Packs that may wait for the disk.
+const CLOSED_MAX: usize = 8;
+/// Large bodies that may be written side by side.
+const LANES_MAX: usize = 64;
+/// From here on lanes close their packs early: more and smaller packs, less memory.
+const UNSEALED_BYTES_EASY: u64 = 48 << 20;
+/// Bytes in packs that are not on disk yet.
+const UNSEALED_BYTES_MAX: u64 = 96 << 20;
+/// A shorter journal is read fast enough.
+const JOURNAL_BYTES_EASY: u64 = 4 << 20;
+/// Each start leaves a journal file behind; a snapshot gathers them.
+const PARTS_EASY: usize = 8;

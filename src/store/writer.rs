@@ -1,0 +1,477 @@
+//! The thread that writes: packs, then the records that name them.
+//!
+//! ```text
+//! Seal ─► content renamed in place ─► "sealed" record ─► puts that waited for it, if wanted
+//! an error ─► the pack is lost, its puts too ─► pass-through ─(probe, each tick)─► healthy
+//! ```
+//!
+//! A second thread sends a tick every half second; it stands for the clock, which this room does
+//! not read.
+
+use super::Condition;
+use super::Keeper;
+use super::Put;
+use super::Record;
+use super::StoreError;
+use super::disk::Shared;
+use super::folder::failed;
+use super::journal;
+use super::journal::Journal;
+use super::journal::Line;
+use super::lock;
+use super::replay::places;
+use super::table::Pack;
+use crate::rules::address::PackId;
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What the writing thread is asked to do, in order.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Write everything, then end.
+    Close,
+    /// Write all packs in memory and their records.
+    Flush(oneshot::Sender<Result<(), StoreError>>),
+    /// Write a record.
+    Line(Line),
+    /// Write a record and say when it is written.
+    Purge(Line, oneshot::Sender<Result<(), StoreError>>),
+    /// Write a record once its packs are on disk.
+    Put(Put),
+    /// Begin the next journal file and say its number.
+    Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
+    /// Write a closed pack.
+    Seal(PackId),
+    /// Half a second has gone by.
+    Tick,
+}
+
+/// The store's threads, while they run.
+#[derive(Debug)]
+pub(super) struct Threads {
+    writer: JoinHandle<()>,
+    ticker: JoinHandle<()>,
+    stop: mpsc::Sender<()>,
+}
+
+impl Threads {
+    /// Waits for both to end; the writing thread must have been told to.
+    pub(super) fn join(self) {
+        drop(self.stop);
+        if self.writer.join().is_err() || self.ticker.join().is_err() {
+            tracing::error!("a thread of the store ended in a panic");
+        }
+    }
+}
+
+/// Starts both threads.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    keeper: Arc<dyn Keeper>,
+    journal: Journal,
+    jobs: mpsc::Receiver<Job>,
+    ticks: mpsc::Sender<Job>,
+) -> io::Result<Threads> {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let ticker = thread::Builder::new()
+        .name("store-tick".into())
+        .spawn(move || {
+            while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if ticks.send(Job::Tick).is_err() {
+                    break;
+                }
+            }
+        })?;
+    let number = journal.number();
+    let writer = Writer {
+        shared,
+        keeper,
+        journal: Some(journal),
+        number,
+        records: Vec::new(),
+        lines: 0,
+        overflown: false,
+        waiting: HashMap::new(),
+        shared_before: None,
+        ticks_low: 0,
+    };
+    let writer = thread::Builder::new()
+        .name("store-write".into())
+        .spawn(move || writer.run(&jobs))?;
+    Ok(Threads {
+        writer,
+        ticker,
+        stop,
+    })
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    keeper: Arc<dyn Keeper>,
+    /// `None` after it failed, until a new one is begun.
+    journal: Option<Journal>,
+    /// The number of the newest journal file.
+    number: u64,
+    /// Encoded records to be written next; while the journal has failed, what it lacks.
+    records: Vec<u8>,
+    lines: u64,
+    /// There was more to keep than `records` may hold: the files on disk must not be read again.
+    overflown: bool,
+    /// Puts by the pack they wait for.
+    waiting: HashMap<PackId, Vec<Put>>,
+    /// The shared lane's open pack at the tick before.
+    shared_before: Option<PackId>,
+    /// Ticks since the limit was lowered or raised.
+    ticks_low: u32,
+}
+
+impl Writer {
+    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            let mut more = self.take(job);
+            for _ in 0..BATCH_JOBS {
+                match jobs.try_recv() {
+                    Ok(job) if more => more = self.take(job),
+                    _ => break,
+                }
+            }
+            // An error is told by the condition; what was not written is kept.
+            drop(self.write_records());
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Does one job. False: it was the last.
+    fn take(&mut self, job: Job) -> bool {
+        match job {
+            Job::Close => {
+                drop(self.write_all());
+                return false;
+            }
+            Job::Flush(reply) => drop(reply.send(self.write_all())),
+            Job::Line(line) => self.keep(&line),
+            Job::Purge(line, reply) => {
+                self.keep(&line);
+                drop(reply.send(self.write_records()));
+            }
+            Job::Put(put) => self.place(put),
+            Job::Rotate(reply) => drop(reply.send(self.rotate())),
+            Job::Seal(pack) => self.seal(pack),
+            Job::Tick => self.tick(),
+        }
+        true
+    }
+
+    /// Keeps a record to be written with the next.
+    fn keep(&mut self, line: &Line) {
+        line.encode(&mut self.records);
+        self.kept();
+    }
+
+    fn kept(&mut self) {
+        self.lines = self.lines.saturating_add(1);
+        if self.records.len() < RECORDS_BYTES_MAX {
+            return;
+        }
+        drop(self.write_records());
+        if self.records.len() >= RECORDS_BYTES_MAX {
+            self.records.clear();
+            self.lines = 0;
+            self.overflown = true;
+        }
+    }
+
+    /// Writes the records kept so far. After an error they are kept on.
+    fn write_records(&mut self) -> Result<(), StoreError> {
+        let Some(journal) = &mut self.journal else {
+            return Err(self.passing());
+        };
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        match journal.append(&self.records) {
+            Ok(()) => {
+                let mut table = self.shared.write();
+                table.journal.current = journal.bytes();
+                table.journaled = table.journaled.saturating_add(self.lines);
+                self.records.clear();
+                self.lines = 0;
+                Ok(())
+            }
+            Err(error) => {
+                let path = journal.path().to_path_buf();
+                self.journal = None;
+                self.fail("writing the journal", &error);
+                Err(failed("write", &path)(error))
+            }
+        }
+    }
+
+    /// Closes and writes every pack in memory, then the records.
+    fn write_all(&mut self) -> Result<(), StoreError> {
+        if !self.healthy() {
+            return Err(self.passing());
+        }
+        let closed = {
+            let mut table = self.shared.write();
+            for pack in table.open() {
+                table.close(pack);
+            }
+            table.closed()
+        };
+        for pack in closed {
+            self.seal(pack);
+        }
+        self.write_records()?;
+        if self.healthy() {
+            Ok(())
+        } else {
+            Err(self.passing())
+        }
+    }
+
+    /// Writes one closed pack and what waited for it. While the disk has failed it waits on.
+    fn seal(&mut self, pack: PackId) {
+        if !self.healthy() {
+            return;
+        }
+        let builder = match self.shared.read().get(pack) {
+            Some(Pack::Closed(builder)) => Some(Arc::clone(builder)),
+            Some(Pack::Open(_) | Pack::Sealed(_)) | None => None,
+        };
+        let Some(builder) = builder else {
+            self.release(pack);
+            return;
+        };
+        let sealed = match self.shared.contents.write(&builder) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                self.lose(pack);
+                self.fail("writing a pack", &error);
+                return;
+            }
+        };
+        if self.shared.write().seal(pack, sealed) {
+            self.keep(&Line::Sealed(pack, sealed.address, sealed.bytes));
+            self.keeper.sealed(pack, sealed.allocated.into());
+        } else if let Err(error) = self.shared.contents.remove(sealed.address) {
+            tracing::warn!(pack = pack.0, %error, "could not delete a dropped pack's file");
+        }
+        self.release(pack);
+    }
+
+    /// Looks again at the puts that waited for a pack.
+    fn release(&mut self, pack: PackId) {
+        for put in self.waiting.remove(&pack).unwrap_or_default() {
+            self.place(put);
+        }
+    }
+
+    /// Journals a put, lets it wait for a pack, or forgets it when a pack of it is gone.
+    fn place(&mut self, put: Put) {
+        let absent = {
+            let table = self.shared.read();
+            places(&put).find_map(|place| match table.get(place.pack) {
+                Some(Pack::Sealed(_)) => None,
+                Some(Pack::Open(_) | Pack::Closed(_)) => Some(Absent::InMemory(place.pack)),
+                None => Some(Absent::Gone),
+            })
+        };
+        if let Some(Absent::InMemory(pack)) = absent {
+            self.waiting.entry(pack).or_default().push(put);
+            return;
+        }
+        let bytes = journal::put_bytes(&put);
+        {
+            let mut table = self.shared.write();
+            table.journal.queued = table.journal.queued.saturating_sub(bytes);
+        }
+        if absent.is_some() {
+            return;
+        }
+        // Without a journal, the snapshot that follows the next one brings it.
+        if self.journal.is_some() && self.keeper.wanted(put.sequence) {
+            self.keep(&Line::Record(Record::Put(put)));
+        }
+    }
+
+    fn rotate(&mut self) -> Result<u64, StoreError> {
+        if !self.healthy() {
+            return Err(self.passing());
+        }
+        self.write_records()?;
+        // After a snapshot that failed, or that nothing followed, the file is as good as new.
+        if !self.journal.as_ref().is_some_and(Journal::is_empty) {
+            self.begin_journal()?;
+        }
+        Ok(self.number)
+    }
+
+    /// Begins the next journal file with the records kept so far.
+    fn begin_journal(&mut self) -> Result<(), StoreError> {
+        let folder = lock(&self.shared.folder);
+        let path = folder.journal();
+        let (counting, outdated) = journal::parts(&path).map_err(failed("list", &path))?;
+        let newest = counting.iter().map(|part| part.number()).max().unwrap_or(0);
+        let number = newest.max(self.number).saturating_add(1);
+        let next_pack = self.shared.read().next_pack();
+        let journal = Journal::create(&path, number, next_pack)
+            .map_err(failed("create a journal in", &path))?;
+        if self.overflown {
+            for part in counting.iter().chain(&outdated) {
+                let part = part.path(&path);
+                fs::remove_file(&part).map_err(failed("delete", &part))?;
+            }
+        }
+        drop(folder);
+        self.shared
+            .write()
+            .journal
+            .begin(journal.bytes(), self.overflown);
+        self.overflown = false;
+        self.number = number;
+        self.journal = Some(journal);
+        self.write_records()
+    }
+
+    fn tick(&mut self) {
+        if !self.healthy() {
+            self.recover();
+            return;
+        }
+        if !self.journal.as_ref().is_some_and(Journal::is_in_place) {
+            self.journal = None;
+            let gone = io::Error::from(io::ErrorKind::NotFound);
+            self.fail("looking for the journal", &gone);
+            return;
+        }
+        let open = self.shared.read().shared();
+        // Seen at two ticks: between half a second and a second old.
+        let old = open.filter(|open| self.shared_before == Some(*open));
+        self.shared_before = open;
+        if let Some(old) = old
+            && self.shared.write().close(old)
+        {
+            self.seal(old);
+        }
+        self.ticks_low = self.ticks_low.saturating_add(1);
+        if self.ticks_low >= LIMIT_TICKS {
+            self.ticks_low = 0;
+            self.shared.write().raise_limit();
+        }
+    }
+
+    /// Tries whether the disk works again, and makes whole what it lacks.
+    fn recover(&mut self) {
+        let full = self.shared.read().is_full();
+        if let Err(error) = self.restore(full) {
+            tracing::debug!(%error, "the store still passes through");
+            return;
+        }
+        if !full {
+            self.lose_missing();
+        }
+        self.shared.write().set_condition(Condition::Healthy, false);
+        tracing::warn!("the store has recovered");
+        let closed = self.shared.read().closed();
+        for pack in closed {
+            self.seal(pack);
+        }
+    }
+
+    fn restore(&mut self, full: bool) -> Result<(), StoreError> {
+        {
+            let mut folder = lock(&self.shared.folder);
+            folder.restore()?;
+            folder.lock_again()?;
+            folder
+                .probe(full)
+                .map_err(failed("probe", &folder.journal()))?;
+        }
+        if self.journal.as_ref().is_some_and(Journal::is_in_place) {
+            return Ok(());
+        }
+        self.journal = None;
+        // The journal lacks what happened meanwhile until a snapshot is written.
+        self.shared.write().journal.failures += 1;
+        self.begin_journal()
+    }
+
+    /// Gives up packs whose files were taken away with the disk.
+    fn lose_missing(&mut self) {
+        let sealed = self.shared.read().sealed();
+        for (pack, expected) in sealed {
+            let found = self.shared.contents.look(expected.address);
+            if found.map_or(true, |found| found.bytes != expected.bytes) {
+                self.lose(pack);
+            }
+        }
+    }
+
+    fn lose(&mut self, pack: PackId) {
+        let removed = self.shared.write().remove(pack);
+        self.shared.files.remove(&pack);
+        if let Some(Pack::Sealed(_)) = removed {
+            self.keep(&Line::Dropped(pack));
+        }
+        self.release(pack);
+        self.keeper.lost(pack);
+    }
+
+    fn fail(&mut self, action: &str, error: &io::Error) {
+        let full = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
+        self.ticks_low = 0;
+        let reason: Arc<str> = format!("{action}: {error}").into();
+        let condition = Condition::PassThrough(Arc::clone(&reason));
+        if self.shared.write().set_condition(condition, full) {
+            tracing::warn!(%reason, "the store passes through");
+        }
+    }
+
+    fn healthy(&self) -> bool {
+        *self.shared.read().condition() == Condition::Healthy
+    }
+
+    fn passing(&self) -> StoreError {
+        let reason = match self.shared.read().condition() {
+            Condition::PassThrough(reason) => Arc::clone(reason),
+            Condition::Healthy => "it has no journal".into(),
+        };
+        StoreError::PassThrough(reason)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Also when the thread ends in a panic: nothing would be written any more.
+        let reason = Arc::from("its writing thread has ended");
+        let condition = Condition::PassThrough(reason);
+        self.shared.write().set_condition(condition, false);
+    }
+}
+
+/// Why a put cannot be journaled.
+enum Absent {
+    /// A pack of it is gone.
+    Gone,
+    /// This pack of it is not on disk yet.
+    InMemory(PackId),
+}
+
+const TICK: Duration = Duration::from_millis(500);
+const BATCH_JOBS: usize = 4096;
+const RECORDS_BYTES_MAX: usize = 1 << 20;
+/// Two minutes: a disk that is really smaller than the limit loses one pack in this time.
+const LIMIT_TICKS: u32 = 240;
