@@ -1,1 +1,175 @@
-//! To come.
+//! The command line: what can be asked for, and where errors become exit codes.
+//!
+//! Exit codes: 0 done, 1 failed, 2 a command line or config that cannot be used.
+
+mod check;
+mod logging;
+mod purge;
+mod serve;
+
+use crate::config::ConfigError;
+use anyhow::Context;
+use clap::Args;
+use clap::CommandFactory;
+use clap::Parser;
+use clap::Subcommand;
+use clap_complete::Shell;
+use std::io;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Caching HTTP accelerator: a reverse proxy with a content-addressed store on disk.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a config: print what is in effect, or every problem (exit code 2)
+    Check {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Print every key with its explanation and default, as a config that works
+        #[arg(long, conflicts_with = "config")]
+        print_default: bool,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Remove responses from a running larder, and print the receipt
+    Purge {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Remove everything
+        #[arg(long)]
+        all: bool,
+        /// Absolute URLs to remove, each with all its variants
+        #[arg(
+            value_name = "URL",
+            conflicts_with = "all",
+            required_unless_present = "all"
+        )]
+        urls: Vec<String>,
+    },
+    /// Serve until SIGTERM or SIGINT; either one twice cuts what is under way
+    Serve {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigArg {
+    /// The config file [default: larder.toml, when there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Does what was asked for and says how it went.
+    pub fn run(self) -> ExitCode {
+        match self.command.run() {
+            Ok(code) => code,
+            Err(error) => match error.downcast_ref::<ConfigError>() {
+                Some(error) => {
+                    eprintln!("{error}");
+                    ExitCode::from(UNUSABLE)
+                }
+                None => {
+                    eprintln!("larder: {error:#}");
+                    ExitCode::FAILURE
+                }
+            },
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Check {
+                print_default: true,
+                ..
+            } => check::print_default(),
+            Self::Check { config, .. } => match config.path() {
+                Some(path) => check::run(&path),
+                None => Ok(no_config()),
+            },
+            Self::Completions { shell } => completions(shell),
+            Self::Purge { config, all, urls } => match config.path() {
+                Some(path) => purge::run(&path, all, &urls),
+                None => Ok(no_config()),
+            },
+            Self::Serve { config } => match config.path() {
+                Some(path) => serve::run(&path),
+                None => Ok(no_config()),
+            },
+        }
+    }
+}
+
+impl ConfigArg {
+    fn path(self) -> Option<PathBuf> {
+        self.config.or_else(|| {
+            let default = PathBuf::from(DEFAULT_CONFIG);
+            default.exists().then_some(default)
+        })
+    }
+}
+
+fn no_config() -> ExitCode {
+    eprintln!("larder: give --config FILE (there is no {DEFAULT_CONFIG} in this folder)");
+    ExitCode::from(UNUSABLE)
+}
+
+fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "larder", &mut script);
+    print(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to standard output at once.
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .context("could not write to standard output")
+}
+
+const DEFAULT_CONFIG: &str = "larder.toml";
+/// The exit code for a command line or config that cannot be used; clap's own is the same.
+const UNUSABLE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_purge_names_urls_or_everything_but_not_both() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["larder", "purge"], args].concat());
+        assert!(parse(&["http://a/"]).is_ok());
+        assert!(parse(&["--all"]).is_ok());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--all", "http://a/"]).is_err());
+    }
+
+    #[test]
+    fn a_check_of_the_defaults_needs_no_config() {
+        assert!(Cli::try_parse_from(["larder", "check", "--print-default"]).is_ok());
+        assert!(
+            Cli::try_parse_from(["larder", "check", "--print-default", "--config", "x"]).is_err()
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! The one list of keys: name, kind, bounds, default and a line of explanation each.
+//!
+//! The structs that hold the values, the reader that checks them, the reference that
+//! `check --print-default` prints and the effective config that `check` prints are all made from
+//! this list. `key: Kind(bounds) = default;` has a default; `key: Kind(bounds), as in example;` must
+//! be given. Defaults and examples are TOML.
+
+use super::file::Given;
+use super::file::Key;
+use super::file::Place;
+use super::file::Reader;
+use super::file::Section;
+use super::kinds::Choice;
+use super::kinds::Count;
+use super::kinds::Flag;
+use super::kinds::Kind;
+use super::kinds::List;
+use super::kinds::Size;
+use super::kinds::Text;
+use super::kinds::Time;
+use super::plan::Level;
+use super::plan::Runtime;
+use crate::ops::access_log::Format;
+use crate::rules::reuse::ClientCacheControl;
+use std::time::Duration;
+
+macro_rules! sections {
+    ($(
+        $(#[doc = $about:literal])+
+        $section:ident in $header:literal {
+            $(
+                $(#[doc = $doc:literal])+
+                $key:ident : $kind:ident $(<$of:ty>)? ($($bounds:expr),*)
+                $(= $default:tt)? $(, as in $example:tt)? ;
+            )+
+        }
+    )+) => {$(
+        $(#[doc = $about])+
+        #[derive(Clone, Debug)]
+        pub struct $section {
+            /// The line of its header; none when the section is not in the file.
+            pub line: Option<usize>,
+            $(
+                $(#[doc = $doc])+
+                pub $key: Given<<$kind $(<$of>)? as Kind>::Value>,
+            )+
+        }
+
+        impl Section for $section {
+            const HEADER: &'static str = $header;
+            const ABOUT: &'static [&'static str] = &[$($about),+];
+
+            fn keys() -> Vec<Key> {
+                vec![$(Key {
+                    name: stringify!($key),
+                    docs: &[$($doc),+],
+                    default: None $(.or(Some(stringify!($default))))?,
+                    example: None $(.or(Some(stringify!($example))))?,
+                    allowed: ($kind $(::<$of>)? ($($bounds),*)).allowed(),
+                }),+]
+            }
+
+            fn read(reader: &mut Reader<'_>, place: &Place<'_>) -> Self {
+                reader.refuse_unknown::<Self>(place);
+                Self {
+                    line: place.line,
+                    $($key: reader.take(
+                        place,
+                        stringify!($key),
+                        &($kind $(::<$of>)? ($($bounds),*)),
+                        None $(.or(Some(stringify!($default))))?,
+                    )),+
+                }
+            }
+
+            fn literals(&self) -> Vec<(&'static str, &str, bool)> {
+                vec![$((
+                    stringify!($key),
+                    self.$key.literal.as_str(),
+                    self.$key.line.is_none(),
+                )),+]
+            }
+        }
+    )+};
+}
+
+sections! {
+    /// Clients: where they connect, and what one of them may cost.
+    Server in "[server]" {
+        /// Addresses for HTTP/1.1 in clear text.
+        http: List(0, 64) = ["127.0.0.1:8080"];
+        /// Addresses for HTTP/1.1 over TLS; each needs a [[tls.certificate]].
+        https: List(0, 64) = [];
+        /// HTTP/2 by prior knowledge on plain listeners; only false is possible, HTTP/2 is not spoken.
+        h2c: Flag() = false;
+        /// Threads that serve clients; 0: one a core.
+        workers: Count(0, 1024) = 0;
+        /// per-core: each worker is a runtime of its own; shared: one runtime, work moves between threads.
+        runtime: Choice<Runtime>(RUNTIMES) = "per-core";
+        /// Name in Cache-Status and Proxy-Status.
+        identifier: Text() = "larder";
+        /// Most open client connections; more wait to be accepted.
+        connections_max: Count(1, 1_000_000) = 16384;
+        /// Most fields in a request head; more are refused with 431.
+        headers_max: Count(8, 4096) = 100;
+        /// Largest request head; larger is refused with 431.
+        header_bytes_max: Size(8 * KIB, 16 * MIB) = "64KiB";
+        /// Longest request target; longer is refused with 414.
+        target_bytes_max: Size(KIB, 60 * KIB) = "16KiB";
+        /// Largest request body; larger is refused with 413.
+        body_bytes_max: Size(0, u64::MAX) = "1GiB";
+        /// Longest time from the first byte of a request head to its last.
+        header_timeout: Time(millis(100), HOUR) = "10s";
+        /// Longest silence between two requests of a connection.
+        idle_timeout: Time(millis(100), DAY) = "60s";
+        /// Longest wait for the next part of a request body.
+        body_read_timeout: Time(millis(100), HOUR) = "20s";
+        /// Longest time a response may make no progress because the client does not read.
+        write_timeout: Time(millis(100), HOUR) = "30s";
+        /// Longest TLS handshake.
+        handshake_timeout: Time(millis(100), HOUR) = "10s";
+        /// Longest wait for responses under way after SIGTERM.
+        drain_timeout: Time(millis(0), HOUR) = "30s";
+        /// Most tries over the backends of an upstream for one request.
+        tries_max: Count(1, 16) = 3;
+    }
+
+    /// A certificate for https. Files are PEM; relative paths start at this file's folder.
+    Certificate in "[[tls.certificate]]" {
+        /// The certificate, followed by its chain.
+        cert: Text(), as in "cert.pem";
+        /// Its private key.
+        key: Text(), as in "key.pem";
+    }
+
+    /// The store of responses.
+    Cache in "[cache]" {
+        /// Folder of the store; made when missing. A relative path starts at this file's folder.
+        dir: Text() = "cache-dir";
+        /// Hard limit on what the folder takes up on disk.
+        disk_bytes_max: Size(32 * MIB, u64::MAX) = "10GiB";
+        /// Hot responses kept in memory.
+        memory_bytes_max: Size(0, u64::MAX) = "512MiB";
+        /// Responses on their way from origin to store and clients, all together, in memory.
+        fill_bytes_max: Size(8 * MIB, u64::MAX) = "128MiB";
+        /// Most requests that wait for one response; more go to the origin on their own.
+        followers_max: Count(0, 1_000_000) = 10000;
+        /// How long a target that was not storable is fetched without waiting for others.
+        hit_for_miss: Time(millis(0), DAY) = "10s";
+    }
+
+    /// Purging, counters and health.
+    Admin in "[admin]" {
+        /// Address of the admin listener; "" for none.
+        listen: Text() = "127.0.0.1:8081";
+        /// File with the bearer token; needed unless the listener is loopback. Relative to this file's folder.
+        token_file: Text() = "";
+    }
+
+    /// An origin: one or more backends, asked in turn.
+    Upstream in "[upstream.NAME]" {
+        /// "http://host:port", or one "file:PATH": a folder served as an origin (relative to this file's folder).
+        backends: List(1, 256), as in ["file:fixtures/site"];
+        /// Longest wait for a name and a connection.
+        connect_timeout: Time(millis(10), HOUR) = "2s";
+        /// Longest wait for the head of a response.
+        first_byte_timeout: Time(millis(10), HOUR) = "20s";
+        /// Longest wait for the next part of a response body.
+        between_bytes_timeout: Time(millis(10), HOUR) = "10s";
+        /// Most connections to one backend.
+        connections_max: Count(1, 65_536) = 1024;
+        /// Most requests that wait for a connection to one backend; more fail at once.
+        queue_max: Count(0, 1_000_000) = 1024;
+        /// Most idle connections kept to one backend.
+        idle_max: Count(0, 65_536) = 256;
+        /// How long an idle connection is kept.
+        idle_timeout: Time(millis(0), HOUR) = "30s";
+        /// Most fields in a response head.
+        headers_max: Count(8, 4096) = 200;
+        /// Largest response head.
+        header_bytes_max: Size(8 * KIB, 16 * MIB) = "128KiB";
+    }
+
+    /// What is served, and how. The most specific host wins, whatever the order.
+    Site in "[[site]]" {
+        /// Host names without port: exact, "*.example.com", or "*" for every other.
+        hosts: List(1, 1024) = ["*"];
+        /// The upstream's name.
+        upstream: Text() = "main";
+        /// stale-while-revalidate for responses that do not say (RFC 5861).
+        stale_while_revalidate: Time(millis(0), YEAR) = "0s";
+        /// stale-if-error for responses that do not say (RFC 5861).
+        stale_if_error: Time(millis(0), YEAR) = "0s";
+        /// Whether no-cache, max-age and the like in requests count.
+        client_cache_control: Choice<ClientCacheControl>(CLIENT_CACHE_CONTROL) = "ignore";
+        /// Response fields that stand before Cache-Control and Expires, first one first (RFC 9213).
+        targeted: List(0, 8) = ["cdn-cache-control"];
+        /// Address blocks whose PURGE requests on the front are obeyed, such as "10.0.0.0/8".
+        purge_from: List(0, 256) = [];
+        /// Store responses that carry Set-Cookie.
+        store_set_cookie: Flag() = false;
+        /// Store bodies that end with the connection; a cut one cannot be told from a whole one.
+        store_close_delimited: Flag() = false;
+        /// Upper bound on a freshness lifetime guessed from Last-Modified (RFC 9111 section 4.2.2).
+        heuristic_max: Time(millis(0), YEAR) = "1d";
+        /// Keep the responses for http and https apart.
+        key_scheme: Flag() = false;
+    }
+
+    /// Events go to stderr; the access log has one line a request.
+    Log in "[log]" {
+        /// Least severe events that are logged.
+        level: Choice<Level>(LEVELS) = "info";
+        /// "off", "stdout", or a file that is appended to (relative to this file's folder).
+        access: Text() = "off";
+        /// Form of the access log.
+        format: Choice<Format>(FORMATS) = "combined";
+    }
+}
+
+const RUNTIMES: &[(&str, Runtime)] = &[("per-core", Runtime::PerCore), ("shared", Runtime::Shared)];
+
+const CLIENT_CACHE_CONTROL: &[(&str, ClientCacheControl)] = &[
+    ("ignore", ClientCacheControl::Ignore),
+    ("honour", ClientCacheControl::Honour),
+];
+
+const LEVELS: &[(&str, Level)] = &[
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];
+
+const FORMATS: &[(&str, Format)] = &[("combined", Format::Combined), ("json", Format::Json)];
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}

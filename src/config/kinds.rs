@@ -1,0 +1,393 @@
+//! The kinds of value a key can have: how each is read, and what it may be.
+//!
+//! A kind sees one TOML value and returns what it means or why it cannot be; where the value
+//! stands in the file is [`file`](super::file)'s business.
+
+use bytesize::ByteSize;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// A kind of value.
+pub trait Kind {
+    /// What a value of this kind means to the program.
+    type Value: Clone + Default;
+
+    /// Reads a value, or says why it is none of this kind.
+    fn read(&self, value: &DeValue<'_>) -> Result<Self::Value, String>;
+
+    /// Says which values are allowed, where the name of the key does not.
+    fn allowed(&self) -> Option<String> {
+        None
+    }
+}
+
+/// `true` or `false`.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag();
+
+impl Kind for Flag {
+    type Value = bool;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<bool, String> {
+        value
+            .as_bool()
+            .ok_or_else(|| wanted("true or false", value))
+    }
+}
+
+/// A whole number from the first bound to the second.
+#[derive(Clone, Copy, Debug)]
+pub struct Count(pub usize, pub usize);
+
+impl Kind for Count {
+    type Value = usize;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<usize, String> {
+        let DeValue::Integer(number) = value else {
+            return Err(wanted("a whole number", value));
+        };
+        let digits = number.to_string();
+        let Ok(count) = usize::from_str_radix(number.as_str(), number.radix()) else {
+            return Err(outside(&digits, &self.0, &self.1));
+        };
+        within(count, &digits, &self.0, &self.1)
+    }
+
+    fn allowed(&self) -> Option<String> {
+        Some(format!("{} to {}", self.0, self.1))
+    }
+}
+
+/// A number of bytes such as `"64KiB"`, from the first bound to the second, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Size(pub u64, pub u64);
+
+impl Kind for Size {
+    type Value = u64;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<u64, String> {
+        let Some(text) = value.as_str() else {
+            return Err(wanted("a size in quotes, such as \"64KiB\"", value));
+        };
+        let Ok(size) = text.trim().parse::<ByteSize>() else {
+            return Err(format!("{text:?} is not a size such as \"64KiB\""));
+        };
+        within(size, text, &ByteSize(self.0), &ByteSize(self.1)).map(|size| size.0)
+    }
+
+    fn allowed(&self) -> Option<String> {
+        (self.1 < u64::MAX || self.0 > 0).then(|| {
+            if self.1 == u64::MAX {
+                format!("at least {}", ByteSize(self.0))
+            } else {
+                format!("{} to {}", ByteSize(self.0), ByteSize(self.1))
+            }
+        })
+    }
+}
+
+/// A span of time such as `"10s"`, from the first bound to the second.
+#[derive(Clone, Copy, Debug)]
+pub struct Time(pub Duration, pub Duration);
+
+impl Kind for Time {
+    type Value = Duration;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Duration, String> {
+        let Some(text) = value.as_str() else {
+            return Err(wanted("a time in quotes, such as \"10s\"", value));
+        };
+        let Ok(time) = humantime::parse_duration(text.trim()) else {
+            return Err(format!(
+                "{text:?} is not a time such as \"10s\", \"5m\" or \"1d\""
+            ));
+        };
+        within(Spelled(time), text, &Spelled(self.0), &Spelled(self.1)).map(|time| time.0)
+    }
+
+    fn allowed(&self) -> Option<String> {
+        Some(format!("{} to {}", Spelled(self.0), Spelled(self.1)))
+    }
+}
+
+/// Text without control characters.
+#[derive(Clone, Copy, Debug)]
+pub struct Text();
+
+impl Kind for Text {
+    type Value = String;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
+        let Some(text) = value.as_str() else {
+            return Err(wanted("text in quotes", value));
+        };
+        if text.chars().any(char::is_control) {
+            return Err(format!("{text:?} has a control character in it"));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+/// A list of texts, of at least and at most so many.
+#[derive(Clone, Copy, Debug)]
+pub struct List(pub usize, pub usize);
+
+impl Kind for List {
+    type Value = Vec<String>;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+        let Some(items) = value.as_array() else {
+            return Err(wanted("a list of texts, such as [\"a\", \"b\"]", value));
+        };
+        if items.len() < self.0 {
+            return Err(match items.len() {
+                0 => "must not be empty".to_owned(),
+                _ => format!("must have at least {} items", self.0),
+            });
+        }
+        if items.len() > self.1 {
+            return Err(format!(
+                "has {} items, at most {} are allowed",
+                items.len(),
+                self.1
+            ));
+        }
+        items
+            .iter()
+            .map(|item| Text().read(item.get_ref()))
+            .collect()
+    }
+}
+
+/// One of a few words, each with its meaning.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
+
+impl<T: Clone + Default> Kind for Choice<T> {
+    type Value = T;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<T, String> {
+        let words = || {
+            self.0
+                .iter()
+                .map(|(word, _)| format!("{word:?}"))
+                .collect::<Vec<_>>()
+        };
+        let Some(text) = value.as_str() else {
+            return Err(wanted(&format!("one of {}", words().join(", ")), value));
+        };
+        let meaning = self.0.iter().find(|(word, _)| *word == text);
+        meaning.map(|(_, meaning)| meaning.clone()).ok_or_else(|| {
+            let hint = match nearest(text, self.0.iter().map(|(word, _)| *word)) {
+                Some(word) => format!("; did you mean {word:?}?"),
+                None => String::new(),
+            };
+            format!("{text:?} is not one of {}{hint}", words().join(", "))
+        })
+    }
+
+    fn allowed(&self) -> Option<String> {
+        let words = self.0.iter().map(|(word, _)| format!("{word:?}"));
+        Some(words.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Finds the known name that a misspelt one most likely meant.
+pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let mut best = None;
+    for candidate in known {
+        let score = strsim::jaro_winkler(name, candidate);
+        if score > NEAR && best.is_none_or(|(best_score, _)| score > best_score) {
+            best = Some((score, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// A duration that prints the way the config spells it.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+struct Spelled(Duration);
+
+impl std::fmt::Display for Spelled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let millis = self.0.as_millis();
+        for (unit, length) in [
+            ("d", 86_400_000),
+            ("h", 3_600_000),
+            ("m", 60_000),
+            ("s", 1_000),
+        ] {
+            if millis >= length && millis.is_multiple_of(length) {
+                return write!(f, "{}{unit}", millis / length);
+            }
+        }
+        match millis {
+            0 => f.write_str("0s"),
+            _ => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    value: T,
+    text: &str,
+    least: &T,
+    most: &T,
+) -> Result<T, String> {
+    if value < *least || value > *most {
+        return Err(outside(text, least, most));
+    }
+    Ok(value)
+}
+
+fn outside(text: &str, least: &impl std::fmt::Display, most: &impl std::fmt::Display) -> String {
+    format!("{text} is outside {least} to {most}")
+}
+
+fn wanted(what: &str, value: &DeValue<'_>) -> String {
+    format!("must be {what}, not {}", article(value.type_str()))
+}
+
+/// Puts an article before the name of a TOML type.
+fn article(noun: &str) -> String {
+    match noun.starts_with(['a', 'i']) {
+        true => format!("an {noun}"),
+        false => format!("a {noun}"),
+    }
+}
+
+/// Names less alike than this (Jaro-Winkler, 0 to 1) are no misspelling of each other.
+const NEAR: f64 = 0.75;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<K: Kind>(kind: &K, literal: &str) -> Result<K::Value, String> {
+        kind.read(DeValue::parse(literal).unwrap().get_ref())
+    }
+
+    fn any_time() -> Time {
+        Time(Duration::ZERO, Duration::from_secs(86_400 * 365))
+    }
+
+    #[test]
+    fn sizes_count_in_powers_of_two_or_of_ten() {
+        let any = Size(0, u64::MAX);
+        assert_eq!(read(&any, r#""0B""#), Ok(0));
+        assert_eq!(read(&any, r#""64KiB""#), Ok(65_536));
+        assert_eq!(read(&any, r#""64KB""#), Ok(64_000));
+        assert_eq!(read(&any, r#""10GiB""#), Ok(10 << 30));
+    }
+
+    #[test]
+    fn a_size_outside_its_bounds_names_them() {
+        let error = read(&Size(1024, 4096), r#""1MiB""#).unwrap_err();
+        assert_eq!(error, "1MiB is outside 1.0 KiB to 4.0 KiB");
+    }
+
+    #[test]
+    fn a_number_is_no_size() {
+        let error = read(&Size(0, 10), "5").unwrap_err();
+        assert_eq!(
+            error,
+            "must be a size in quotes, such as \"64KiB\", not an integer"
+        );
+    }
+
+    #[test]
+    fn nonsense_is_no_size() {
+        for literal in [r#""""#, r#""-1KiB""#, r#""ten""#, r#""1 furlong""#] {
+            assert!(read(&Size(0, u64::MAX), literal).is_err(), "{literal}");
+        }
+    }
+
+    #[test]
+    fn times_come_in_the_usual_units() {
+        assert_eq!(read(&any_time(), r#""10s""#), Ok(Duration::from_secs(10)));
+        assert_eq!(read(&any_time(), r#""5m""#), Ok(Duration::from_secs(300)));
+        assert_eq!(
+            read(&any_time(), r#""1d""#),
+            Ok(Duration::from_secs(86_400))
+        );
+        assert_eq!(
+            read(&any_time(), r#""250ms""#),
+            Ok(Duration::from_millis(250))
+        );
+        assert_eq!(read(&any_time(), r#""0s""#), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn nonsense_is_no_time() {
+        for literal in [r#""""#, r#""10""#, r#""-1s""#, r#""soon""#, "10"] {
+            assert!(read(&any_time(), literal).is_err(), "{literal}");
+        }
+    }
+
+    #[test]
+    fn bounds_of_times_are_spelled_as_the_config_spells_them() {
+        let hour = Time(Duration::from_millis(100), Duration::from_secs(3600));
+        assert_eq!(hour.allowed().unwrap(), "100ms to 1h");
+        assert_eq!(
+            read(&hour, r#""2h""#).unwrap_err(),
+            "2h is outside 100ms to 1h"
+        );
+    }
+
+    #[test]
+    fn counts_have_bounds() {
+        assert_eq!(read(&Count(1, 9), "9"), Ok(9));
+        assert_eq!(read(&Count(1, 9), "0x9"), Ok(9));
+        for literal in ["0", "10", "-1", "99999999999999999999"] {
+            assert!(
+                read(&Count(1, 9), literal)
+                    .unwrap_err()
+                    .ends_with("is outside 1 to 9")
+            );
+        }
+    }
+
+    #[test]
+    fn a_choice_suggests_the_nearest_word() {
+        let choice = Choice(&[("honour", 1), ("ignore", 2)]);
+        assert_eq!(read(&choice, r#""ignore""#), Ok(2));
+        let error = read(&choice, r#""honor""#).unwrap_err();
+        assert_eq!(
+            error,
+            r#""honor" is not one of "honour", "ignore"; did you mean "honour"?"#
+        );
+    }
+
+    #[test]
+    fn a_list_may_demand_an_item() {
+        assert_eq!(read(&List(1, 2), "[]").unwrap_err(), "must not be empty");
+        assert!(read(&List(1, 2), r#"["a", "b", "c"]"#).is_err());
+        assert!(read(&List(1, 2), r#"["a", 1]"#).is_err());
+        assert_eq!(read(&List(1, 2), r#"["a"]"#), Ok(vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn control_characters_are_no_text() {
+        assert!(read(&Text(), r#""a\u0000b""#).is_err());
+    }
+
+    #[test]
+    fn the_nearest_name_is_none_when_all_are_far() {
+        assert_eq!(
+            nearest("header_timout", ["idle_timeout", "header_timeout"]),
+            Some("header_timeout")
+        );
+        assert_eq!(nearest("zzz", ["idle_timeout", "header_timeout"]), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_a_reader_panic(text in ".*") {
+            let value = DeValue::String(text.into());
+            let _unused = Size(1, 2).read(&value);
+            let _unused = any_time().read(&value);
+            let _unused = Choice(&[("a", 1)]).read(&value);
+            let _unused = Text().read(&value);
+        }
+    }
+}

@@ -1,0 +1,818 @@
+//! What the program is to be, from a config file that has been checked.
+//!
+//! Asks whether the values of a [`File`] make sense together (names that must exist, addresses,
+//! files that must be readable) and fills every module's `Params`. A [`Plan`] comes from nowhere
+//! else, so what holds one need not check again.
+
+use super::Problem;
+use super::file::File;
+use super::file::Given;
+use super::keys;
+use super::kinds::nearest;
+use crate::flow;
+use crate::net;
+use crate::net::tls;
+use crate::ops::access_log::Destination;
+use crate::ops::access_log::Format;
+use crate::ops::admin::Token;
+use crate::rules::guard::GuardPolicy;
+use crate::rules::guard::Network;
+use crate::rules::key::KeyPolicy;
+use crate::rules::request;
+use crate::rules::route::Routes;
+use crate::rules::route::SiteId;
+use crate::rules::storable::StorePolicy;
+use crate::store;
+use crate::upstream;
+use crate::upstream::Backend;
+use http::HeaderName;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Everything `serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Addresses for clear text.
+    pub http: Vec<SocketAddr>,
+    /// Addresses for TLS; not empty only when there is a certificate.
+    pub https: Vec<SocketAddr>,
+    // Private, so that a plan can only be made here.
+    certificates: Vec<(PathBuf, PathBuf)>,
+    /// Threads that serve clients; 0: one a core.
+    pub workers: usize,
+    /// How the threads share the work.
+    pub runtime: Runtime,
+    /// Bounds on clients.
+    pub net: net::Params,
+    /// The admin listener, if there is one.
+    pub admin: Option<Admin>,
+    /// The engine.
+    pub flow: flow::Params,
+    /// Upstreams, in the order that sites name them by.
+    pub upstreams: Vec<upstream::Params>,
+    /// The store.
+    pub store: store::Params,
+    /// Logs.
+    pub log: Log,
+}
+
+/// How worker threads share the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Runtime {
+    /// Each worker has a runtime and listeners of its own; a connection stays on its core.
+    #[default]
+    PerCore,
+    /// One runtime over all workers.
+    Shared,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Where the bearer token is.
+    pub token_file: Option<PathBuf>,
+    /// What requests must bring; none only on a loopback address.
+    pub token: Option<Token>,
+}
+
+/// What is logged, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe events.
+    pub level: Level,
+    /// Where the access log goes.
+    pub access: Destination,
+    /// Its form.
+    pub format: Format,
+}
+
+/// How severe an event must be to be logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// What an operator must act on.
+    Error,
+    /// What an operator may want to act on.
+    Warn,
+    /// Milestones.
+    #[default]
+    Info,
+    /// The rest.
+    Debug,
+    /// Everything, libraries included.
+    Trace,
+}
+
+impl Plan {
+    /// Checks a file as a whole and adds what is wrong to `problems`. Relative paths start at
+    /// `folder`. The plan is only good for use when there are no problems at all.
+    pub fn check(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Self {
+        let admin = Admin::check(&file.admin, folder, problems);
+        let http = addresses(&file.server.http, "server.http", problems);
+        let https = addresses(&file.server.https, "server.https", problems);
+        listeners_apart(&http, &https, admin.as_ref(), file, problems);
+        if file.server.h2c.value {
+            problem(
+                problems,
+                &file.server.h2c,
+                "server.h2c",
+                "only false is possible: HTTP/2 is not spoken",
+            );
+        }
+        if !https.is_empty() && file.certificates.is_empty() {
+            problem(
+                problems,
+                &file.server.https,
+                "server.https",
+                "needs at least one [[tls.certificate]]",
+            );
+        }
+        Self {
+            http,
+            https,
+            certificates: certificates(file, folder, problems),
+            workers: file.server.workers.value,
+            runtime: file.server.runtime.value,
+            net: net_params(&file.server),
+            admin,
+            flow: flow_params(file, problems),
+            upstreams: upstreams(file, folder, problems),
+            store: store::Params {
+                dir: folder.join(&file.cache.dir.value),
+                disk_bytes_max: file.cache.disk_bytes_max.value,
+            },
+            log: log(&file.log, folder),
+        }
+    }
+}
+
+impl Plan {
+    /// Lists the certificates for TLS as pairs of PEM files: chain, key.
+    pub fn certificates(&self) -> &[(PathBuf, PathBuf)] {
+        &self.certificates
+    }
+}
+
+impl Admin {
+    /// Checks the `[admin]` section; none when there is to be no listener.
+    pub fn check(admin: &keys::Admin, folder: &Path, problems: &mut Vec<Problem>) -> Option<Self> {
+        if admin.listen.value.is_empty() {
+            return None;
+        }
+        let listen = address(&admin.listen.value)
+            .map_err(|reason| problem(problems, &admin.listen, "admin.listen", &reason))
+            .ok()?;
+        let token_file = &admin.token_file;
+        if token_file.value.is_empty() {
+            if !listen.ip().is_loopback() {
+                let reason = "is not loopback: give token_file too";
+                problem(problems, &admin.listen, "admin.listen", reason);
+            }
+            return Some(Self {
+                listen,
+                token_file: None,
+                token: None,
+            });
+        }
+        let path = folder.join(&token_file.value);
+        let token = Token::read(&path)
+            .map_err(|error| problem(problems, token_file, "admin.token_file", &error.to_string()))
+            .ok();
+        Some(Self {
+            listen,
+            token_file: Some(path),
+            token,
+        })
+    }
+}
+
+fn net_params(server: &keys::Server) -> net::Params {
+    net::Params {
+        connections_max: server.connections_max.value,
+        headers_max: server.headers_max.value,
+        header_bytes_max: bytes(server.header_bytes_max.value),
+        header_timeout: server.header_timeout.value,
+        idle_timeout: server.idle_timeout.value,
+        body_read_timeout: server.body_read_timeout.value,
+        write_timeout: server.write_timeout.value,
+        handshake_timeout: server.handshake_timeout.value,
+        drain_timeout: server.drain_timeout.value,
+    }
+}
+
+fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
+    let identifier = &file.server.identifier;
+    if !is_token(&identifier.value) {
+        let reason = "must be a letter followed by letters, digits and .:/_- only";
+        problem(problems, identifier, "server.identifier", reason);
+    }
+    flow::Params {
+        identifier: identifier.value.clone(),
+        sites: sites(file, problems),
+        routes: routes(file, problems),
+        request: request::Params {
+            body_bytes_max: file.server.body_bytes_max.value,
+            target_bytes_max: bytes(file.server.target_bytes_max.value),
+        },
+        memory_bytes_max: file.cache.memory_bytes_max.value,
+        fill_bytes_max: file.cache.fill_bytes_max.value,
+        followers_max: file.cache.followers_max.value,
+        hit_for_miss: file.cache.hit_for_miss.value,
+        tries_max: file.server.tries_max.value,
+    }
+}
+
+fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
+    if file.sites.is_empty() {
+        missing(problems, "site", "there must be at least one [[site]]");
+    }
+    let mut sites = Vec::new();
+    for (number, site) in file.sites.iter().enumerate() {
+        let purge_from = networks(
+            &site.purge_from,
+            &format!("site[{number}].purge_from"),
+            problems,
+        );
+        let targeted = field_names(
+            &site.targeted,
+            &format!("site[{number}].targeted"),
+            problems,
+        );
+        sites.push(flow::Site {
+            name: site
+                .hosts
+                .value
+                .first()
+                .map(|host| host.to_ascii_lowercase())
+                .unwrap_or_default(),
+            upstream: upstream_of(file, site, number, problems),
+            key: KeyPolicy {
+                scheme: site.key_scheme.value,
+            },
+            guard: GuardPolicy { purge_from },
+            store: StorePolicy {
+                set_cookie: site.store_set_cookie.value,
+                close_delimited: site.store_close_delimited.value,
+                heuristic_max: site.heuristic_max.value,
+                stale_while_revalidate: site.stale_while_revalidate.value,
+                stale_if_error: site.stale_if_error.value,
+                targeted,
+            },
+            client_cache_control: site.client_cache_control.value,
+        });
+    }
+    sites
+}
+
+/// Finds the place of a site's upstream in the list.
+fn upstream_of(
+    file: &File,
+    site: &keys::Site,
+    number: usize,
+    problems: &mut Vec<Problem>,
+) -> usize {
+    let wanted = site.upstream.value.as_str();
+    let names = || file.upstreams.iter().map(|(name, _)| name.as_str());
+    if let Some(place) = names().position(|name| name == wanted) {
+        return place;
+    }
+    // Without any upstream there is a problem that says so already.
+    if !file.upstreams.is_empty() {
+        let hint = match nearest(wanted, names()) {
+            Some(name) => format!("; did you mean {name:?}?"),
+            None => format!("; there is {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        let line = site.upstream.line.or(site.line);
+        let reason = format!("there is no [upstream.{wanted}]{hint}");
+        problems.push(Problem {
+            line,
+            key: format!("site[{number}].upstream"),
+            reason,
+        });
+    }
+    0
+}
+
+fn routes(file: &File, problems: &mut Vec<Problem>) -> Routes {
+    let mut first_use = HashMap::new();
+    let mut patterns = Vec::new();
+    for (number, site) in file.sites.iter().enumerate() {
+        let key = format!("site[{number}].hosts");
+        let Ok(id) = u16::try_from(number) else {
+            problem(problems, &site.hosts, &key, "there are too many sites");
+            break;
+        };
+        for host in &site.hosts.value {
+            let host = host.to_ascii_lowercase();
+            if let Some(before) = first_use.insert(host.clone(), number) {
+                let reason = format!("{host:?} is a host of site[{before}] already");
+                problem(problems, &site.hosts, &key, &reason);
+                continue;
+            }
+            match Routes::new([(host.clone(), SiteId(id))]) {
+                Ok(_) => patterns.push((host, SiteId(id))),
+                Err(_) => {
+                    let reason = format!("{host:?} is not a host name, \"*.example.com\" or \"*\"");
+                    problem(problems, &site.hosts, &key, &reason);
+                }
+            }
+        }
+    }
+    Routes::new(patterns).unwrap_or_else(|pattern| {
+        missing(
+            problems,
+            "site.hosts",
+            &format!("{pattern:?} cannot be a host"),
+        );
+        Routes::default()
+    })
+}
+
+fn networks(given: &Given<Vec<String>>, key: &str, problems: &mut Vec<Problem>) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for text in &given.value {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(_) => {
+                let reason = format!("{text:?} is not an address block such as \"10.0.0.0/8\"");
+                problem(problems, given, key, &reason);
+            }
+        }
+    }
+    networks
+}
+
+fn field_names(
+    given: &Given<Vec<String>>,
+    key: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for text in &given.value {
+        match text.parse() {
+            Ok(name) => names.push(name),
+            Err(_) => problem(
+                problems,
+                given,
+                key,
+                &format!("{text:?} is not a field name"),
+            ),
+        }
+    }
+    names
+}
+
+fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<upstream::Params> {
+    if file.upstreams.is_empty() {
+        missing(
+            problems,
+            "upstream",
+            "there must be at least one [upstream.NAME]",
+        );
+    }
+    let mut upstreams = Vec::new();
+    for (name, upstream) in &file.upstreams {
+        let key = format!("upstream.{name}.backends");
+        upstreams.push(upstream::Params {
+            backends: backends(&upstream.backends, &key, folder, problems),
+            connect_timeout: upstream.connect_timeout.value,
+            first_byte_timeout: upstream.first_byte_timeout.value,
+            between_bytes_timeout: upstream.between_bytes_timeout.value,
+            connections_max: upstream.connections_max.value,
+            queue_max: upstream.queue_max.value,
+            idle_max: upstream.idle_max.value,
+            idle_timeout: upstream.idle_timeout.value,
+            headers_max: upstream.headers_max.value,
+            header_bytes_max: bytes(upstream.header_bytes_max.value),
+        });
+    }
+    upstreams
+}
+
+fn backends(
+    given: &Given<Vec<String>>,
+    key: &str,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<Backend> {
+    let mut backends = Vec::new();
+    for text in &given.value {
+        match backend(text, folder) {
+            Ok(backend) if backends.contains(&backend) => {
+                problem(problems, given, key, &format!("{text:?} is there twice"));
+            }
+            Ok(backend) => backends.push(backend),
+            Err(reason) => problem(problems, given, key, &reason),
+        }
+    }
+    let files = backends
+        .iter()
+        .filter(|backend| matches!(backend, Backend::File(_)));
+    if files.count() > 0 && backends.len() > 1 {
+        problem(problems, given, key, "a file: backend must be the only one");
+    }
+    backends
+}
+
+/// Reads `http://host:port`, `http://host` or `file:PATH`.
+fn backend(text: &str, folder: &Path) -> Result<Backend, String> {
+    if let Some(path) = text.strip_prefix("file:") {
+        let path = folder.join(path);
+        return match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => Ok(Backend::File(path)),
+            Ok(_) => Err(format!("{} is not a folder", path.display())),
+            Err(error) => Err(format!(
+                "could not open the folder {}: {error}",
+                path.display()
+            )),
+        };
+    }
+    let malformed = || format!("{text:?} is not \"http://host:port\" or \"file:PATH\"");
+    if text.starts_with("https://") {
+        return Err(format!("{text:?}: only http:// backends are possible"));
+    }
+    let rest = text.strip_prefix("http://").ok_or_else(malformed)?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let authority: http::uri::Authority = rest.parse().map_err(|_| malformed())?;
+    if authority.as_str().contains('@') {
+        return Err(malformed());
+    }
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    let port_given = authority.as_str().len() > authority.host().len();
+    let port = match authority.port_u16() {
+        Some(0) => return Err(malformed()),
+        Some(port) => port,
+        None if port_given => return Err(malformed()),
+        None => 80,
+    };
+    if host.is_empty() {
+        return Err(malformed());
+    }
+    Ok(Backend::Http {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn certificates(
+    file: &File,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<(PathBuf, PathBuf)> {
+    let mut pairs = Vec::new();
+    for (number, certificate) in file.certificates.iter().enumerate() {
+        let (cert, key) = (&certificate.cert.value, &certificate.key.value);
+        let pair = (folder.join(cert), folder.join(key));
+        // Files that were not named have been reported when the section was read.
+        if !cert.is_empty()
+            && !key.is_empty()
+            && let Err(error) = tls::Front::new(std::slice::from_ref(&pair))
+        {
+            let key = format!("tls.certificate[{number}]");
+            problems.push(Problem {
+                line: certificate.line,
+                key,
+                reason: error.to_string(),
+            });
+        }
+        pairs.push(pair);
+    }
+    pairs
+}
+
+fn log(log: &keys::Log, folder: &Path) -> Log {
+    let access = match log.access.value.as_str() {
+        "off" | "" => Destination::Off,
+        "stdout" => Destination::Stdout,
+        path => Destination::File(folder.join(path)),
+    };
+    Log {
+        level: log.level.value,
+        access,
+        format: log.format.value,
+    }
+}
+
+fn addresses(
+    given: &Given<Vec<String>>,
+    key: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for text in &given.value {
+        match address(text) {
+            Ok(address) => addresses.push(address),
+            Err(reason) => problem(problems, given, key, &reason),
+        }
+    }
+    addresses
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address with a port, such as \"127.0.0.1:8080\""))
+}
+
+/// Reports addresses that two listeners want. Port 0 is a different port each time.
+fn listeners_apart(
+    http: &[SocketAddr],
+    https: &[SocketAddr],
+    admin: Option<&Admin>,
+    file: &File,
+    problems: &mut Vec<Problem>,
+) {
+    let mut taken = HashSet::new();
+    let http = http
+        .iter()
+        .map(|address| (address, "server.http", file.server.http.line));
+    let https = https
+        .iter()
+        .map(|address| (address, "server.https", file.server.https.line));
+    let admin = admin.map(|admin| (&admin.listen, "admin.listen", file.admin.listen.line));
+    for (address, key, line) in http.chain(https).chain(admin) {
+        if address.port() != 0 && !taken.insert(*address) {
+            let reason = format!("{address} is listened on twice");
+            problems.push(Problem {
+                line,
+                key: key.to_owned(),
+                reason,
+            });
+        }
+    }
+}
+
+fn problem<T>(problems: &mut Vec<Problem>, given: &Given<T>, key: &str, reason: &str) {
+    let problem = Problem {
+        line: given.line,
+        key: key.to_owned(),
+        reason: reason.to_owned(),
+    };
+    problems.push(problem);
+}
+
+fn missing(problems: &mut Vec<Problem>, key: &str, reason: &str) {
+    let problem = Problem {
+        line: None,
+        key: key.to_owned(),
+        reason: reason.to_owned(),
+    };
+    problems.push(problem);
+}
+
+/// Is this a token of structured fields (RFC 8941 §3.3.4), as Cache-Status needs?
+fn is_token(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic())
+        && chars.all(|c| c.is_ascii_alphanumeric() || ".:/_-".contains(c))
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: &str = "[upstream.main]\nbackends = [\"http://127.0.0.1:3000\"]\n[[site]]\n";
+
+    fn check(text: &str) -> (Plan, Vec<String>) {
+        let (file, mut problems) = File::read(text);
+        let plan = Plan::check(&file, Path::new("/nowhere"), &mut problems);
+        let texts = problems
+            .iter()
+            .map(|problem| problem.in_file("t".as_ref()))
+            .collect();
+        (plan, texts)
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        check(text).1
+    }
+
+    /// The problems of a config that would be right without `text`.
+    fn problems_with(text: &str) -> Vec<String> {
+        problems(&format!("{text}\n{SITE}"))
+    }
+
+    /// What is wrong with one backend.
+    fn problem_of_backend(backend: &str) -> String {
+        problems(&format!(
+            "[upstream.main]\nbackends = [{backend:?}]\n[[site]]\n"
+        ))
+        .concat()
+    }
+
+    #[test]
+    fn two_sections_are_enough() {
+        let (plan, problems) = check(SITE);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(plan.http, ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(plan.store.dir, Path::new("/nowhere/cache-dir"));
+        assert_eq!(plan.admin.unwrap().listen.port(), 8081);
+        assert_eq!(plan.flow.sites.len(), 1);
+        let backend = Backend::Http {
+            host: "127.0.0.1".to_owned(),
+            port: 3000,
+        };
+        assert_eq!(plan.upstreams.first().unwrap().backends, [backend]);
+    }
+
+    #[test]
+    fn an_empty_file_lacks_an_upstream_and_a_site() {
+        assert_eq!(
+            problems(""),
+            [
+                "t: site: there must be at least one [[site]]",
+                "t: upstream: there must be at least one [upstream.NAME]",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_upstream_suggests_the_nearest() {
+        assert_eq!(
+            problems(&format!("{SITE}upstream = \"mian\"\n")),
+            ["t:4: site[0].upstream: there is no [upstream.mian]; did you mean \"main\"?"]
+        );
+        assert_eq!(
+            problems(&format!("{SITE}upstream = \"x\"\n")),
+            ["t:4: site[0].upstream: there is no [upstream.x]; there is main"]
+        );
+    }
+
+    #[test]
+    fn a_host_belongs_to_one_site() {
+        let hosts = "hosts = [\"a.example\"]\n[[site]]\nhosts = [\"A.EXAMPLE\", \"b.example\"]\n";
+        assert_eq!(
+            problems(&format!("{SITE}{hosts}")),
+            ["t:6: site[1].hosts: \"a.example\" is a host of site[0] already"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_host_is_a_problem() {
+        let found = problems(&format!("{SITE}hosts = [\"*.*\", \"a b\", \"http://a\"]\n"));
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn an_admin_listener_that_others_can_reach_needs_a_token() {
+        assert_eq!(
+            problems_with("[admin]\nlisten = \"0.0.0.0:8081\""),
+            ["t:2: admin.listen: is not loopback: give token_file too"]
+        );
+    }
+
+    #[test]
+    fn a_token_file_must_be_readable() {
+        let found = problems_with("[admin]\ntoken_file = \"token\"").concat();
+        assert!(
+            found.starts_with("t:2: admin.token_file: could not read /nowhere/token"),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn there_may_be_no_admin_listener() {
+        let (plan, problems) = check(&format!("[admin]\nlisten = \"\"\n{SITE}"));
+        assert_eq!(problems, Vec::<String>::new());
+        assert!(plan.admin.is_none());
+    }
+
+    #[test]
+    fn https_needs_a_certificate() {
+        assert_eq!(
+            problems_with("[server]\nhttps = [\"127.0.0.1:8443\"]"),
+            ["t:2: server.https: needs at least one [[tls.certificate]]"]
+        );
+    }
+
+    #[test]
+    fn a_certificate_must_be_readable() {
+        let found =
+            problems_with("[[tls.certificate]]\ncert = \"c.pem\"\nkey = \"k.pem\"").concat();
+        assert!(found.starts_with("t:1: tls.certificate[0]: "), "{found}");
+        assert!(found.contains("/nowhere/c.pem"), "{found}");
+    }
+
+    #[test]
+    fn an_address_is_listened_on_once() {
+        assert_eq!(
+            problems_with(
+                "[server]\nhttp = [\"127.0.0.1:8081\", \"127.0.0.1:0\", \"127.0.0.1:0\"]"
+            ),
+            ["t: admin.listen: 127.0.0.1:8081 is listened on twice"]
+        );
+    }
+
+    #[test]
+    fn an_address_has_a_port() {
+        let found = problems_with("[server]\nhttp = [\"localhost\", \":80\"]");
+        assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn h2c_cannot_be_switched_on() {
+        assert_eq!(
+            problems_with("[server]\nh2c = true"),
+            ["t:2: server.h2c: only false is possible: HTTP/2 is not spoken"]
+        );
+    }
+
+    #[test]
+    fn an_identifier_is_a_token() {
+        for bad in ["", "a b", "1a", "a\u{e9}"] {
+            assert_eq!(
+                problems_with(&format!("[server]\nidentifier = {bad:?}")).len(),
+                1,
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn backends_are_read_in_every_spelling() {
+        let read = |text: &str| backend(text, Path::new("/nowhere"));
+        let http = |host: &str, port| {
+            Ok(Backend::Http {
+                host: host.to_owned(),
+                port,
+            })
+        };
+        assert_eq!(read("http://a.example"), http("a.example", 80));
+        assert_eq!(read("http://a.example:81/"), http("a.example", 81));
+        assert_eq!(read("http://[::1]:82"), http("::1", 82));
+    }
+
+    #[test]
+    fn what_is_no_backend_is_a_problem() {
+        let cases = [
+            "",
+            "a.example",
+            "ftp://a",
+            "http://",
+            "http://a/path",
+            "http://u@a",
+            "http://a:0",
+            "http://a:99999",
+            "http://a:",
+            "http://[::1",
+            "http://a b",
+            "https://a",
+        ];
+        for case in cases {
+            let problem = problem_of_backend(case);
+            assert!(
+                problem.starts_with("t:2: upstream.main.backends: "),
+                "{case}: {problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_must_be_there() {
+        let problem = problem_of_backend("file:fixtures");
+        assert!(
+            problem.contains("could not open the folder /nowhere/fixtures: "),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn a_folder_is_the_only_backend() {
+        let text = "[upstream.main]\nbackends = [\"file:/\", \"http://a\"]\n[[site]]\n";
+        assert_eq!(
+            problems(text),
+            ["t:2: upstream.main.backends: a file: backend must be the only one"]
+        );
+    }
+
+    #[test]
+    fn purges_come_from_address_blocks() {
+        let found = problems(&format!(
+            "{SITE}purge_from = [\"10.0.0.0/8\", \"::1\", \"ten\"]\n"
+        ));
+        assert_eq!(
+            found,
+            ["t:4: site[0].purge_from: \"ten\" is not an address block such as \"10.0.0.0/8\""]
+        );
+    }
+
+    #[test]
+    fn problems_of_values_and_between_values_are_found_together() {
+        let found =
+            problems_with("[server]\nworkers = -1\nhttp = [\"x\"]\n[admin]\nlisten = \"y\"");
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+}

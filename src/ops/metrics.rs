@@ -1,0 +1,369 @@
+//! Counts what happens, under names from one table.
+//!
+//! Counters come from [`Report`]s and from what `cli` passes on of the net room's events; sizes
+//! come from [`Stats`]. [`render`](Metrics::render) writes both as JSON: a name `a.b` is key `b` of
+//! object `a`. Renaming one breaks whoever reads them, so a test holds the table.
+
+use crate::flow::Report;
+use crate::flow::Stats;
+use crate::rules::cache_status::Forward;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// A number that only grows. Relaxed: no other memory hangs on it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Returns the sum so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters by a label from a fixed vocabulary, for what happens too rarely to matter for speed.
+#[derive(Debug)]
+pub struct Labelled<K>(Mutex<BTreeMap<K, u64>>);
+
+impl<K> Default for Labelled<K> {
+    fn default() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+}
+
+impl<K: Ord + Copy + ToString> Labelled<K> {
+    /// Adds one to a label.
+    pub fn count(&self, label: K) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(label).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    fn render(&self) -> Value {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts
+            .iter()
+            .map(|(label, count)| (label.to_string(), json!(count)))
+            .collect()
+    }
+}
+
+macro_rules! counters {
+    ($( $(#[doc = $doc:literal])+ $field:ident = $name:literal; )+) => {
+        /// Every counter of the process.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $( $(#[doc = $doc])+ pub $field: Counter, )+
+            /// Requests refused before anything was looked up, by the refusal's token.
+            pub refused: Labelled<&'static str>,
+            /// Bytes that were no request, by the status hyper answered with; 0: none.
+            pub malformed: Labelled<u16>,
+            /// Responses that are errors of ours, by their type in RFC 9209.
+            pub errors: Labelled<&'static str>,
+        }
+
+        impl Metrics {
+            /// Lists the plain counters by name.
+            fn counters(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($name, self.$field.value())),+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests that ended, however they ended.
+    requests = "requests";
+    /// Satisfied from the store without asking the origin.
+    hits = "hits";
+    /// Forwarded, whatever the reason.
+    misses = "misses";
+    /// Hits that were stale.
+    stale_served = "stale_served";
+    /// Responses that were stored.
+    stored = "stored";
+    /// Requests that shared another's trip to the origin.
+    collapsed = "collapsed";
+    /// Responses whose body was not sent whole.
+    incomplete = "incomplete";
+    /// Body bytes handed to connections.
+    body_bytes = "body_bytes";
+    /// From arrival to the last byte, microseconds, summed over requests.
+    duration_us = "duration_us";
+    /// Forwarded: the cache was configured not to handle the request.
+    forwarded_bypass = "forwarded.bypass";
+    /// Forwarded: the method required it.
+    forwarded_method = "forwarded.method";
+    /// Forwarded: nothing stored for the target.
+    forwarded_uri_miss = "forwarded.uri-miss";
+    /// Forwarded: nothing stored for these request fields.
+    forwarded_vary_miss = "forwarded.vary-miss";
+    /// Forwarded: nothing stored for the target or for these fields.
+    forwarded_miss = "forwarded.miss";
+    /// Forwarded: only a part of it stored.
+    forwarded_partial = "forwarded.partial";
+    /// Forwarded: stored, but stale.
+    forwarded_stale = "forwarded.stale";
+    /// Forwarded: the request's directives required it.
+    forwarded_request = "forwarded.request";
+    /// Responses with a 2xx status.
+    responses_2xx = "responses.2xx";
+    /// Responses with a 3xx status.
+    responses_3xx = "responses.3xx";
+    /// Responses with a 4xx status.
+    responses_4xx = "responses.4xx";
+    /// Responses with a 5xx status.
+    responses_5xx = "responses.5xx";
+    /// Connections accepted.
+    connections_accepted = "connections.accepted";
+    /// Connections that ended.
+    connections_closed = "connections.closed";
+    /// Request heads and bodies that took too long.
+    timeouts_request = "timeouts.request";
+    /// Clients that did not read in time.
+    timeouts_write = "timeouts.write";
+    /// TLS handshakes that failed.
+    handshakes_failed = "handshakes.failed";
+    /// Access log lines given up because the writer could not follow.
+    access_log_dropped = "access_log.dropped";
+}
+
+impl Metrics {
+    /// Counts one request.
+    pub fn count(&self, report: &Report) {
+        self.requests.add(1);
+        self.body_bytes.add(report.body_bytes);
+        self.duration_us
+            .add(u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX));
+        if !report.complete {
+            self.incomplete.add(1);
+        }
+        match report.status.as_u16() {
+            200..=299 => self.responses_2xx.add(1),
+            300..=399 => self.responses_3xx.add(1),
+            400..=499 => self.responses_4xx.add(1),
+            500..=599 => self.responses_5xx.add(1),
+            _ => {}
+        }
+        self.count_outcome(report);
+        if let Some(refusal) = report.refusal {
+            self.refused.count(refusal.token());
+        }
+        if let Some(error) = report.error {
+            self.errors.count(error.token());
+        }
+    }
+
+    fn count_outcome(&self, report: &Report) {
+        let outcome = &report.outcome;
+        if outcome.hit {
+            self.hits.add(1);
+            if outcome.ttl.is_some_and(|ttl| ttl < 0) {
+                self.stale_served.add(1);
+            }
+        }
+        if let Some(forward) = outcome.fwd {
+            self.misses.add(1);
+            self.forwarded(forward).add(1);
+        }
+        if outcome.stored {
+            self.stored.add(1);
+        }
+        if outcome.collapsed {
+            self.collapsed.add(1);
+        }
+    }
+
+    fn forwarded(&self, forward: Forward) -> &Counter {
+        match forward {
+            Forward::Bypass => &self.forwarded_bypass,
+            Forward::Method => &self.forwarded_method,
+            Forward::Miss => &self.forwarded_miss,
+            Forward::Partial => &self.forwarded_partial,
+            Forward::Request => &self.forwarded_request,
+            Forward::Stale => &self.forwarded_stale,
+            Forward::UriMiss => &self.forwarded_uri_miss,
+            Forward::VaryMiss => &self.forwarded_vary_miss,
+        }
+    }
+
+    /// Writes all counters and sizes as one JSON object.
+    pub fn render(&self, stats: &Stats) -> Value {
+        let mut root = Map::new();
+        for (name, value) in self.counters() {
+            put(&mut root, name, json!(value));
+        }
+        let accepted = self.connections_accepted.value();
+        let open = accepted.saturating_sub(self.connections_closed.value());
+        put(&mut root, "connections.open", json!(open));
+        put(&mut root, "refused", self.refused.render());
+        put(&mut root, "malformed", self.malformed.render());
+        put(&mut root, "errors", self.errors.render());
+        for (name, value) in sizes(stats) {
+            put(&mut root, name, value);
+        }
+        Value::Object(root)
+    }
+}
+
+/// Lists the engine's sizes by name.
+fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
+    let backends = stats.backends.iter();
+    let backends = backends.map(|(name, usable)| json!({"name": name.as_ref(), "usable": usable}));
+    vec![
+        ("fills_active", json!(stats.fills_active)),
+        ("fill.bytes", json!(stats.fill_bytes)),
+        ("memory.bytes", json!(stats.memory_bytes)),
+        ("store.entries", json!(stats.entries)),
+        ("store.bodies", json!(stats.bodies)),
+        ("store.live_bytes", json!(stats.live_bytes)),
+        ("store.bytes", json!(stats.disk.allocated)),
+        ("store.limit", json!(stats.disk.limit)),
+        ("store.packs", json!(stats.disk.packs)),
+        ("store.journaled", json!(stats.disk.journaled)),
+        ("store.corrupt", json!(stats.disk.corrupt)),
+        ("store.evicted", json!(stats.evicted)),
+        ("store.pass_through", json!(stats.pass_through.as_deref())),
+        ("backends", backends.collect()),
+    ]
+}
+
+/// Puts a value under its name; `a.b` is key `b` of object `a`.
+fn put(root: &mut Map<String, Value>, name: &str, value: Value) {
+    let Some((group, key)) = name.split_once('.') else {
+        root.insert(name.to_owned(), value);
+        return;
+    };
+    let group = root
+        .entry(group)
+        .or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(group) = group {
+        group.insert(key.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::access_log::tests::report;
+    use crate::rules::cache_status::Outcome;
+    use std::sync::Arc;
+
+    fn flat(prefix: &str, value: &Value, names: &mut Vec<String>) {
+        let Value::Object(fields) = value else {
+            names.push(prefix.trim_end_matches('.').to_owned());
+            return;
+        };
+        for (key, value) in fields {
+            flat(&format!("{prefix}{key}."), value, names);
+        }
+    }
+
+    #[test]
+    fn names_stay_what_they_are() {
+        let mut names = Vec::new();
+        flat(
+            "",
+            &Metrics::default().render(&Stats::default()),
+            &mut names,
+        );
+        assert_eq!(
+            names.join(" "),
+            "access_log.dropped backends body_bytes collapsed connections.accepted \
+             connections.closed connections.open duration_us fill.bytes fills_active \
+             forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
+             forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed hits incomplete \
+             memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
+             responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
+             store.evicted store.journaled store.limit store.live_bytes store.packs \
+             store.pass_through stored timeouts.request timeouts.write"
+        );
+    }
+
+    #[test]
+    fn a_hit_is_counted_as_a_hit() {
+        let metrics = Metrics::default();
+        metrics.count(&report());
+        let stats = metrics.render(&Stats::default());
+        assert_eq!(stats["requests"], 1);
+        assert_eq!(stats["hits"], 1);
+        assert_eq!(stats["misses"], 0);
+        assert_eq!(stats["body_bytes"], 2326);
+        assert_eq!(stats["responses"]["2xx"], 1);
+        assert_eq!(stats["incomplete"], 0);
+    }
+
+    #[test]
+    fn a_stale_hit_is_counted_as_both() {
+        let metrics = Metrics::default();
+        let mut stale = report();
+        stale.outcome.ttl = Some(-4);
+        metrics.count(&stale);
+        assert_eq!(metrics.hits.value(), 1);
+        assert_eq!(metrics.stale_served.value(), 1);
+    }
+
+    #[test]
+    fn a_miss_is_counted_under_its_reason() {
+        let metrics = Metrics::default();
+        let mut miss = report();
+        miss.outcome = Outcome {
+            fwd: Some(Forward::VaryMiss),
+            stored: true,
+            collapsed: true,
+            ..Outcome::default()
+        };
+        metrics.count(&miss);
+        let stats = metrics.render(&Stats::default());
+        assert_eq!(stats["hits"], 0);
+        assert_eq!(stats["misses"], 1);
+        assert_eq!(stats["forwarded"]["vary-miss"], 1);
+        assert_eq!(stats["stored"], 1);
+        assert_eq!(stats["collapsed"], 1);
+    }
+
+    #[test]
+    fn labels_appear_once_they_are_counted() {
+        let metrics = Metrics::default();
+        metrics.malformed.count(431);
+        metrics.malformed.count(431);
+        assert_eq!(
+            metrics.render(&Stats::default())["malformed"],
+            json!({"431": 2})
+        );
+    }
+
+    #[test]
+    fn open_connections_are_the_accepted_less_the_closed() {
+        let metrics = Metrics::default();
+        metrics.connections_accepted.add(3);
+        metrics.connections_closed.add(1);
+        assert_eq!(metrics.render(&Stats::default())["connections"]["open"], 2);
+    }
+
+    #[test]
+    fn backends_are_listed_with_their_condition() {
+        let stats = Stats {
+            backends: vec![
+                (Arc::from("http://a:1"), true),
+                (Arc::from("http://b:1"), false),
+            ],
+            ..Stats::default()
+        };
+        assert_eq!(
+            Metrics::default().render(&stats)["backends"],
+            json!([{"name": "http://a:1", "usable": true}, {"name": "http://b:1", "usable": false}])
+        );
+    }
+}
