@@ -4,7 +4,10 @@
 //! The sources are read as text. That is cruder than a parser and is why two habits are asked for:
 //! one `use` a line, and no list of modules in braces behind `crate::`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot read the sources should stop")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read the sources should stop"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +22,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("net", &["net", "rules"]),
     ("upstream", &["upstream", "rules"]),
     ("store", &["store", "rules"]),
-    ("flow", &["flow", "store", "upstream", "clock", "state", "rules"]),
+    (
+        "flow",
+        &["flow", "store", "upstream", "clock", "state", "rules"],
+    ),
     ("ops", &["ops", "flow", "clock", "state", "rules"]),
 ];
 
@@ -72,8 +78,11 @@ fn each_floor_names_only_what_lies_below_it() {
 
 #[test]
 fn every_module_has_a_floor() {
-    let known: BTreeSet<&str> =
-        FLOORS.iter().map(|(floor, _)| *floor).chain(TOP_FLOOR.iter().copied()).collect();
+    let known: BTreeSet<&str> = FLOORS
+        .iter()
+        .map(|(floor, _)| *floor)
+        .chain(TOP_FLOOR.iter().copied())
+        .collect();
     for source in sources() {
         assert!(
             known.contains(source.module.as_str()),
@@ -102,7 +111,11 @@ fn the_two_lowest_floors_touch_no_io_and_read_no_clock() {
         }
         for (number, line) in source.code() {
             for word in SANS_IO.iter().filter(|word| line.contains(**word)) {
-                wrong.push(format!("{}:{number}: `{word}` in: {}", source.place(), line.trim()));
+                wrong.push(format!(
+                    "{}:{number}: `{word}` in: {}",
+                    source.place(),
+                    line.trim()
+                ));
             }
         }
     }
@@ -178,7 +191,11 @@ impl Source {
         self.text
             .split("crate::")
             .skip(1)
-            .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+            .map(|rest| {
+                rest.chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect()
+            })
             .filter(|word: &String| !word.is_empty())
             .collect()
     }

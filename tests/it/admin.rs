@@ -12,7 +12,7 @@ fn figures_count_what_happened() {
     scene.get("/a").by("hit");
     scene.get("/a").by("hit");
     scene.await_durable(1);
-    assert_eq!(scene.stat("requests"), 3);
+    scene.await_stat("requests", |requests| requests == 3);
     assert_eq!(scene.stat("hits"), 2);
     assert_eq!(scene.stat("misses"), 1);
     assert_eq!(scene.stat("store.entries"), 1);
@@ -25,7 +25,9 @@ fn figures_count_what_happened() {
 fn a_fill_is_counted_while_it_runs() {
     let scene = Scene::usual();
     let gate = Gate::new();
-    scene.origin.says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
+    scene
+        .origin
+        .says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
     let mut client = scene.connect();
     let mut reading = client.get("/a").begin("GET");
     reading.up_to(5);

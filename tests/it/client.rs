@@ -37,7 +37,11 @@ impl Client {
 
     /// Speaks over a stream that exists already.
     pub(crate) fn over(wire: impl Wire + 'static) -> Self {
-        Self { wire: Box::new(wire), buffer: Vec::new(), asked: Instant::now() }
+        Self {
+            wire: Box::new(wire),
+            buffer: Vec::new(),
+            asked: Instant::now(),
+        }
     }
 
     /// Sends these bytes and nothing else. That the other side has closed is seen when reading.
@@ -86,7 +90,8 @@ impl Client {
     /// Reads the head of an answer and leaves the body for later.
     #[track_caller]
     pub(crate) fn begin(&mut self, method: &str) -> Reading<'_> {
-        self.try_begin(method).expect("an answer, but the connection was closed")
+        self.try_begin(method)
+            .expect("an answer, but the connection was closed")
     }
 
     /// Reads the head of an answer; `None` when the connection ends before there is one.
@@ -96,7 +101,11 @@ impl Client {
             let answer = Answer::parse(&head, self.asked.elapsed());
             if !(100..200).contains(&answer.status) {
                 let left = Left::new(method, &answer);
-                return Some(Reading { client: self, answer, left });
+                return Some(Reading {
+                    client: self,
+                    answer,
+                    left,
+                });
             }
         }
     }
@@ -108,7 +117,11 @@ impl Client {
 
     fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+            if let Some(at) = self
+                .buffer
+                .windows(end.len())
+                .position(|window| window == end)
+            {
                 return Some(self.buffer.drain(..at + end.len()).collect());
             }
             if !self.fill() {
@@ -147,7 +160,8 @@ impl Client {
 pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
     let wire = TcpStream::connect(address).expect("a connection to the proxy");
     wire.set_nodelay(true).expect("no delay");
-    wire.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+    wire.set_read_timeout(Some(DEADLINE))
+        .expect("a read timeout");
     wire
 }
 
@@ -192,7 +206,11 @@ impl Reading<'_> {
     #[track_caller]
     pub(crate) fn up_to(&mut self, bytes: usize) -> &[u8] {
         while self.answer.body.len() < bytes {
-            assert!(self.step(), "the body ended after {} bytes", self.answer.body.len());
+            assert!(
+                self.step(),
+                "the body ended after {} bytes",
+                self.answer.body.len()
+            );
         }
         &self.answer.body[..bytes]
     }
@@ -228,9 +246,10 @@ impl Reading<'_> {
                 }
                 None => !self.ends_as_cut_if(true),
             },
-            Left::UntilClose => {
-                self.client.some(usize::MAX).is_some_and(|piece| self.take(&piece))
-            }
+            Left::UntilClose => self
+                .client
+                .some(usize::MAX)
+                .is_some_and(|piece| self.take(&piece)),
         }
     }
 
@@ -245,7 +264,11 @@ impl Reading<'_> {
             self.left = Left::Chunk(size);
             return true;
         }
-        while self.client.until(b"\r\n").is_some_and(|trailer| trailer != b"\r\n") {}
+        while self
+            .client
+            .until(b"\r\n")
+            .is_some_and(|trailer| trailer != b"\r\n")
+        {}
         false
     }
 
@@ -291,7 +314,10 @@ impl Answer {
         let head = String::from_utf8_lossy(head).into_owned();
         let mut lines = head.split("\r\n");
         let status_line = lines.next().unwrap_or_default();
-        let status = status_line.split(' ').nth(1).and_then(|word| word.parse().ok());
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|word| word.parse().ok());
         Self {
             status: status.unwrap_or_else(|| panic!("not a status line: {status_line:?}")),
             headers: lines
@@ -312,14 +338,21 @@ impl Answer {
 
     /// The values of every field called `name`, in order.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        let named = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let named = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
     }
 
     /// The value of a parameter of our own Cache-Status member; empty for one without a value.
     pub(crate) fn cache_status(&self, parameter: &str) -> Option<String> {
         let line = self.all("Cache-Status").join(", ");
-        let member = line.split(',').rev().map(str::trim).find(|m| m.starts_with("larder"))?;
+        let member = line
+            .split(',')
+            .rev()
+            .map(str::trim)
+            .find(|m| m.starts_with("larder"))?;
         member.split(';').skip(1).map(str::trim).find_map(|word| {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             (name == parameter).then(|| value.trim_matches('"').to_owned())
@@ -336,7 +369,10 @@ impl Answer {
     /// It has one of these statuses and came whole.
     #[track_caller]
     pub(crate) fn is_one_of(&self, statuses: &[u16]) -> &Self {
-        assert!(statuses.contains(&self.status), "status not among {statuses:?} of {self:#}");
+        assert!(
+            statuses.contains(&self.status),
+            "status not among {statuses:?} of {self:#}"
+        );
         self.whole()
     }
 
@@ -345,7 +381,10 @@ impl Answer {
     pub(crate) fn sees(&self, body: impl AsRef<[u8]>) -> &Self {
         let expected = body.as_ref();
         let (seen, wanted) = (brief(&self.body), brief(expected));
-        assert!(self.body == expected, "body is {seen}, not {wanted}, in {self:#}");
+        assert!(
+            self.body == expected,
+            "body is {seen}, not {wanted}, in {self:#}"
+        );
         self.whole()
     }
 
@@ -377,7 +416,10 @@ impl Answer {
     /// Cache-Status says that the response was stored.
     #[track_caller]
     pub(crate) fn stored(&self) -> &Self {
-        assert!(self.cache_status("stored").is_some(), "not stored: {self:#}");
+        assert!(
+            self.cache_status("stored").is_some(),
+            "not stored: {self:#}"
+        );
         self
     }
 
@@ -391,7 +433,11 @@ impl Answer {
     /// Cache-Status gives this detail.
     #[track_caller]
     pub(crate) fn detail(&self, detail: &str) -> &Self {
-        assert_eq!(self.cache_status("detail").as_deref(), Some(detail), "detail of {self:#}");
+        assert_eq!(
+            self.cache_status("detail").as_deref(),
+            Some(detail),
+            "detail of {self:#}"
+        );
         self
     }
 
@@ -405,7 +451,10 @@ impl Answer {
     /// It has a field `name` with this value.
     #[track_caller]
     pub(crate) fn has(&self, name: &str, value: &str) -> &Self {
-        assert!(self.all(name).contains(&value), "no {name}: {value} in {self:#}");
+        assert!(
+            self.all(name).contains(&value),
+            "no {name}: {value} in {self:#}"
+        );
         self
     }
 
@@ -421,7 +470,9 @@ impl Answer {
     pub(crate) fn proxy_error(&self, error: &str) -> &Self {
         let line = self.all("Proxy-Status").join(", ");
         assert!(line.starts_with("larder"), "Proxy-Status of {self:#}");
-        let named = line.split(';').any(|word| word.trim() == format!("error={error}"));
+        let named = line
+            .split(';')
+            .any(|word| word.trim() == format!("error={error}"));
         assert!(named, "no error={error} in Proxy-Status of {self:#}");
         self
     }
@@ -429,7 +480,11 @@ impl Answer {
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(out, "{} ({:?}, {:?})", self.status, self.ended, self.first_byte)?;
+        writeln!(
+            out,
+            "{} ({:?}, {:?})",
+            self.status, self.ended, self.first_byte
+        )?;
         for (name, value) in &self.headers {
             writeln!(out, "  {name}: {value}")?;
         }

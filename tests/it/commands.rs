@@ -33,7 +33,9 @@ fn purge_takes_urls_and_prints_the_receipt() {
 #[test]
 fn purge_takes_everything_when_told_so() {
     let (scene, config) = stored();
-    scene.larder(&["purge", "--config", &config, "--all"]).exits(0);
+    scene
+        .larder(&["purge", "--config", &config, "--all"])
+        .exits(0);
     scene.get("/a").by("uri-miss");
     scene.get("/b").by("uri-miss");
 }
@@ -42,7 +44,9 @@ fn purge_takes_everything_when_told_so() {
 fn purge_without_an_aim_is_a_usage_error() {
     let (scene, config) = stored();
     scene.larder(&["purge", "--config", &config]).exits(2);
-    scene.larder(&["purge", "--config", &config, "--all", &url("/a")]).exits(2);
+    scene
+        .larder(&["purge", "--config", &config, "--all", &url("/a")])
+        .exits(2);
     scene.get("/a").by("hit");
 }
 
@@ -62,15 +66,21 @@ fn help_and_version_need_no_config() {
     for command in ["serve", "check", "purge", "completions"] {
         help.exits(0).prints(command);
     }
-    larder(dir.path(), &["--version"]).exits(0).prints(env!("CARGO_PKG_VERSION"));
-    larder(dir.path(), &["serve", "--help"]).exits(0).prints("--config");
+    larder(dir.path(), &["--version"])
+        .exits(0)
+        .prints(env!("CARGO_PKG_VERSION"));
+    larder(dir.path(), &["serve", "--help"])
+        .exits(0)
+        .prints("--config");
 }
 
 #[test]
 fn completions_are_written_for_a_shell() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
-        larder(dir.path(), &["completions", shell]).exits(0).prints("larder");
+        larder(dir.path(), &["completions", shell])
+            .exits(0)
+            .prints("larder");
     }
 }
 

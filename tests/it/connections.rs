@@ -66,7 +66,9 @@ fn a_connection_that_never_asks_is_closed() {
 
 #[test]
 fn a_request_body_that_stalls_is_given_up() {
-    let scene = Scene::new().server("body_read_timeout", "\"200ms\"").start();
+    let scene = Scene::new()
+        .server("body_read_timeout", "\"200ms\"")
+        .start();
     scene.origin.says("/form", Reply::ok("thanks"));
     let mut client = scene.connect();
     let head = format!("POST /form HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 100\r\n\r\nhalf");

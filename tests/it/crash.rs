@@ -25,12 +25,20 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
 }
 
 fn journals(scene: &Scene) -> Vec<PathBuf> {
-    let named = |path: &PathBuf| path.strip_prefix(scene.store()).is_ok_and(|p| {
-        p.to_string_lossy().contains("journal")
-    });
-    let found: Vec<_> =
-        files(&scene.store()).into_iter().map(|(path, _)| path).filter(named).collect();
-    assert!(!found.is_empty(), "no journal in {:?}", files(&scene.store()));
+    let named = |path: &PathBuf| {
+        path.strip_prefix(scene.store())
+            .is_ok_and(|p| p.to_string_lossy().contains("journal"))
+    };
+    let found: Vec<_> = files(&scene.store())
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(named)
+        .collect();
+    assert!(
+        !found.is_empty(),
+        "no journal in {:?}",
+        files(&scene.store())
+    );
     found
 }
 
@@ -67,9 +75,16 @@ fn a_folder_of_someone_elses_is_refused_and_left_alone() {
     fs::create_dir(scene.store()).unwrap();
     fs::write(&theirs, "years of work").unwrap();
     let store = scene.store().display().to_string();
-    scene.larder(&["serve", "--config", &scene.config()]).fails().complains(&store);
+    scene
+        .larder(&["serve", "--config", &scene.config()])
+        .fails()
+        .complains(&store);
     assert_eq!(fs::read_to_string(&theirs).unwrap(), "years of work");
-    assert_eq!(files(&scene.store()).len(), 1, "something was left in a foreign folder");
+    assert_eq!(
+        files(&scene.store()).len(),
+        1,
+        "something was left in a foreign folder"
+    );
 }
 
 #[test]
@@ -77,7 +92,10 @@ fn a_store_that_is_a_file_is_refused() {
     let scene = Scene::new().stopped();
     fs::write(scene.store(), "not a folder").unwrap();
     let store = scene.store().display().to_string();
-    scene.larder(&["serve", "--config", &scene.config()]).fails().complains(&store);
+    scene
+        .larder(&["serve", "--config", &scene.config()])
+        .fails()
+        .complains(&store);
     assert_eq!(fs::read_to_string(scene.store()).unwrap(), "not a folder");
 }
 
@@ -87,7 +105,10 @@ fn a_second_process_on_the_same_store_is_refused() {
     scene.origin.says("/a", Reply::ok("v1").fresh());
     scene.get("/a").stored();
     let store = scene.store().display().to_string();
-    scene.larder(&["serve", "--config", &scene.config()]).fails().complains(&store);
+    scene
+        .larder(&["serve", "--config", &scene.config()])
+        .fails()
+        .complains(&store);
     scene.get("/a").sees("v1").by("hit");
 }
 
@@ -101,7 +122,11 @@ fn a_torn_journal_loses_at_most_its_tail() {
     }
     scene.start();
     let hits = hits(&scene);
-    assert!(hits >= 1, "a torn tail cost everything:\n{}", scene.stderr());
+    assert!(
+        hits >= 1,
+        "a torn tail cost everything:\n{}",
+        scene.stderr()
+    );
     scene.restart();
     assert_eq!(self::hits(&scene), 10);
 }
@@ -138,7 +163,10 @@ fn a_flipped_bit_in_a_pack_is_never_served() {
     }
     scene.start();
     let first = scene.get("/a");
-    assert!(first.body.as_slice() == &body[..first.body.len()], "a wrong byte was served");
+    assert!(
+        first.body.as_slice() == &body[..first.body.len()],
+        "a wrong byte was served"
+    );
     scene.get("/a").is(200).sees(&body);
     scene.origin.saw("/a", 2);
 }

@@ -16,13 +16,18 @@ fn sigterm_lets_a_transfer_finish_and_takes_no_new_clients() {
     let mut scene = Scene::usual();
     let gate = Gate::new();
     let body = noise(71, 300_000);
-    scene.origin.says("/a", Reply::ok(body.clone()).fresh().held_after(100_000, &gate));
+    scene.origin.says(
+        "/a",
+        Reply::ok(body.clone()).fresh().held_after(100_000, &gate),
+    );
     let mut client = scene.connect();
     let mut reading = client.get("/a").begin("GET");
     reading.up_to(100_000);
     let front = scene.front();
     scene.terminate();
-    eventually("the listener to close", || TcpStream::connect(front).is_err());
+    eventually("the listener to close", || {
+        TcpStream::connect(front).is_err()
+    });
     gate.open();
     reading.finish().is(200).sees(&body);
     assert!(scene.wait().success());
@@ -32,13 +37,17 @@ fn sigterm_lets_a_transfer_finish_and_takes_no_new_clients() {
 fn what_was_finished_while_draining_is_stored() {
     let mut scene = Scene::usual();
     let gate = Gate::new();
-    scene.origin.says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
+    scene
+        .origin
+        .says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
     let mut client = scene.connect();
     let mut reading = client.get("/a").begin("GET");
     reading.up_to(5);
     let front = scene.front();
     scene.terminate();
-    eventually("the listener to close", || TcpStream::connect(front).is_err());
+    eventually("the listener to close", || {
+        TcpStream::connect(front).is_err()
+    });
     gate.open();
     reading.finish().sees("firstsecond");
     assert!(scene.wait().success());
@@ -56,7 +65,11 @@ fn an_idle_connection_does_not_hold_up_the_end() {
     let asked = Instant::now();
     scene.terminate();
     assert!(scene.wait().success());
-    assert!(asked.elapsed() < Duration::from_secs(8), "it took {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(8),
+        "it took {:?}",
+        asked.elapsed()
+    );
     assert!(client.is_closed());
     drop(silent);
 }
@@ -65,7 +78,9 @@ fn an_idle_connection_does_not_hold_up_the_end() {
 fn draining_ends_at_its_limit() {
     let mut scene = Scene::new().server("drain_timeout", "\"300ms\"").start();
     let gate = Gate::new();
-    scene.origin.says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
+    scene
+        .origin
+        .says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
     let mut client = scene.connect();
     let mut reading = client.get("/a").begin("GET");
     reading.up_to(5);
@@ -79,17 +94,25 @@ fn draining_ends_at_its_limit() {
 fn a_second_sigint_stops_at_once() {
     let mut scene = Scene::usual();
     let gate = Gate::new();
-    scene.origin.says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
+    scene
+        .origin
+        .says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
     let mut client = scene.connect();
     let mut reading = client.get("/a").begin("GET");
     reading.up_to(5);
     let front = scene.front();
     scene.signal("INT");
-    eventually("the listener to close", || TcpStream::connect(front).is_err());
+    eventually("the listener to close", || {
+        TcpStream::connect(front).is_err()
+    });
     let asked = Instant::now();
     scene.signal("INT");
     scene.wait();
-    assert!(asked.elapsed() < Duration::from_secs(8), "it took {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(8),
+        "it took {:?}",
+        asked.elapsed()
+    );
     reading.finish().is_cut();
     gate.open();
 }

@@ -26,7 +26,9 @@ fn an_origin_that_refuses_is_502() {
 
 #[test]
 fn an_origin_that_is_silent_is_504() {
-    let scene = Scene::new().upstream("first_byte_timeout", "\"200ms\"").start();
+    let scene = Scene::new()
+        .upstream("first_byte_timeout", "\"200ms\"")
+        .start();
     let gate = Gate::new();
     scene.origin.says("/a", Reply::ok("v1").fresh().held(&gate));
     told(&scene.get("/a"), 504, "http_response_timeout");
@@ -45,7 +47,9 @@ fn an_origin_that_hangs_up_without_a_word_is_502() {
 #[test]
 fn an_origin_that_does_not_speak_http_is_502() {
     let scene = Scene::usual();
-    scene.origin.says("/a", Reply::raw("SSH-2.0-OpenSSH\r\n\r\n"));
+    scene
+        .origin
+        .says("/a", Reply::raw("SSH-2.0-OpenSSH\r\n\r\n"));
     told(&scene.get("/a"), 502, "http_protocol_error");
 }
 
@@ -74,7 +78,13 @@ fn an_unasked_switch_of_protocols_is_502() {
 fn a_body_shorter_than_its_length_is_cut_and_not_stored() {
     let scene = Scene::usual();
     let body = noise(21, 100_000);
-    scene.origin.says_once("/a", Reply::ok(body.clone()).fresh().claims(200_000).then_closes());
+    scene.origin.says_once(
+        "/a",
+        Reply::ok(body.clone())
+            .fresh()
+            .claims(200_000)
+            .then_closes(),
+    );
     scene.origin.says("/a", Reply::ok(body.clone()).fresh());
     scene.get("/a").is_cut();
     scene.get("/a").is(200).sees(&body).by("uri-miss");
@@ -85,9 +95,14 @@ fn a_body_shorter_than_its_length_is_cut_and_not_stored() {
 fn a_chunked_body_without_its_end_is_cut_and_not_stored() {
     let scene = Scene::usual();
     let body = noise(22, 100_000);
-    let broken = Reply::ok(body.clone()).fresh().chunked().dribbled(40_000, Duration::ZERO);
+    let broken = Reply::ok(body.clone())
+        .fresh()
+        .chunked()
+        .dribbled(40_000, Duration::ZERO);
     scene.origin.says_once("/a", broken.cut_after(80_000));
-    scene.origin.says("/a", Reply::ok(body.clone()).fresh().chunked());
+    scene
+        .origin
+        .says("/a", Reply::ok(body.clone()).fresh().chunked());
     scene.get("/a").is_cut();
     scene.get("/a").is(200).sees(&body).by("uri-miss");
     scene.origin.saw("/a", 2);
@@ -96,7 +111,10 @@ fn a_chunked_body_without_its_end_is_cut_and_not_stored() {
 #[test]
 fn a_broken_fill_leaves_nothing_in_the_store() {
     let scene = Scene::usual();
-    scene.origin.says("/a", Reply::ok(noise(23, 3_000_000)).fresh().cut_after(2_500_000));
+    scene.origin.says(
+        "/a",
+        Reply::ok(noise(23, 3_000_000)).fresh().cut_after(2_500_000),
+    );
     scene.get("/a").is_cut();
     scene.get("/a").is_cut();
     scene.await_stat("fills_active", |fills| fills == 0);
@@ -108,7 +126,10 @@ fn a_broken_fill_leaves_nothing_in_the_store() {
 fn every_reader_of_a_broken_fill_is_cut() {
     let scene = Scene::usual();
     let gate = Gate::new();
-    let reply = Reply::ok(noise(24, 500_000)).fresh().held_after(200_000, &gate).cut_after(300_000);
+    let reply = Reply::ok(noise(24, 500_000))
+        .fresh()
+        .held_after(200_000, &gate)
+        .cut_after(300_000);
     scene.origin.says("/a", reply);
     let (mut one, mut other) = (scene.connect(), scene.connect());
     let mut one = one.get("/a").begin("GET");
@@ -123,10 +144,15 @@ fn every_reader_of_a_broken_fill_is_cut() {
 
 #[test]
 fn an_origin_that_falls_silent_within_a_body_is_cut() {
-    let scene = Scene::new().upstream("between_bytes_timeout", "\"200ms\"").start();
+    let scene = Scene::new()
+        .upstream("between_bytes_timeout", "\"200ms\"")
+        .start();
     let gate = Gate::new();
     let body = noise(25, 100_000);
-    scene.origin.says_once("/a", Reply::ok(body.clone()).fresh().held_after(50_000, &gate));
+    scene.origin.says_once(
+        "/a",
+        Reply::ok(body.clone()).fresh().held_after(50_000, &gate),
+    );
     scene.origin.says("/a", Reply::ok(body.clone()).fresh());
     scene.get("/a").is_cut();
     scene.get("/a").is(200).sees(&body).by("uri-miss");
@@ -153,7 +179,10 @@ fn an_answer_with_both_framings_never_leaks_into_the_next() {
     answer.is_one_of(&[200, 502]);
     if answer.status == 200 {
         answer.sees("v1");
-        assert_eq!(answer.all("Content-Length").len() + answer.all("Transfer-Encoding").len(), 1);
+        assert_eq!(
+            answer.all("Content-Length").len() + answer.all("Transfer-Encoding").len(),
+            1
+        );
     }
     scene.get("/b").is(200).sees("v1");
 }

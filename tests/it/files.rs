@@ -35,8 +35,16 @@ fn folder() -> Scene {
 fn files_are_served_with_their_type_and_validators() {
     let scene = folder();
     let page = scene.get("/style.css");
-    page.is(200).sees("h1 { color: teal }").by("uri-miss").stored();
-    assert!(page.header("Content-Type").unwrap_or_default().starts_with("text/css"), "{page}");
+    page.is(200)
+        .sees("h1 { color: teal }")
+        .by("uri-miss")
+        .stored();
+    assert!(
+        page.header("Content-Type")
+            .unwrap_or_default()
+            .starts_with("text/css"),
+        "{page}"
+    );
     for name in ["ETag", "Last-Modified", "Cache-Control"] {
         assert!(page.header(name).is_some(), "no {name} in {page}");
     }
@@ -48,7 +56,12 @@ fn a_folder_is_its_index() {
     let scene = folder();
     let home = scene.get("/");
     home.is(200).sees("<h1>home</h1>");
-    assert!(home.header("Content-Type").unwrap_or_default().starts_with("text/html"), "{home}");
+    assert!(
+        home.header("Content-Type")
+            .unwrap_or_default()
+            .starts_with("text/html"),
+        "{home}"
+    );
     scene.get("/blog/").is(200).sees("<h1>blog</h1>");
 }
 
@@ -57,7 +70,13 @@ fn a_folder_without_its_slash_is_sent_there_or_not_found() {
     let answer = folder().get("/blog");
     answer.is_one_of(&[301, 302, 307, 308, 404]);
     if answer.status != 404 {
-        assert!(answer.header("Location").unwrap_or_default().ends_with("/blog/"), "{answer}");
+        assert!(
+            answer
+                .header("Location")
+                .unwrap_or_default()
+                .ends_with("/blog/"),
+            "{answer}"
+        );
     }
 }
 
@@ -71,7 +90,13 @@ fn names_are_decoded_once() {
 #[test]
 fn what_is_not_there_is_not_found() {
     let scene = folder();
-    for target in ["/nothing", "/style.css/", "/style.css/more", "/blog/nothing", "/nul%00l"] {
+    for target in [
+        "/nothing",
+        "/style.css/",
+        "/style.css/more",
+        "/blog/nothing",
+        "/nul%00l",
+    ] {
         scene.get(target).is_one_of(&[400, 404]);
     }
 }
@@ -109,7 +134,10 @@ fn dotfiles_are_not_there() {
 
 #[test]
 fn a_link_within_the_folder_is_followed() {
-    folder().get("/inside.css").is(200).sees("h1 { color: teal }");
+    folder()
+        .get("/inside.css")
+        .is(200)
+        .sees("h1 { color: teal }");
 }
 
 #[test]
@@ -148,7 +176,10 @@ fn every_link_of_the_example_site_leads_somewhere() {
         }
         let answer = scene.get(&target);
         answer.is(200);
-        let page = answer.header("Content-Type").unwrap_or_default().starts_with("text/html");
+        let page = answer
+            .header("Content-Type")
+            .unwrap_or_default()
+            .starts_with("text/html");
         if page {
             for link in links(&String::from_utf8_lossy(&answer.body)) {
                 if !known.contains(&link) {
@@ -162,7 +193,9 @@ fn every_link_of_the_example_site_leads_somewhere() {
 
 /// Targets that `page` names, from the root of the site, without fragments.
 fn links(page: &str) -> Vec<String> {
-    let named = ["href=\"/", "src=\"/"].iter().flat_map(|start| page.split(start).skip(1));
+    let named = ["href=\"/", "src=\"/"]
+        .iter()
+        .flat_map(|start| page.split(start).skip(1));
     named
         .filter_map(|rest| rest.split(['"', '#']).next())
         .map(|path| format!("/{path}"))

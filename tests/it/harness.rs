@@ -22,12 +22,22 @@ fn get(origin: &Origin, target: &str) -> Answer {
 #[test]
 fn the_origin_says_what_it_was_told_and_remembers_what_it_was_asked() {
     let origin = Origin::new();
-    origin.says("/a", Reply::ok("v1").header("Link", "<one>").header("Link", "<two>"));
-    let answer = client(&origin).ask("PUT", "/a", &[("X-Word", "w")], b"body").answer("PUT");
+    origin.says(
+        "/a",
+        Reply::ok("v1")
+            .header("Link", "<one>")
+            .header("Link", "<two>"),
+    );
+    let answer = client(&origin)
+        .ask("PUT", "/a", &[("X-Word", "w")], b"body")
+        .answer("PUT");
     answer.is(200).sees("v1");
     assert_eq!(answer.all("link"), ["<one>", "<two>"]);
     let seen = origin.last("/a");
-    assert_eq!((seen.method.as_str(), seen.body.as_slice()), ("PUT", b"body".as_slice()));
+    assert_eq!(
+        (seen.method.as_str(), seen.body.as_slice()),
+        ("PUT", b"body".as_slice())
+    );
     assert_eq!(seen.header("x-word"), Some("w"));
     get(&origin, "/b").is(404);
     assert_eq!(origin.requests(), 2);
@@ -36,10 +46,20 @@ fn the_origin_says_what_it_was_told_and_remembers_what_it_was_asked() {
 #[test]
 fn first_replies_come_in_turn_before_the_standing_one() {
     let origin = Origin::new();
-    origin.says("/a", Reply::ok("then")).says_once("/a", Reply::ok("1"));
+    origin
+        .says("/a", Reply::ok("then"))
+        .says_once("/a", Reply::ok("1"));
     origin.says_once("/a", Reply::ok("2"));
     let seen: Vec<_> = (0..4).map(|_| get(&origin, "/a").body).collect();
-    assert_eq!(seen, [b"1".to_vec(), b"2".to_vec(), b"then".to_vec(), b"then".to_vec()]);
+    assert_eq!(
+        seen,
+        [
+            b"1".to_vec(),
+            b"2".to_vec(),
+            b"then".to_vec(),
+            b"then".to_vec()
+        ]
+    );
 }
 
 #[test]
@@ -47,7 +67,12 @@ fn bodies_come_whole_however_they_are_framed() {
     let origin = Origin::new();
     let body = noise(1, 100_000);
     origin.says("/length", Reply::ok(body.clone()));
-    origin.says("/chunked", Reply::ok(body.clone()).chunked().dribbled(30_000, Duration::ZERO));
+    origin.says(
+        "/chunked",
+        Reply::ok(body.clone())
+            .chunked()
+            .dribbled(30_000, Duration::ZERO),
+    );
     origin.says("/close", Reply::ok(body.clone()).until_close());
     for target in ["/length", "/chunked", "/close"] {
         get(&origin, target).sees(&body);
@@ -82,7 +107,11 @@ fn a_gate_holds_the_rest_of_a_body_back() {
 fn a_known_entity_tag_is_answered_with_304() {
     let origin = Origin::new();
     origin.says("/a", Reply::ok("v1").tagged("\"v1\""));
-    let ask = |tag: &str| client(&origin).ask("GET", "/a", &[("If-None-Match", tag)], b"").answer("GET");
+    let ask = |tag: &str| {
+        client(&origin)
+            .ask("GET", "/a", &[("If-None-Match", tag)], b"")
+            .answer("GET")
+    };
     ask("\"v1\"").is(304).has("etag", "\"v1\"").sees("");
     ask("\"v0\"").is(200).sees("v1");
 }
@@ -90,10 +119,16 @@ fn a_known_entity_tag_is_answered_with_304() {
 #[test]
 fn a_connection_serves_many_requests_until_the_origin_closes_it() {
     let origin = Origin::new();
-    origin.says("/a", Reply::ok("v1")).says("/last", Reply::ok("end").then_closes());
+    origin
+        .says("/a", Reply::ok("v1"))
+        .says("/last", Reply::ok("end").then_closes());
     let mut client = client(&origin);
     client.get("/a").answer("GET").sees("v1");
-    client.ask("HEAD", "/a", &[], b"").answer("HEAD").sees("").has("content-length", "2");
+    client
+        .ask("HEAD", "/a", &[], b"")
+        .answer("HEAD")
+        .sees("")
+        .has("content-length", "2");
     client.get("/last").answer("GET").sees("end");
     assert!(client.is_closed());
     assert_eq!(origin.last("/last").connection, 1);

@@ -22,7 +22,9 @@ const SAMPLE: Duration = Duration::from_millis(5);
 
 /// Bytes the file system has given to everything under `folder`.
 fn allocated(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
     let mut bytes = 0;
     for entry in entries.flatten() {
         // What has gone since it was listed takes no room.
@@ -38,8 +40,15 @@ fn allocated(folder: &Path) -> u64 {
 /// The most memory the process has had resident so far, in bytes.
 fn peak_resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a figure") * 1024
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .expect("its peak");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .expect("a figure")
+        * 1024
 }
 
 /// Objects of 256 KiB that are all different, named `/N`.
@@ -81,8 +90,14 @@ fn the_store_never_outgrows_its_limit_and_no_request_fails() {
         }
     });
     let peak = peak.load(Ordering::SeqCst);
-    assert!(peak <= limit, "the store took {peak} bytes, its limit is {limit}");
-    assert!(peak > limit / 4, "the store took only {peak} bytes of {limit}");
+    assert!(
+        peak <= limit,
+        "the store took {peak} bytes, its limit is {limit}"
+    );
+    assert!(
+        peak > limit / 4,
+        "the store took only {peak} bytes of {limit}"
+    );
     assert!(scene.stat("store.entries") > 20, "{}", scene.stats());
 }
 
@@ -96,7 +111,9 @@ fn what_the_disk_limit_left_is_served_after_a_restart() {
     scene.restart();
     let entries = scene.stat("store.entries");
     assert!(entries > 20, "{entries} entries");
-    let hits = (0..200).filter(|n| scene.get(&format!("/{n}")).cache_status("hit").is_some()).count();
+    let hits = (0..200)
+        .filter(|n| scene.get(&format!("/{n}")).cache_status("hit").is_some())
+        .count();
     assert!(hits > 0, "nothing was left");
     assert!(allocated(&scene.store()) <= 32 * MIB);
 }
@@ -111,14 +128,21 @@ fn a_body_larger_than_the_memory_tier_streams_is_stored_and_served_again() {
     scene.get("/large").sees(&body).by("uri-miss").stored();
     scene.get("/large").sees(&body).by("hit");
     let grown = peak_resident(scene.pid()) - before;
-    assert!(grown < 48 * MIB, "a body of 64 MiB took {} MiB of memory", grown / MIB);
+    assert!(
+        grown < 48 * MIB,
+        "a body of 64 MiB took {} MiB of memory",
+        grown / MIB
+    );
 }
 
 #[test]
 fn without_a_memory_tier_everything_comes_from_disk() {
     let scene = Scene::new().cache("memory_bytes_max", "\"0B\"").start();
     let body = noise(32, 3_000_000);
-    scene.origin.says("/a", Reply::ok("v1").fresh()).says("/b", Reply::ok(body.clone()).fresh());
+    scene
+        .origin
+        .says("/a", Reply::ok("v1").fresh())
+        .says("/b", Reply::ok(body.clone()).fresh());
     scene.get("/a").stored();
     scene.get("/b").stored();
     scene.await_durable(2);
@@ -143,7 +167,10 @@ fn the_memory_tier_stays_within_its_limit() {
 fn a_request_body_over_the_limit_is_413() {
     let scene = Scene::new().server("body_bytes_max", "\"1KiB\"").start();
     scene.origin.says("/a", Reply::ok("taken"));
-    scene.ask("POST", "/a", &[], &[b'x'; 1024]).is(200).sees("taken");
+    scene
+        .ask("POST", "/a", &[], &[b'x'; 1024])
+        .is(200)
+        .sees("taken");
     scene.ask("POST", "/a", &[], &[b'x'; 1025]).is(413);
     scene.origin.saw("/a", 1);
 }
@@ -174,7 +201,10 @@ fn headers_over_the_limits_are_431() {
 }
 
 fn narrow(setup: Setup) -> Scene {
-    setup.server("header_bytes_max", "\"8KiB\"").server("headers_max", "20").start()
+    setup
+        .server("header_bytes_max", "\"8KiB\"")
+        .server("headers_max", "20")
+        .start()
 }
 
 #[test]

@@ -30,14 +30,31 @@ fn lines(path: &PathBuf, wanted: usize) -> Vec<String> {
 fn the_combined_format_is_the_one_every_tool_reads() {
     let (scene, path) = logging("combined");
     scene.origin.says("/a", Reply::ok("v1").fresh());
-    scene.get_with("/a", &[("User-Agent", "scene/1"), ("Referer", "http://from.test/")]).is(200);
+    scene
+        .get_with(
+            "/a",
+            &[("User-Agent", "scene/1"), ("Referer", "http://from.test/")],
+        )
+        .is(200);
     scene.get("/b").is(404);
     let lines = lines(&path, 2);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with("127.0.0.1 - - ["), "{}", lines[0]);
-    assert!(lines[0].contains("\"GET /a HTTP/1.1\" 200 2 "), "{}", lines[0]);
-    assert!(lines[0].contains("\"http://from.test/\" \"scene/1\""), "{}", lines[0]);
-    assert!(lines[1].contains("\"GET /b HTTP/1.1\" 404 "), "{}", lines[1]);
+    assert!(
+        lines[0].contains("\"GET /a HTTP/1.1\" 200 2 "),
+        "{}",
+        lines[0]
+    );
+    assert!(
+        lines[0].contains("\"http://from.test/\" \"scene/1\""),
+        "{}",
+        lines[0]
+    );
+    assert!(
+        lines[1].contains("\"GET /b HTTP/1.1\" 404 "),
+        "{}",
+        lines[1]
+    );
 }
 
 #[test]
@@ -69,7 +86,10 @@ fn secrets_are_not_logged() {
     let (scene, path) = logging("json");
     let reply = Reply::ok("v1").header("Set-Cookie", "session=secret-one");
     scene.origin.says("/a", reply);
-    let headers = [("Authorization", "Bearer secret-two"), ("Cookie", "session=secret-three")];
+    let headers = [
+        ("Authorization", "Bearer secret-two"),
+        ("Cookie", "session=secret-three"),
+    ];
     scene.get_with("/a", &headers).is(200);
     let text = lines(&path, 1).join("\n") + &scene.stderr();
     assert!(!text.contains("secret"), "{text}");

@@ -5,9 +5,22 @@
 //! signal (a request that arrived, a gate that opened, a figure in `/stats`), with a deadline that
 //! only a failure reaches.
 
-#![expect(clippy::disallowed_methods, reason = "scenes run in real time: deadlines need a clock")]
-#![expect(clippy::expect_used, reason = "a scene that cannot be set up should stop and say why")]
-#![expect(clippy::indexing_slicing, reason = "the harness cuts buffers it has just measured")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "scenes run in real time: deadlines need a clock"
+)]
+#![expect(
+    clippy::expect_used,
+    reason = "a scene that cannot be set up should stop and say why"
+)]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "the harness cuts buffers it has just measured"
+)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a scene that cannot be set up should stop"
+)]
 
 mod client;
 mod origin;

@@ -19,10 +19,16 @@ fn the_second_request_is_a_hit() {
 fn a_hit_has_every_field_line_of_the_miss_and_an_age() {
     let scene = Scene::usual();
     let reply = Reply::ok("v1").fresh().header("Content-Type", "text/plain");
-    let reply = reply.header("Link", "</one>").header("X-Own", "kept").header("Link", "</two>");
+    let reply = reply
+        .header("Link", "</one>")
+        .header("X-Own", "kept")
+        .header("Link", "</two>");
     scene.origin.says("/a", reply);
     for (answer, how) in [(scene.get("/a"), "uri-miss"), (scene.get("/a"), "hit")] {
-        answer.by(how).has("Content-Type", "text/plain").has("X-Own", "kept");
+        answer
+            .by(how)
+            .has("Content-Type", "text/plain")
+            .has("X-Own", "kept");
         assert_eq!(answer.all("Link"), ["</one>", "</two>"], "{answer}");
         assert_eq!(answer.all("Date").len(), 1, "{answer}");
     }
@@ -34,9 +40,16 @@ fn a_hit_has_every_field_line_of_the_miss_and_an_age() {
 fn a_chunked_response_is_stored_and_served_with_its_length() {
     let scene = Scene::usual();
     let body = noise(3, 300_000);
-    scene.origin.says("/a", Reply::ok(body.clone()).fresh().chunked());
+    scene
+        .origin
+        .says("/a", Reply::ok(body.clone()).fresh().chunked());
     scene.get("/a").sees(&body).by("uri-miss").stored();
-    scene.get("/a").sees(&body).by("hit").has("Content-Length", "300000").lacks("Transfer-Encoding");
+    scene
+        .get("/a")
+        .sees(&body)
+        .by("hit")
+        .has("Content-Length", "300000")
+        .lacks("Transfer-Encoding");
 }
 
 #[test]
@@ -44,7 +57,12 @@ fn an_empty_body_is_stored_like_any_other() {
     let scene = Scene::usual();
     scene.origin.says("/a", Reply::ok("").fresh());
     scene.get("/a").is(200).sees("").stored();
-    scene.get("/a").is(200).sees("").by("hit").has("Content-Length", "0");
+    scene
+        .get("/a")
+        .is(200)
+        .sees("")
+        .by("hit")
+        .has("Content-Length", "0");
 }
 
 #[test]
@@ -68,7 +86,10 @@ fn a_redirect_is_stored_and_passed_on_as_it_is() {
 #[test]
 fn targets_that_differ_only_in_the_query_are_different() {
     let scene = Scene::usual();
-    scene.origin.says("/a?x=1", Reply::ok("one").fresh()).says("/a?x=2", Reply::ok("two").fresh());
+    scene
+        .origin
+        .says("/a?x=1", Reply::ok("one").fresh())
+        .says("/a?x=2", Reply::ok("two").fresh());
     scene.get("/a?x=1").sees("one").by("uri-miss");
     scene.get("/a?x=2").sees("two").by("uri-miss");
     scene.get("/a?x=1").sees("one").by("hit");
@@ -78,7 +99,13 @@ fn targets_that_differ_only_in_the_query_are_different() {
 fn hosts_are_told_apart_but_not_by_case_or_default_port() {
     let scene = Scene::usual();
     scene.origin.does("/a", |request| {
-        Reply::ok(request.header("Host").unwrap_or_default().to_ascii_lowercase()).fresh()
+        Reply::ok(
+            request
+                .header("Host")
+                .unwrap_or_default()
+                .to_ascii_lowercase(),
+        )
+        .fresh()
     });
     let ask = |host: &str| scene.get_with("/a", &[("Host", host)]);
     ask("one.test").by("uri-miss");
@@ -102,12 +129,20 @@ fn the_same_path_spelled_with_needless_escapes_is_the_same_entry() {
 fn a_restart_keeps_what_is_stored() {
     let mut scene = Scene::usual();
     let large = noise(4, 3_000_000);
-    scene.origin.says("/small", Reply::ok("v1").fresh().header("X-Own", "kept"));
-    scene.origin.says("/large", Reply::ok(large.clone()).fresh());
+    scene
+        .origin
+        .says("/small", Reply::ok("v1").fresh().header("X-Own", "kept"));
+    scene
+        .origin
+        .says("/large", Reply::ok(large.clone()).fresh());
     scene.get("/small").stored();
     scene.get("/large").stored();
     scene.restart();
-    scene.get("/small").sees("v1").by("hit").has("X-Own", "kept");
+    scene
+        .get("/small")
+        .sees("v1")
+        .by("hit")
+        .has("X-Own", "kept");
     scene.get("/large").sees(&large).by("hit");
     assert_eq!(scene.origin.requests(), 2);
 }
@@ -117,7 +152,9 @@ fn a_kill_keeps_what_was_journaled() {
     let mut scene = Scene::usual();
     let large = noise(5, 3_000_000);
     scene.origin.says("/small", Reply::ok("v1").fresh());
-    scene.origin.says("/large", Reply::ok(large.clone()).fresh());
+    scene
+        .origin
+        .says("/large", Reply::ok(large.clone()).fresh());
     scene.get("/small").stored();
     scene.get("/large").stored();
     scene.await_durable(2);
@@ -130,7 +167,9 @@ fn a_kill_keeps_what_was_journaled() {
 #[test]
 fn age_goes_on_while_the_process_is_down() {
     let mut scene = Scene::usual();
-    scene.origin.says("/a", Reply::ok("v1").cache("max-age=1000").aged(100));
+    scene
+        .origin
+        .says("/a", Reply::ok("v1").cache("max-age=1000").aged(100));
     scene.get("/a").stored();
     scene.restart();
     let hit = scene.get("/a");
@@ -142,7 +181,9 @@ fn age_goes_on_while_the_process_is_down() {
 fn bodies_that_are_the_same_are_stored_once() {
     let scene = Scene::usual();
     let body = noise(6, 200_000);
-    scene.origin.does("*", move |_| Reply::ok(body.clone()).fresh());
+    scene
+        .origin
+        .does("*", move |_| Reply::ok(body.clone()).fresh());
     for n in 0..10 {
         scene.get(&format!("/copy/{n}")).is(200).stored();
     }

@@ -67,7 +67,10 @@ pub(crate) struct Seen {
 impl Seen {
     /// The value of the first field called `name`.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -99,7 +102,11 @@ impl Origin {
 
     /// The next request for `target` gets `reply`; more calls queue up behind each other.
     pub(crate) fn says_once(&self, target: &str, reply: Reply) -> &Self {
-        lock(&self.stage.scripts).entry(target.to_owned()).or_default().first.push_back(reply);
+        lock(&self.stage.scripts)
+            .entry(target.to_owned())
+            .or_default()
+            .first
+            .push_back(reply);
         self
     }
 
@@ -109,20 +116,28 @@ impl Origin {
         target: &str,
         answering: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> &Self {
-        lock(&self.stage.scripts).entry(target.to_owned()).or_default().then =
-            Some(Arc::new(answering));
+        lock(&self.stage.scripts)
+            .entry(target.to_owned())
+            .or_default()
+            .then = Some(Arc::new(answering));
         self
     }
 
     /// Every request for `target` so far, oldest first.
     pub(crate) fn seen(&self, target: &str) -> Vec<Seen> {
-        lock(&self.stage.seen).iter().filter(|seen| seen.target == target).cloned().collect()
+        lock(&self.stage.seen)
+            .iter()
+            .filter(|seen| seen.target == target)
+            .cloned()
+            .collect()
     }
 
     /// The latest request for `target`.
     #[track_caller]
     pub(crate) fn last(&self, target: &str) -> Seen {
-        self.seen(target).pop().unwrap_or_else(|| panic!("the origin was never asked for {target}"))
+        self.seen(target)
+            .pop()
+            .unwrap_or_else(|| panic!("the origin was never asked for {target}"))
     }
 
     /// How many requests came in, whatever for.
@@ -149,7 +164,10 @@ impl Origin {
             .unwrap_or_else(PoisonError::into_inner);
         let arrived = count(&seen);
         drop(seen);
-        assert!(arrived >= times, "the origin waited for {times} of {target} and saw {arrived}");
+        assert!(
+            arrived >= times,
+            "the origin waited for {times} of {target} and saw {arrived}"
+        );
         self
     }
 
@@ -255,12 +273,18 @@ impl Reply {
 
     /// `status` with a body that says so.
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, ..Self::ok(format!("status {status}")) }
+        Self {
+            status,
+            ..Self::ok(format!("status {status}"))
+        }
     }
 
     /// These bytes instead of a response, then the connection is closed.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { raw: Some(Arc::from(bytes.into())), ..Self::ok("") }
+        Self {
+            raw: Some(Arc::from(bytes.into())),
+            ..Self::ok("")
+        }
     }
 
     /// No answer at all: the connection is closed.
@@ -296,17 +320,27 @@ impl Reply {
 
     /// Sends the body chunked.
     pub(crate) fn chunked(self) -> Self {
-        Self { framing: Framing::Chunked, ..self }
+        Self {
+            framing: Framing::Chunked,
+            ..self
+        }
     }
 
     /// Sends the body without a length and closes the connection after it.
     pub(crate) fn until_close(self) -> Self {
-        Self { framing: Framing::UntilClose, closes: true, ..self }
+        Self {
+            framing: Framing::UntilClose,
+            closes: true,
+            ..self
+        }
     }
 
     /// Claims `bytes` as the length, whatever is sent.
     pub(crate) fn claims(self, bytes: usize) -> Self {
-        Self { framing: Framing::Claims(bytes), ..self }
+        Self {
+            framing: Framing::Claims(bytes),
+            ..self
+        }
     }
 
     /// Waits before the head.
@@ -316,38 +350,55 @@ impl Reply {
 
     /// Waits before the head until `gate` is open.
     pub(crate) fn held(self, gate: &Gate) -> Self {
-        Self { held: Some(gate.clone()), ..self }
+        Self {
+            held: Some(gate.clone()),
+            ..self
+        }
     }
 
     /// Waits after `bytes` of the body until `gate` is open.
     pub(crate) fn held_after(self, bytes: usize, gate: &Gate) -> Self {
-        Self { held_after: Some((bytes, gate.clone())), ..self }
+        Self {
+            held_after: Some((bytes, gate.clone())),
+            ..self
+        }
     }
 
     /// Sends the body in pieces of `bytes` with a pause between them.
     pub(crate) fn dribbled(self, bytes: usize, pause: Duration) -> Self {
-        Self { dribble: Some((bytes, pause)), ..self }
+        Self {
+            dribble: Some((bytes, pause)),
+            ..self
+        }
     }
 
     /// Closes the connection after `bytes` of the body.
     pub(crate) fn cut_after(self, bytes: usize) -> Self {
-        Self { cut_after: Some(bytes), closes: true, ..self }
+        Self {
+            cut_after: Some(bytes),
+            closes: true,
+            ..self
+        }
     }
 
     /// Closes the connection after the response without having said so.
     pub(crate) fn then_closes(self) -> Self {
-        Self { closes: true, ..self }
+        Self {
+            closes: true,
+            ..self
+        }
     }
 
     /// Whether `request` names what this reply would send, so that 304 is the answer.
     fn is_known_to(&self, request: &Seen) -> bool {
         let ours = |name: &str| {
-            self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+            self.headers
+                .iter()
+                .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v.as_str())
         };
         match request.header("If-None-Match") {
-            Some(tags) => {
-                ours("ETag").is_some_and(|tag| tags.split(',').any(|t| t.trim() == tag))
-            }
+            Some(tags) => ours("ETag").is_some_and(|tag| tags.split(',').any(|t| t.trim() == tag)),
             None => {
                 let since = request.header("If-Modified-Since");
                 since.is_some() && since == ours("Last-Modified")
@@ -386,7 +437,11 @@ impl Reply {
     }
 
     fn head(&self, status: u16, framing: &str) -> String {
-        let fields: String = self.headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        let fields: String = self
+            .headers
+            .iter()
+            .map(|(n, v)| format!("{n}: {v}\r\n"))
+            .collect();
         format!("HTTP/1.1 {status} Scripted\r\n{fields}{framing}\r\n")
     }
 
@@ -444,7 +499,9 @@ fn accept(listener: &TcpListener, stage: &Arc<Stage>) {
         if stage.closed.load(Ordering::SeqCst) {
             return;
         }
-        let Ok(handle) = socket.try_clone() else { continue };
+        let Ok(handle) = socket.try_clone() else {
+            continue;
+        };
         lock(&stage.sockets).push(handle);
         let number = stage.connections.fetch_add(1, Ordering::SeqCst) + 1;
         let stage = Arc::clone(stage);
@@ -458,7 +515,10 @@ fn accept(listener: &TcpListener, stage: &Arc<Stage>) {
 
 fn serve(stage: &Stage, socket: &TcpStream, number: usize) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let mut reading = Reading { wire: socket.try_clone()?, buffer: Vec::new() };
+    let mut reading = Reading {
+        wire: socket.try_clone()?,
+        buffer: Vec::new(),
+    };
     let mut wire = socket.try_clone()?;
     while let Some(request) = reading.request(number)? {
         let reply = stage.reply(&request);
@@ -475,7 +535,9 @@ impl Stage {
     fn reply(&self, request: &Seen) -> Reply {
         let mut scripts = lock(&self.scripts);
         for target in [request.target.as_str(), "*"] {
-            let Some(script) = scripts.get_mut(target) else { continue };
+            let Some(script) = scripts.get_mut(target) else {
+                continue;
+            };
             if let Some(reply) = script.first.pop_front() {
                 return reply;
             }
@@ -497,7 +559,9 @@ struct Reading {
 impl Reading {
     /// The next request with its whole body, `None` at the end of the connection.
     fn request(&mut self, connection: usize) -> io::Result<Option<Seen>> {
-        let Some(head) = self.until(b"\r\n\r\n")? else { return Ok(None) };
+        let Some(head) = self.until(b"\r\n\r\n")? else {
+            return Ok(None);
+        };
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.lines();
         let mut words = lines.next().unwrap_or_default().split(' ');
@@ -536,7 +600,11 @@ impl Reading {
     /// Everything up to and with `end`; `None` when the connection ended before.
     fn until(&mut self, end: &[u8]) -> io::Result<Option<Vec<u8>>> {
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+            if let Some(at) = self
+                .buffer
+                .windows(end.len())
+                .position(|window| window == end)
+            {
                 return Ok(Some(self.buffer.drain(..at + end.len()).collect()));
             }
             if !self.fill()? {

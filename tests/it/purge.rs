@@ -107,13 +107,21 @@ fn the_admin_listener_takes_the_purge_method() {
 
 #[test]
 fn the_front_takes_the_purge_method_from_where_the_site_allows_it() {
-    let scene = Scene::new().site("purge_from", "[\"127.0.0.1/32\"]").start();
+    let scene = Scene::new()
+        .site("purge_from", "[\"127.0.0.1/32\"]")
+        .start();
     fill(&scene);
     let receipt = json(scene.ask("PURGE", "/a", &[], b"").is(200));
     assert!(receipt.get("id").is_some(), "{receipt}");
     scene.get("/a").by("uri-miss");
     scene.get("/b").by("hit");
-    assert!(scene.origin.seen("/a").iter().all(|seen| seen.method == "GET"));
+    assert!(
+        scene
+            .origin
+            .seen("/a")
+            .iter()
+            .all(|seen| seen.method == "GET")
+    );
 }
 
 #[test]
@@ -128,7 +136,13 @@ fn the_front_refuses_the_purge_method_from_anywhere_else() {
         fill(&scene);
         scene.ask("PURGE", "/a", &[], b"").is_one_of(&[403, 405]);
         scene.get("/a").by("hit");
-        assert!(scene.origin.seen("/a").iter().all(|seen| seen.method == "GET"));
+        assert!(
+            scene
+                .origin
+                .seen("/a")
+                .iter()
+                .all(|seen| seen.method == "GET")
+        );
     }
 }
 
@@ -137,10 +151,14 @@ fn a_listener_in_the_open_asks_for_the_token() {
     let setup = Scene::new().set("admin", "listen", "\"0.0.0.0:0\"");
     let token = setup.dir().join("token");
     fs::write(&token, "a-long-and-secret-word\n").unwrap();
-    let scene = setup.set("admin", "token_file", &format!("{token:?}")).start();
+    let scene = setup
+        .set("admin", "token_file", &format!("{token:?}"))
+        .start();
     fill(&scene);
     let purge = |headers: &[(&str, &str)]| {
-        Client::connect(scene.admin()).ask("POST", "/purge", headers, b"{\"all\":true}").answer("POST")
+        Client::connect(scene.admin())
+            .ask("POST", "/purge", headers, b"{\"all\":true}")
+            .answer("POST")
     };
     purge(&[]).is(401).has("WWW-Authenticate", "Bearer");
     purge(&[("Authorization", "Bearer a-wrong-word")]).is(401);

@@ -46,7 +46,10 @@ pub(crate) struct Setup {
 impl Setup {
     /// Sets a key of a table: `key` and its value as TOML spells it.
     pub(crate) fn set(mut self, table: &str, key: &str, value: &str) -> Self {
-        self.sections.entry(table.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+        self.sections
+            .entry(table.to_owned())
+            .or_default()
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -107,7 +110,12 @@ impl Setup {
         }
         config.push_str(&self.rest);
         fs::write(self.dir.path().join("larder.toml"), config).expect("a config file");
-        Scene { dir: self.dir, origin: self.origin, running: None, starts: 0 }
+        Scene {
+            dir: self.dir,
+            origin: self.origin,
+            running: None,
+            starts: 0,
+        }
     }
 }
 
@@ -127,17 +135,22 @@ impl Scene {
         let origin = Origin::new();
         let store = format!("{:?}", dir.path().join("store"));
         let backends = format!("[{:?}]", origin.url());
-        Setup { dir, origin, sections: BTreeMap::new(), rest: String::new() }
-            .server("http", "[\"127.0.0.1:0\"]")
-            .server("workers", "2")
-            .cache("dir", &store)
-            .cache("disk_bytes_max", "\"1GiB\"")
-            .cache("memory_bytes_max", "\"64MiB\"")
-            .set("admin", "listen", "\"127.0.0.1:0\"")
-            .set("log", "access", "\"off\"")
-            .upstream("backends", &backends)
-            .site("hosts", "[\"*\"]")
-            .site("upstream", "\"main\"")
+        Setup {
+            dir,
+            origin,
+            sections: BTreeMap::new(),
+            rest: String::new(),
+        }
+        .server("http", "[\"127.0.0.1:0\"]")
+        .server("workers", "1")
+        .cache("dir", &store)
+        .cache("disk_bytes_max", "\"1GiB\"")
+        .cache("memory_bytes_max", "\"64MiB\"")
+        .set("admin", "listen", "\"127.0.0.1:0\"")
+        .set("log", "access", "\"off\"")
+        .upstream("backends", &backends)
+        .site("hosts", "[\"*\"]")
+        .site("upstream", "\"main\"")
     }
 
     /// A scene with the usual setup, running.
@@ -173,7 +186,7 @@ impl Scene {
         assert!(self.running.is_none(), "it runs already");
         self.starts += 1;
         let stderr = self.dir().join(format!("stderr-{}", self.starts));
-        self.running = Some(Running::start(&self.config(), stderr));
+        self.running = Some(Running::start(&self.config(), &stderr));
     }
 
     /// Ends the binary as an operator would and starts it again on the same store.
@@ -208,7 +221,10 @@ impl Scene {
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         let kill = format!("kill -{name} {pid}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
+        let sent = Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .expect("a shell");
         assert!(sent.success(), "could not signal {pid}");
     }
 
@@ -281,34 +297,47 @@ impl Scene {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        self.connect().ask(method, target, headers, body).answer(method)
+        self.connect()
+            .ask(method, target, headers, body)
+            .answer(method)
     }
 
-    /// `clients` of them GET `target` at once; each gets a connection before any of them asks.
+    /// `clients` of them ask for `target` at once, each on a connection of its own.
     #[track_caller]
-    pub(crate) fn crowd(&self, clients: usize, target: &str) -> Vec<Answer> {
-        let connections: Vec<Client> = (0..clients).map(|_| self.connect()).collect();
-        thread::scope(|scope| {
-            let asking: Vec<_> = connections
-                .into_iter()
-                .map(|mut client| scope.spawn(move || client.get(target).answer("GET")))
-                .collect();
-            asking.into_iter().map(|client| client.join().expect("a client")).collect()
-        })
+    pub(crate) fn crowd(&self, clients: usize, target: &str) -> Crowd {
+        let mut clients: Vec<Client> = (0..clients).map(|_| self.connect()).collect();
+        for client in &mut clients {
+            client.get(target);
+        }
+        Crowd { clients }
+    }
+
+    /// Returns when what was sent before has been taken up, if there is one worker: it serves
+    /// connections in the order in which they have something to say.
+    #[track_caller]
+    pub(crate) fn fence(&self) {
+        self.get("/fence");
+        self.get("/fence");
     }
 
     /// A request to the admin listener.
     #[track_caller]
     pub(crate) fn operate(&self, method: &str, target: &str, body: &str) -> Answer {
         let json = [("Content-Type", "application/json")];
-        Client::connect(self.admin()).ask(method, target, &json, body.as_bytes()).answer(method)
+        Client::connect(self.admin())
+            .ask(method, target, &json, body.as_bytes())
+            .answer(method)
     }
 
     /// Purges these targets of the usual host and returns the receipt.
     #[track_caller]
     pub(crate) fn purge(&self, targets: &[&str]) -> Value {
         let urls: Vec<String> = targets.iter().map(|target| url(target)).collect();
-        let answer = self.operate("POST", "/purge", &serde_json::json!({ "urls": urls }).to_string());
+        let answer = self.operate(
+            "POST",
+            "/purge",
+            &serde_json::json!({ "urls": urls }).to_string(),
+        );
         json(answer.is(200))
     }
 
@@ -329,13 +358,19 @@ impl Scene {
     pub(crate) fn stat(&self, name: &str) -> u64 {
         let stats = self.stats();
         let nested = || stats.pointer(&format!("/{}", name.replace('.', "/")));
-        stats.get(name).or_else(nested).and_then(Value::as_u64).unwrap_or_default()
+        stats
+            .get(name)
+            .or_else(nested)
+            .and_then(Value::as_u64)
+            .unwrap_or_default()
     }
 
     /// Waits until a figure is what is wanted.
     #[track_caller]
     pub(crate) fn await_stat(&self, name: &str, wanted: impl Fn(u64) -> bool) {
-        eventually(&format!("{name}, which is {}", self.stat(name)), || wanted(self.stat(name)));
+        eventually(&format!("{name}, which is {}", self.stat(name)), || {
+            wanted(self.stat(name))
+        });
     }
 
     /// Waits until `entries` stored responses are on disk for good.
@@ -347,7 +382,32 @@ impl Scene {
     /// What the binary has written to standard error since its latest start.
     pub(crate) fn stderr(&self) -> String {
         let path = self.dir().join(format!("stderr-{}", self.starts));
-        fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+        fs::read(path)
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+/// Clients that have asked and not yet read.
+pub(crate) struct Crowd {
+    clients: Vec<Client>,
+}
+
+impl Crowd {
+    /// Reads all answers, side by side.
+    #[track_caller]
+    pub(crate) fn answers(self) -> Vec<Answer> {
+        thread::scope(|scope| {
+            let reading: Vec<_> = self
+                .clients
+                .into_iter()
+                .map(|mut client| scope.spawn(move || client.answer("GET")))
+                .collect();
+            reading
+                .into_iter()
+                .map(|client| client.join().expect("a client"))
+                .collect()
+        })
     }
 }
 
@@ -401,7 +461,11 @@ impl Finished {
     #[track_caller]
     pub(crate) fn exits(&self, code: i32) -> &Self {
         let Self { stdout, stderr, .. } = self;
-        assert_eq!(self.code, Some(code), "exit code\nout: {stdout}\nerr: {stderr}");
+        assert_eq!(
+            self.code,
+            Some(code),
+            "exit code\nout: {stdout}\nerr: {stderr}"
+        );
         self
     }
 
@@ -409,21 +473,33 @@ impl Finished {
     #[track_caller]
     pub(crate) fn fails(&self) -> &Self {
         let Self { stdout, stderr, .. } = self;
-        assert!(self.code.is_some_and(|c| c != 0), "{:?}\n{stdout}\n{stderr}", self.code);
+        assert!(
+            self.code.is_some_and(|c| c != 0),
+            "{:?}\n{stdout}\n{stderr}",
+            self.code
+        );
         self
     }
 
     /// It said this on standard error.
     #[track_caller]
     pub(crate) fn complains(&self, of: &str) -> &Self {
-        assert!(self.stderr.contains(of), "no {of:?} in standard error:\n{}", self.stderr);
+        assert!(
+            self.stderr.contains(of),
+            "no {of:?} in standard error:\n{}",
+            self.stderr
+        );
         self
     }
 
     /// It said this on standard output.
     #[track_caller]
     pub(crate) fn prints(&self, text: &str) -> &Self {
-        assert!(self.stdout.contains(text), "no {text:?} in standard output:\n{}", self.stdout);
+        assert!(
+            self.stdout.contains(text),
+            "no {text:?} in standard output:\n{}",
+            self.stdout
+        );
         self
     }
 }
@@ -450,7 +526,11 @@ pub(crate) fn larder(dir: &Path, arguments: &[&str]) -> Finished {
         stdout: read("out"),
         stderr: read("err"),
     };
-    assert!(status.is_some(), "{arguments:?} did not end\n{}", finished.stderr);
+    assert!(
+        status.is_some(),
+        "{arguments:?} did not end\n{}",
+        finished.stderr
+    );
     finished
 }
 
@@ -464,12 +544,12 @@ struct Running {
 
 impl Running {
     #[track_caller]
-    fn start(config: &str, stderr: PathBuf) -> Self {
+    fn start(config: &str, stderr: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_larder"))
             .args(["serve", "--config", config])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&stderr).expect("a file for standard error"))
+            .stderr(File::create(stderr).expect("a file for standard error"))
             .spawn()
             .expect("the binary");
         let stdout = child.stdout.take().expect("its standard output");
@@ -480,14 +560,19 @@ impl Running {
                 drop(tell.send(line));
             }
         });
-        let mut running = Self { child, http: None, https: None, admin: None };
+        let mut running = Self {
+            child,
+            http: None,
+            https: None,
+            admin: None,
+        };
         loop {
             match told.recv_timeout(DEADLINE) {
                 Ok(line) if line == "ready" => return running,
                 Ok(line) => running.heed(&line),
                 Err(error) => {
                     running.kill();
-                    let said = fs::read_to_string(&stderr).unwrap_or_default();
+                    let said = fs::read_to_string(stderr).unwrap_or_default();
                     panic!("not ready ({error}):\n{said}");
                 }
             }
@@ -496,9 +581,15 @@ impl Running {
 
     /// Takes an address from a line that gives one.
     fn heed(&mut self, line: &str) {
-        let Some((what, url)) = line.rsplit_once(" on ") else { return };
-        let Some((scheme, address)) = url.split_once("://") else { return };
-        let Ok(mut address) = address.trim().parse::<SocketAddr>() else { return };
+        let Some((what, url)) = line.rsplit_once(" on ") else {
+            return;
+        };
+        let Some((scheme, address)) = url.split_once("://") else {
+            return;
+        };
+        let Ok(mut address) = address.trim().parse::<SocketAddr>() else {
+            return;
+        };
         if address.ip().is_unspecified() {
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }

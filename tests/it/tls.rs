@@ -51,7 +51,13 @@ fn a_client_with_tls_gets_the_same_answers() {
     let body = noise(81, 1_500_000);
     scene.origin.says("/a", Reply::ok(body.clone()).fresh());
     let mut client = connect(&scene, &made);
-    client.get("/a").answer("GET").is(200).sees(&body).by("uri-miss").stored();
+    client
+        .get("/a")
+        .answer("GET")
+        .is(200)
+        .sees(&body)
+        .by("uri-miss")
+        .stored();
     client.get("/a").answer("GET").is(200).sees(&body).by("hit");
     scene.get("/a").sees(&body).by("hit");
     scene.origin.saw("/a", 1);
@@ -61,7 +67,8 @@ fn a_client_with_tls_gets_the_same_answers() {
 fn clear_text_on_the_tls_listener_is_turned_away() {
     let (scene, made) = encrypted();
     let mut wire = tcp(scene.tls_front());
-    wire.write_all(b"GET /a HTTP/1.1\r\nHost: scene.test\r\n\r\n").unwrap();
+    wire.write_all(b"GET /a HTTP/1.1\r\nHost: scene.test\r\n\r\n")
+        .unwrap();
     let mut came = Vec::new();
     // A TLS alert or nothing, then the end.
     drop(wire.read_to_end(&mut came));

@@ -7,8 +7,13 @@ use crate::scene::Scene;
 fn polyglot() -> Scene {
     let scene = Scene::usual();
     scene.origin.does("/a", |request| {
-        let language = request.header("Accept-Language").unwrap_or("none").to_owned();
-        Reply::ok(language).fresh().header("Vary", "Accept-Language")
+        let language = request
+            .header("Accept-Language")
+            .unwrap_or("none")
+            .to_owned();
+        Reply::ok(language)
+            .fresh()
+            .header("Vary", "Accept-Language")
     });
     scene
 }
@@ -53,7 +58,9 @@ fn a_purge_takes_every_variant() {
 #[test]
 fn vary_on_everything_never_hits() {
     let scene = Scene::usual();
-    scene.origin.says("/a", Reply::ok("v1").fresh().header("Vary", "Accept, *"));
+    scene
+        .origin
+        .says("/a", Reply::ok("v1").fresh().header("Vary", "Accept, *"));
     for _ in 0..2 {
         scene.get("/a").sees("v1").not_stored();
     }
@@ -81,9 +88,16 @@ fn two_vary_lines_count_as_one() {
 fn each_variant_is_validated_with_its_own_tag() {
     let scene = Scene::usual();
     scene.origin.does("/a", |request| {
-        let language = request.header("Accept-Language").unwrap_or("none").to_owned();
+        let language = request
+            .header("Accept-Language")
+            .unwrap_or("none")
+            .to_owned();
         let tag = format!("\"{language}\"");
-        let aged = if request.header("If-None-Match").is_some() { 0 } else { 100 };
+        let aged = if request.header("If-None-Match").is_some() {
+            0
+        } else {
+            100
+        };
         Reply::ok(language)
             .cache("max-age=60")
             .aged(aged)
@@ -94,7 +108,13 @@ fn each_variant_is_validated_with_its_own_tag() {
     ask(&scene, "de").sees("de").stored();
     ask(&scene, "en").is(200).sees("en").by("stale");
     let asked = scene.origin.last("/a");
-    assert!(asked.header("If-None-Match").unwrap_or_default().contains("\"en\""), "{asked:?}");
+    assert!(
+        asked
+            .header("If-None-Match")
+            .unwrap_or_default()
+            .contains("\"en\""),
+        "{asked:?}"
+    );
     ask(&scene, "en").sees("en").by("hit");
     ask(&scene, "de").is(200).sees("de").by("stale");
 }
