@@ -56,8 +56,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("anyhow::", &["cli", "main.rs"]),
     ("cacache::", &["store"]),
     ("clap::", &["cli", "main.rs"]),
-    ("rustls::", &["net", "upstream", "config", "cli"]),
-    ("toml::", &["config", "cli"]),
+    ("rustls::", &["net", "upstream"]),
+    ("tokio_rustls::", &["net", "upstream"]),
+    ("toml::", &["config"]),
 ];
 
 #[test]

@@ -118,8 +118,23 @@ fn a_second_sigint_stops_at_once() {
 }
 
 #[test]
-fn readiness_is_told_apart_from_life() {
-    let scene = Scene::usual();
+fn a_draining_process_lives_but_is_not_ready() {
+    let mut scene = Scene::usual();
     scene.operate("GET", "/healthz", "").is(200);
     scene.operate("GET", "/readyz", "").is(200);
+    let gate = Gate::new();
+    scene
+        .origin
+        .says("/a", Reply::ok("firstsecond").fresh().held_after(5, &gate));
+    let mut client = scene.connect();
+    let mut reading = client.get("/a").begin("GET");
+    reading.up_to(5);
+    scene.terminate();
+    eventually("to be no longer ready", || {
+        scene.operate("GET", "/readyz", "").status == 503
+    });
+    scene.operate("GET", "/healthz", "").is(200);
+    gate.open();
+    reading.finish().sees("firstsecond");
+    assert!(scene.wait().success());
 }

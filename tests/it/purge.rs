@@ -160,7 +160,12 @@ fn a_listener_in_the_open_asks_for_the_token() {
             .ask("POST", "/purge", headers, b"{\"all\":true}")
             .answer("POST")
     };
-    purge(&[]).is(401).has("WWW-Authenticate", "Bearer");
+    let refused = purge(&[]);
+    let challenge = refused
+        .is(401)
+        .header("WWW-Authenticate")
+        .unwrap_or_default();
+    assert!(challenge.starts_with("Bearer"), "{refused}");
     purge(&[("Authorization", "Bearer a-wrong-word")]).is(401);
     purge(&[("Authorization", "Bearer a-long-and-secret-word-and-more")]).is(401);
     purge(&[("Authorization", "Basic a-long-and-secret-word")]).is(401);
