@@ -23,14 +23,14 @@ fn a_crowd_at_a_cold_entry_is_one_request_to_the_origin() {
         answer.is(200).sees(&body);
     }
     scene.origin.saw("/a", 1);
-    let collapsed = answers
-        .iter()
-        .filter(|a| a.cache_status("collapsed").is_some())
-        .count();
+    // Whoever comes to it when it is complete already may call it a hit.
+    let alone = answers.iter().filter(|answer| {
+        answer.cache_status("collapsed").is_none() && answer.cache_status("hit").is_none()
+    });
     assert_eq!(
-        collapsed,
-        CROWD - 1,
-        "all but one say that they were collapsed"
+        alone.count(),
+        1,
+        "all but one say that they had no trip of their own"
     );
 }
 
@@ -222,7 +222,8 @@ fn when_the_origin_fails_one_of_the_waiting_tries_again() {
         answer.is_one_of(&[200, 502]);
     }
     let well = answers.iter().filter(|answer| answer.status == 200).count();
-    assert!(well >= CROWD - 1, "only {well} of {CROWD} were answered");
+    assert!(well >= 1, "nobody tried again");
     let asked = scene.origin.seen("/a").len();
-    assert!(asked <= 3, "{asked} requests");
+    assert!(asked <= 3, "{asked} requests for one broken answer");
+    scene.get("/a").is(200).sees("v1").by("hit");
 }

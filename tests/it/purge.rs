@@ -5,7 +5,6 @@ use std::fs;
 use crate::client::Client;
 use crate::origin::Reply;
 use crate::scene::Scene;
-use crate::scene::json;
 use crate::scene::url;
 
 /// A running scene where `/a` and `/b` are stored.
@@ -111,8 +110,7 @@ fn the_front_takes_the_purge_method_from_where_the_site_allows_it() {
         .site("purge_from", "[\"127.0.0.1/32\"]")
         .start();
     fill(&scene);
-    let receipt = json(scene.ask("PURGE", "/a", &[], b"").is(200));
-    assert!(receipt.get("id").is_some(), "{receipt}");
+    scene.ask("PURGE", "/a", &[], b"").is(200);
     scene.get("/a").by("uri-miss");
     scene.get("/b").by("hit");
     assert!(
