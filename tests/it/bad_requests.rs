@@ -51,7 +51,7 @@ fn scene() -> Scene {
     scene
 }
 
-/// What was refused for any reason.
+/// What was refused for any reason: by the rules, or as no HTTP at all.
 fn refused(scene: &Scene) -> u64 {
     fn total(value: &Value) -> u64 {
         let members = value
@@ -60,14 +60,7 @@ fn refused(scene: &Scene) -> u64 {
         members.or_else(|| value.as_u64()).unwrap_or_default()
     }
     let stats = scene.stats();
-    let flat = |name: &String| name.starts_with("refused.");
-    let members = stats.as_object().expect("an object");
-    let flat: u64 = members
-        .iter()
-        .filter(|(n, _)| flat(n))
-        .map(|(_, v)| total(v))
-        .sum();
-    flat + stats.get("refused").map(total).unwrap_or_default()
+    total(&stats["refused"]) + total(&stats["malformed"])
 }
 
 #[test]
