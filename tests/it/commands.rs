@@ -1,0 +1,92 @@
+//! The command line: what an operator types and reads.
+
+use std::fs;
+
+use crate::origin::Reply;
+use crate::scene::Scene;
+use crate::scene::larder;
+use crate::scene::url;
+
+/// A running scene where `/a` and `/b` are stored, and a config that names its admin listener.
+fn stored() -> (Scene, String) {
+    let scene = Scene::usual();
+    for target in ["/a", "/b"] {
+        scene.origin.says(target, Reply::ok(target).fresh());
+        scene.get(target).stored();
+    }
+    let chosen = format!("listen = \"{}\"", scene.admin());
+    let config = fs::read_to_string(scene.config()).unwrap();
+    let found = scene.dir().join("found.toml");
+    fs::write(&found, config.replace("listen = \"127.0.0.1:0\"", &chosen)).unwrap();
+    (scene, found.display().to_string())
+}
+
+#[test]
+fn purge_takes_urls_and_prints_the_receipt() {
+    let (scene, config) = stored();
+    let purged = scene.larder(&["purge", "--config", &config, &url("/a")]);
+    purged.exits(0).prints("sequence");
+    scene.get("/a").by("uri-miss");
+    scene.get("/b").by("hit");
+}
+
+#[test]
+fn purge_takes_everything_when_told_so() {
+    let (scene, config) = stored();
+    scene
+        .larder(&["purge", "--config", &config, "--all"])
+        .exits(0);
+    scene.get("/a").by("uri-miss");
+    scene.get("/b").by("uri-miss");
+}
+
+#[test]
+fn purge_without_an_aim_is_a_usage_error() {
+    let (scene, config) = stored();
+    scene.larder(&["purge", "--config", &config]).exits(2);
+    scene
+        .larder(&["purge", "--config", &config, "--all", &url("/a")])
+        .exits(2);
+    scene.get("/a").by("hit");
+}
+
+#[test]
+fn purge_says_so_when_nobody_listens() {
+    let (mut scene, config) = stored();
+    scene.kill9();
+    let purged = scene.larder(&["purge", "--config", &config, "--all"]);
+    purged.fails();
+    assert!(!purged.stderr.is_empty());
+}
+
+#[test]
+fn help_and_version_need_no_config() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = larder(dir.path(), &["--help"]);
+    for command in ["serve", "check", "purge", "completions"] {
+        help.exits(0).prints(command);
+    }
+    larder(dir.path(), &["--version"])
+        .exits(0)
+        .prints(env!("CARGO_PKG_VERSION"));
+    larder(dir.path(), &["serve", "--help"])
+        .exits(0)
+        .prints("--config");
+}
+
+#[test]
+fn completions_are_written_for_a_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        larder(dir.path(), &["completions", shell])
+            .exits(0)
+            .prints("larder");
+    }
+}
+
+#[test]
+fn an_unknown_command_is_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    larder(dir.path(), &["serf"]).exits(2).complains("serf");
+    larder(dir.path(), &[]).exits(2);
+}

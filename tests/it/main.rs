@@ -1,0 +1,51 @@
+//! Scenes: the real binary between a scripted origin and a raw client, over real sockets.
+//!
+//! [`scene`] builds one, [`origin`] is the far end, [`client`] the near one; every other file is
+//! one topic, and the name of each test is a sentence about the product. Waiting is done for a
+//! signal (a request that arrived, a gate that opened, a figure in `/stats`), with a deadline that
+//! only a failure reaches.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "scenes run in real time: deadlines need a clock"
+)]
+#![expect(
+    clippy::expect_used,
+    reason = "a scene that cannot be set up should stop and say why"
+)]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "the harness cuts buffers it has just measured"
+)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a scene that cannot be set up should stop"
+)]
+
+mod client;
+mod origin;
+mod scene;
+
+mod admin;
+mod bad_requests;
+mod collapse;
+mod commands;
+mod config;
+mod connections;
+mod crash;
+mod drain;
+mod errors;
+mod files;
+mod freshness;
+mod harness;
+mod limits;
+mod logs;
+mod main_path;
+mod purge;
+mod range;
+mod requests;
+mod stale;
+mod tls;
+mod upstream;
+mod validation;
+mod vary;

@@ -1,0 +1,120 @@
+//! One target, several representations (RFC 9111 §4.1).
+
+use crate::origin::Reply;
+use crate::scene::Scene;
+
+/// A scene whose `/a` speaks the language it is asked for.
+fn polyglot() -> Scene {
+    let scene = Scene::usual();
+    scene.origin.does("/a", |request| {
+        let language = request
+            .header("Accept-Language")
+            .unwrap_or("none")
+            .to_owned();
+        Reply::ok(language)
+            .fresh()
+            .header("Vary", "Accept-Language")
+    });
+    scene
+}
+
+fn ask(scene: &Scene, language: &str) -> crate::client::Answer {
+    scene.get_with("/a", &[("Accept-Language", language)])
+}
+
+#[test]
+fn each_variant_is_stored_by_itself() {
+    let scene = polyglot();
+    ask(&scene, "en").sees("en").by("uri-miss").stored();
+    ask(&scene, "de").sees("de").by("vary-miss").stored();
+    scene.get("/a").sees("none").by("vary-miss").stored();
+    ask(&scene, "en").sees("en").by("hit");
+    ask(&scene, "de").sees("de").by("hit");
+    scene.get("/a").sees("none").by("hit");
+    scene.origin.saw("/a", 3);
+}
+
+#[test]
+fn variants_outlive_a_restart() {
+    let mut scene = polyglot();
+    ask(&scene, "en").stored();
+    ask(&scene, "de").stored();
+    scene.restart();
+    ask(&scene, "en").sees("en").by("hit");
+    ask(&scene, "de").sees("de").by("hit");
+    ask(&scene, "fr").sees("fr").by("vary-miss");
+}
+
+#[test]
+fn a_purge_takes_every_variant() {
+    let scene = polyglot();
+    ask(&scene, "en").stored();
+    ask(&scene, "de").stored();
+    scene.purge(&["/a"]);
+    ask(&scene, "en").sees("en").by("uri-miss");
+    ask(&scene, "de").sees("de").by("vary-miss");
+}
+
+#[test]
+fn vary_on_everything_never_hits() {
+    let scene = Scene::usual();
+    scene
+        .origin
+        .says("/a", Reply::ok("v1").fresh().header("Vary", "Accept, *"));
+    for _ in 0..2 {
+        scene.get("/a").sees("v1").not_stored();
+    }
+    scene.origin.saw("/a", 2);
+}
+
+#[test]
+fn two_vary_lines_count_as_one() {
+    let scene = Scene::usual();
+    scene.origin.does("/a", |request| {
+        let word = |name| request.header(name).unwrap_or("-").to_owned();
+        Reply::ok(format!("{} {}", word("X-One"), word("X-Two")))
+            .fresh()
+            .header("Vary", "X-One")
+            .header("Vary", "X-Two")
+    });
+    let ask = |one: &str, two: &str| scene.get_with("/a", &[("X-One", one), ("X-Two", two)]);
+    ask("1", "1").sees("1 1").stored();
+    ask("1", "2").sees("1 2").by("vary-miss");
+    ask("2", "1").sees("2 1").by("vary-miss");
+    ask("1", "1").sees("1 1").by("hit");
+}
+
+#[test]
+fn each_variant_is_validated_with_its_own_tag() {
+    let scene = Scene::usual();
+    scene.origin.does("/a", |request| {
+        let language = request
+            .header("Accept-Language")
+            .unwrap_or("none")
+            .to_owned();
+        let tag = format!("\"{language}\"");
+        let aged = if request.header("If-None-Match").is_some() {
+            0
+        } else {
+            100
+        };
+        Reply::ok(language)
+            .cache("max-age=60")
+            .aged(aged)
+            .tagged(&tag)
+            .header("Vary", "Accept-Language")
+    });
+    ask(&scene, "en").sees("en").stored();
+    ask(&scene, "de").sees("de").stored();
+    ask(&scene, "en").is(200).sees("en").by("stale");
+    let asked = scene.origin.last("/a");
+    assert!(
+        asked
+            .header("If-None-Match")
+            .unwrap_or_default()
+            .contains("\"en\""),
+        "{asked:?}"
+    );
+    ask(&scene, "en").sees("en").by("hit");
+    ask(&scene, "de").is(200).sees("de").by("stale");
+}
