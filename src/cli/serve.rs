@@ -72,7 +72,7 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
         .map(Arc::new);
     let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log.clone()));
     let upstreams = plan.upstreams.iter().cloned().map(Upstream::new).collect();
-    let engine = Engine::open(plan.flow.clone(), upstreams, Some(&plan.store), observer)
+    let engine = Engine::open(plan.flow.clone(), upstreams, &plan.store, observer)
         .context("could not open the store")?;
 
     let sockets = Sockets::bind(&plan)?;
@@ -96,7 +96,7 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     if let Some(admin) = admin {
         admin.stop();
     }
-    control.block_on(engine.close());
+    engine.close();
     if let Some(log) = access_log {
         log.close();
     }

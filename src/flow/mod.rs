@@ -47,7 +47,6 @@ use crate::rules::request::RequestBody as Framing;
 use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
-use crate::rules::route::SiteId;
 use crate::rules::storable::StorePolicy;
 use crate::state::collapse::Table;
 use crate::state::hit_for_miss::HitForMiss;

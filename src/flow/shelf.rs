@@ -675,6 +675,7 @@ impl From<&StoreError> for NotKept {
             | StoreError::Locked { .. }
             | StoreError::Missing(_)
             | StoreError::PassThrough(_)
+            | StoreError::TooLarge { .. }
             | StoreError::Version { .. } => Self::StoreFailed,
         }
     }
@@ -728,7 +729,7 @@ impl Replay {
                 self.newest = self.newest.max(put.sequence);
                 self.keys.insert(put.sequence, put.key);
                 // Refused when a later purge covers it or a newer response is there already.
-                drop(self.index.restore(&put));
+                let _refused = self.index.restore(&put);
             }
             Record::Remove(sequence) => {
                 if let Some(key) = self.keys.remove(&sequence) {

@@ -572,7 +572,7 @@ mod tests {
                 connections: Arc::new(Semaphore::new(params.connections_max)),
                 params,
                 handler: site,
-                events: Arc::new(move |event| drop(sender.send(event))),
+                events: Arc::new(move |event| sender.send(event).unwrap_or(())),
                 phase: receiver,
             };
             let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();

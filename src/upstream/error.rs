@@ -4,6 +4,7 @@
 //! does it speak against the backend, and which `Proxy-Status` error type is it (RFC 9209 §2.3).
 //! They are answered here. The status code is chosen by `flow`.
 
+use crate::rules::proxy_status::ProxyError;
 use std::io;
 use std::sync::Arc;
 
@@ -68,6 +69,27 @@ pub enum ConnectFailure {
 }
 
 impl UpstreamError {
+    /// The error type that Proxy-Status gives it (RFC 9209 §2.3).
+    pub fn proxy_error(&self) -> ProxyError {
+        match self {
+            Self::ClientBody => ProxyError::HttpRequestError,
+            Self::Connect { reason, .. } => match reason {
+                ConnectFailure::Dns => ProxyError::DnsError,
+                ConnectFailure::Refused => ProxyError::ConnectionRefused,
+                ConnectFailure::Timeout => ProxyError::ConnectionTimeout,
+                ConnectFailure::Unroutable => ProxyError::DestinationIpUnroutable,
+                ConnectFailure::Exhausted(_) => ProxyError::ConnectionLimitReached,
+                ConnectFailure::Other(_) => ProxyError::DestinationUnavailable,
+            },
+            Self::Closed => ProxyError::ConnectionTerminated,
+            Self::Protocol(_) => ProxyError::HttpProtocolError,
+            Self::Incomplete => ProxyError::HttpResponseIncomplete,
+            Self::HeadTooLarge => ProxyError::HttpResponseHeaderSectionSize,
+            Self::Saturated => ProxyError::ConnectionLimitReached,
+            Self::FirstByteTimeout | Self::BetweenBytesTimeout => ProxyError::HttpResponseTimeout,
+        }
+    }
+
     /// May the same request be sent to another backend? Only when no byte of it can have been
     /// acted on, or the method is idempotent and the body empty (`safe_to_repeat`).
     ///
