@@ -171,14 +171,14 @@ impl Outcome {
         if let Some(status) = self.fwd_status {
             item.token("fwd-status", status.as_str());
         }
-        if let Some(ttl) = self.ttl {
-            item.integer("ttl", ttl);
-        }
         if self.stored {
             item.flag("stored");
         }
         if self.collapsed {
             item.flag("collapsed");
+        }
+        if let Some(ttl) = self.ttl {
+            item.integer("ttl", ttl);
         }
         if let Some(detail) = self.detail {
             item.token("detail", detail.token());

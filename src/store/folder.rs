@@ -156,7 +156,9 @@ fn is_blank(dir: &Path) -> Result<bool, StoreError> {
         let small = entry
             .metadata()
             .is_ok_and(|m| m.is_file() && m.len() <= 100);
-        if name != OsStr::new("lost+found") && !(ours && small) {
+        // What a file system makes of itself, and what keeps an empty folder in version control.
+        let none = name == OsStr::new("lost+found") || name == OsStr::new(".gitignore");
+        if !none && !(ours && small) {
             return Ok(false);
         }
     }
