@@ -470,3 +470,146 @@ const UNSEALED_BYTES_MAX: u64 = 96 << 20;
 const JOURNAL_BYTES_EASY: u64 = 4 << 20;
 /// Each start leaves a journal file behind; a snapshot gathers them.
 const PARTS_EASY: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::pack::Address;
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    const LIMIT: u64 = 64 << 20;
+    const KEY: PrimaryKey = PrimaryKey([0; 16]);
+
+    fn table() -> Table {
+        Table::new(HashMap::new(), 0, LIMIT)
+    }
+
+    fn head(bytes: usize) -> [NewPiece; 1] {
+        [NewPiece::Head(Bytes::from(vec![0; bytes]))]
+    }
+
+    fn sealed(bytes: u32) -> Sealed {
+        Sealed {
+            address: Address(1),
+            bytes,
+            allocated: bytes,
+        }
+    }
+
+    fn add_sealed(table: &mut Table) -> PackId {
+        let appended = table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        let pack = appended.open.unwrap();
+        assert!(table.close(pack));
+        assert!(table.seal(pack, sealed(4 << 20)));
+        pack
+    }
+
+    #[test]
+    fn room_is_set_aside_when_a_pack_is_begun() {
+        let mut table = table();
+        let before = table.usage().allocated;
+        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        assert_eq!(table.usage().allocated, before + OPEN_ROOM);
+        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        assert_eq!(table.usage().allocated, before + OPEN_ROOM);
+    }
+
+    #[test]
+    fn a_pack_is_not_begun_beyond_the_limit() {
+        let mut table = table();
+        let mut packs = Vec::new();
+        while table.room_needed() == 0 {
+            packs.push(add_sealed(&mut table));
+        }
+        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        assert!(matches!(refused, Err(StoreError::NoRoom)));
+        assert!(table.usage().allocated <= LIMIT);
+        drop(table.remove(packs[0]));
+        assert_eq!(table.room_needed(), 0);
+        add_sealed(&mut table);
+    }
+
+    #[test]
+    fn a_journal_that_grows_takes_its_room_twice() {
+        let mut table = table();
+        let before = table.usage().allocated;
+        table.journal.current = 8192;
+        assert_eq!(table.usage().allocated, before + 2 * 8192);
+        assert!(table.grow_snapshot(8192));
+        assert_eq!(table.usage().allocated, before + 2 * 8192);
+        assert!(table.grow_snapshot(LIMIT / 2));
+        assert!(!table.grow_snapshot(LIMIT));
+    }
+
+    #[test]
+    fn a_full_disk_lowers_the_limit_until_a_pack_fits() {
+        let mut table = table();
+        let mut packs: Vec<_> = (0..4).map(|_| add_sealed(&mut table)).collect();
+        let full = Condition::PassThrough("full".into());
+        assert!(table.set_condition(full.clone(), true));
+        assert!(!table.set_condition(full, true));
+        assert!(table.usage().limit < table.usage().allocated);
+        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        assert!(matches!(refused, Err(StoreError::NoRoom)));
+        while table.room_needed() > 0 {
+            drop(table.remove(packs.pop().unwrap()));
+        }
+        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        assert!(matches!(refused, Err(StoreError::PassThrough(_))));
+        assert!(table.set_condition(Condition::Healthy, false));
+        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+    }
+
+    #[test]
+    fn a_lowered_limit_comes_back_step_by_step() {
+        let mut table = table();
+        table.set_condition(Condition::PassThrough("full".into()), true);
+        table.set_condition(Condition::Healthy, false);
+        assert_eq!(table.usage().limit, 0);
+        for _ in 0..100 {
+            table.raise_limit();
+        }
+        assert_eq!(table.usage().limit, LIMIT);
+    }
+
+    #[test]
+    fn pack_numbers_end_without_a_panic() {
+        let mut table = Table::new(HashMap::new(), u32::MAX, LIMIT);
+        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        assert!(matches!(refused, Err(StoreError::PassThrough(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn room_adds_up_whatever_happens(steps in prop::collection::vec(0..6_u8, 1..120)) {
+            let mut table = table();
+            let empty = table.usage().allocated;
+            let mut lane = None;
+            for step in steps {
+                match step {
+                    0 => drop(table.append(None, Sequence(0), KEY, &head(900_000))),
+                    1 => {
+                        if let Ok(appended) = table.append(Some(lane), Sequence(0), KEY, &head(1 << 20)) {
+                            lane = appended.open;
+                        }
+                    }
+                    2 => drop(lane.take().map(|pack| table.close(pack))),
+                    3 => {
+                        if let Some(pack) = table.closed().first().copied() {
+                            prop_assert!(table.seal(pack, sealed(4 << 20)));
+                        }
+                    }
+                    4 => drop(table.sealed().first().map(|(pack, _)| table.remove(*pack))),
+                    _ => drop(table.open().first().map(|pack| table.remove(*pack))),
+                }
+                prop_assert!(table.usage().allocated <= LIMIT);
+            }
+            for pack in table.having(|_| true) {
+                drop(table.remove(pack));
+            }
+            prop_assert_eq!(table.usage().allocated, empty);
+            prop_assert_eq!((table.unsealed_bytes, table.closed), (0, 0));
+        }
+    }
+}
