@@ -350,7 +350,7 @@ mod tests {
             detail: Some(Detail::Synthetic),
         };
         let expected =
-            "larder; fwd=stale; fwd-status=304; ttl=0; stored; collapsed; detail=synthetic";
+            "larder; fwd=stale; fwd-status=304; stored; collapsed; ttl=0; detail=synthetic";
         assert_eq!(line(&outcome), expected);
     }
 
