@@ -416,7 +416,7 @@ fn counting(metrics: Arc<Metrics>) -> Arc<dyn Fn(Event) + Send + Sync> {
         Event::Accept => metrics.connections_accepted.add(1),
         Event::Close => metrics.connections_closed.add(1),
         Event::Handshake => metrics.handshakes_failed.add(1),
-        Event::Malformed(status) => metrics.malformed.count(status),
+        Event::Malformed(status) => metrics.count_malformed(status),
         Event::RequestTimeout => metrics.timeouts_request.add(1),
         Event::WriteTimeout => metrics.timeouts_write.add(1),
     })

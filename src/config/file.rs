@@ -511,9 +511,9 @@ mod tests {
             problems(text),
             [
                 "t.toml:4: server.htpp: unknown key; did you mean http?",
-                "t.toml:2: server.workers: -1 is outside 0 to 1024",
+                "t.toml:2: server.workers: -1 is out of bounds: 0 to 1024",
                 "t.toml:3: server.header_timeout: must be a time in quotes, such as \"10s\", not an integer",
-                "t.toml:6: cache.disk_bytes_max: 1MiB is outside 32.0 MiB to 16.0 EiB",
+                "t.toml:6: cache.disk_bytes_max: 1MiB is out of bounds: at least 32MiB",
                 "t.toml:7: upstream.main.backends: must be given",
                 "t.toml:9: site[0].hosts: must not be empty",
             ],

@@ -48,9 +48,12 @@ impl Kind for Count {
         };
         let digits = number.to_string();
         let Ok(count) = usize::from_str_radix(number.as_str(), number.radix()) else {
-            return Err(outside(&digits, &self.0, &self.1));
+            return Err(out_of_bounds(&digits, self));
         };
-        within(count, &digits, &self.0, &self.1)
+        match (self.0..=self.1).contains(&count) {
+            true => Ok(count),
+            false => Err(out_of_bounds(&digits, self)),
+        }
     }
 
     fn allowed(&self) -> Option<String> {
@@ -72,17 +75,18 @@ impl Kind for Size {
         let Ok(size) = text.trim().parse::<ByteSize>() else {
             return Err(format!("{text:?} is not a size such as \"64KiB\""));
         };
-        within(size, text, &ByteSize(self.0), &ByteSize(self.1)).map(|size| size.0)
+        match (self.0..=self.1).contains(&size.0) {
+            true => Ok(size.0),
+            false => Err(out_of_bounds(text, self)),
+        }
     }
 
     fn allowed(&self) -> Option<String> {
-        (self.1 < u64::MAX || self.0 > 0).then(|| {
-            if self.1 == u64::MAX {
-                format!("at least {}", ByteSize(self.0))
-            } else {
-                format!("{} to {}", ByteSize(self.0), ByteSize(self.1))
-            }
-        })
+        match (self.0, self.1) {
+            (0, u64::MAX) => None,
+            (least, u64::MAX) => Some(format!("at least {}", SpelledBytes(least))),
+            (least, most) => Some(format!("{} to {}", SpelledBytes(least), SpelledBytes(most))),
+        }
     }
 }
 
@@ -102,7 +106,10 @@ impl Kind for Time {
                 "{text:?} is not a time such as \"10s\", \"5m\" or \"1d\""
             ));
         };
-        within(Spelled(time), text, &Spelled(self.0), &Spelled(self.1)).map(|time| time.0)
+        match (self.0..=self.1).contains(&time) {
+            true => Ok(time),
+            false => Err(out_of_bounds(text, self)),
+        }
     }
 
     fn allowed(&self) -> Option<String> {
@@ -205,7 +212,6 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
 }
 
 /// A duration that prints the way the config spells it.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 struct Spelled(Duration);
 
 impl std::fmt::Display for Spelled {
@@ -228,20 +234,24 @@ impl std::fmt::Display for Spelled {
     }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
-    value: T,
-    text: &str,
-    least: &T,
-    most: &T,
-) -> Result<T, String> {
-    if value < *least || value > *most {
-        return Err(outside(text, least, most));
+/// A number of bytes that prints the way the config spells it.
+struct SpelledBytes(u64);
+
+impl std::fmt::Display for SpelledBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (unit, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+            let count = self.0 >> shift;
+            if count > 0 && count << shift == self.0 {
+                return write!(f, "{count}{unit}");
+            }
+        }
+        write!(f, "{}B", self.0)
     }
-    Ok(value)
 }
 
-fn outside(text: &str, least: &impl std::fmt::Display, most: &impl std::fmt::Display) -> String {
-    format!("{text} is outside {least} to {most}")
+fn out_of_bounds(text: &str, kind: &impl Kind) -> String {
+    let allowed = kind.allowed().unwrap_or_default();
+    format!("{text} is out of bounds: {allowed}")
 }
 
 fn wanted(what: &str, value: &DeValue<'_>) -> String {
@@ -283,7 +293,7 @@ mod tests {
     #[test]
     fn a_size_outside_its_bounds_names_them() {
         let error = read(&Size(1024, 4096), r#""1MiB""#).unwrap_err();
-        assert_eq!(error, "1MiB is outside 1.0 KiB to 4.0 KiB");
+        assert_eq!(error, "1MiB is out of bounds: 1KiB to 4KiB");
     }
 
     #[test]
@@ -330,7 +340,7 @@ mod tests {
         assert_eq!(hour.allowed().unwrap(), "100ms to 1h");
         assert_eq!(
             read(&hour, r#""2h""#).unwrap_err(),
-            "2h is outside 100ms to 1h"
+            "2h is out of bounds: 100ms to 1h"
         );
     }
 
@@ -342,7 +352,7 @@ mod tests {
             assert!(
                 read(&Count(1, 9), literal)
                     .unwrap_err()
-                    .ends_with("is outside 1 to 9")
+                    .ends_with("is out of bounds: 1 to 9")
             );
         }
     }

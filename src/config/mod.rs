@@ -1,4 +1,4 @@
-//! The config file: from TOML to a [`Plan`](plan::Plan) that the house is built from.
+//! The config file: from TOML to a [`Plan`] that the house is built from.
 //!
 //! ```text
 //! keys ── the one list of keys

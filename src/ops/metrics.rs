@@ -34,7 +34,7 @@ impl Counter {
 
 /// Counters by a label from a fixed vocabulary, for what happens too rarely to matter for speed.
 #[derive(Debug)]
-pub struct Labelled<K>(Mutex<BTreeMap<K, u64>>);
+struct Labelled<K>(Mutex<BTreeMap<K, u64>>);
 
 impl<K> Default for Labelled<K> {
     fn default() -> Self {
@@ -43,8 +43,7 @@ impl<K> Default for Labelled<K> {
 }
 
 impl<K: Ord + Copy + ToString> Labelled<K> {
-    /// Adds one to a label.
-    pub fn count(&self, label: K) {
+    fn count(&self, label: K) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(label).or_default();
         *count = count.saturating_add(1);
@@ -66,11 +65,11 @@ macro_rules! counters {
         pub struct Metrics {
             $( $(#[doc = $doc])+ pub $field: Counter, )+
             /// Requests refused before anything was looked up, by the refusal's token.
-            pub refused: Labelled<&'static str>,
+            refused: Labelled<&'static str>,
             /// Bytes that were no request, by the status hyper answered with; 0: none.
-            pub malformed: Labelled<u16>,
+            malformed: Labelled<u16>,
             /// Responses that are errors of ours, by their type in RFC 9209.
-            pub errors: Labelled<&'static str>,
+            errors: Labelled<&'static str>,
         }
 
         impl Metrics {
@@ -163,6 +162,11 @@ impl Metrics {
         if let Some(error) = report.error {
             self.errors.count(error.token());
         }
+    }
+
+    /// Counts bytes that were no request, by the status they were answered with; 0: none.
+    pub fn count_malformed(&self, status: u16) {
+        self.malformed.count(status);
     }
 
     fn count_outcome(&self, report: &Report) {
@@ -336,12 +340,11 @@ mod tests {
     #[test]
     fn labels_appear_once_they_are_counted() {
         let metrics = Metrics::default();
-        metrics.malformed.count(431);
-        metrics.malformed.count(431);
-        assert_eq!(
-            metrics.render(&Stats::default())["malformed"],
-            json!({"431": 2})
-        );
+        metrics.count_malformed(431);
+        metrics.count_malformed(431);
+        let stats = metrics.render(&Stats::default());
+        assert_eq!(stats["malformed"], json!({"431": 2}));
+        assert_eq!(stats["refused"], json!({}));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Nothing here measures anything itself. Requests arrive as [`Report`]s, sizes as
 //! [`Stats`](crate::flow::Stats), and what only the net room sees as calls on
-//! [`Metrics`](metrics::Metrics) that `cli` wires up.
+//! [`Metrics`] that `cli` wires up.
 
 pub mod access_log;
 pub mod admin;
