@@ -158,7 +158,7 @@ fn is_blank(dir: &Path) -> Result<bool, StoreError> {
             .is_ok_and(|m| m.is_file() && m.len() <= 100);
         // What a file system makes of itself, and what keeps an empty folder in version control.
         let none = name == OsStr::new("lost+found") || name == OsStr::new(".gitignore");
-        if !none && !(ours && small) {
+        if !(none || ours && small) {
             return Ok(false);
         }
     }

@@ -48,8 +48,8 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
-pub use disk::Lane;
 pub use crate::rules::address::Put;
+pub use disk::Lane;
 pub use disk::Store;
 pub use pack::PACK_BYTES_MAX;
 
@@ -115,7 +115,8 @@ pub enum NewPiece {
 /// Whom the store asks and tells, from its own threads. Implementations must not block for long
 /// and must not call back into the store except where said.
 pub trait Keeper: Send + Sync {
-    /// Is this entry still in the index? Asked just before its record is written.
+    /// Is this entry still in the index? Asked once for each recorded put: just before its record
+    /// is written, or, with the answer ignored, when it turned out that none can be.
     fn wanted(&self, sequence: Sequence) -> bool;
     /// A pack could not be written, or its file was taken away: everything in it is lost and must
     /// be forgotten.

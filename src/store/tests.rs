@@ -479,6 +479,35 @@ fn an_entry_that_is_no_longer_wanted_is_not_journaled() {
     assert_eq!(sequences, [Sequence(2)]);
 }
 
+/// Lets go of the store when it is told of a pack.
+struct LastHandle(Mutex<Option<Arc<Store>>>, std::sync::mpsc::Sender<()>);
+
+impl Keeper for LastHandle {
+    fn wanted(&self, _: Sequence) -> bool {
+        true
+    }
+    fn lost(&self, _: PackId) {}
+    fn sealed(&self, _: PackId, _: u64) {
+        drop(lock(&self.0).take());
+        self.1.send(()).unwrap();
+    }
+}
+
+#[test]
+fn a_keeper_may_let_go_of_the_last_handle() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path()).0);
+    let (told, gone) = std::sync::mpsc::channel();
+    let keeper = LastHandle(Mutex::new(Some(Arc::clone(&store))), told);
+    store.start(Arc::new(keeper));
+    let put = store_one(&store, 1, &bytes(1, 100));
+    drop(store);
+    gone.recv().unwrap();
+    // The thread ends by itself, and the lock with it.
+    wait_for(|| Store::open(&params(dir.path(), 32), &mut |_| {}).is_ok());
+    assert_eq!(puts(&open_records(dir.path())), [put]);
+}
+
 #[test]
 fn pack_numbers_never_come_again() {
     let dir = tempfile::tempdir().unwrap();

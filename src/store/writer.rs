@@ -62,9 +62,13 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Waits for both to end; the writing thread must have been told to.
+    /// Waits for both to end; the writing thread must have been told to. On that thread itself,
+    /// where a keeper may let go of the last handle to the store, nothing is waited for.
     pub(super) fn join(self) {
         drop(self.stop);
+        if self.writer.thread().id() == thread::current().id() {
+            return;
+        }
         if self.writer.join().is_err() || self.ticker.join().is_err() {
             tracing::error!("a thread of the store ended in a panic");
         }
@@ -295,11 +299,9 @@ impl Writer {
             let mut table = self.shared.write();
             table.journal.queued = table.journal.queued.saturating_sub(bytes);
         }
-        if absent.is_some() {
-            return;
-        }
+        let wanted = self.keeper.wanted(put.sequence);
         // Without a journal, the snapshot that follows the next one brings it.
-        if self.journal.is_some() && self.keeper.wanted(put.sequence) {
+        if wanted && absent.is_none() && self.journal.is_some() {
             self.keep(&Line::Record(Record::Put(put)));
         }
     }
