@@ -79,7 +79,10 @@ fn malformed_requests_are_refused_and_never_reach_the_origin() {
             wrong.push(format!("{}: closed without an answer", message.name));
             continue;
         };
-        sent += 1;
+        // A body that breaks later is a forwarded request's failure, not a refusal.
+        if !message.name.contains("-chunk-") {
+            sent += 1;
+        }
         let answer = reading.finish();
         if !message.statuses.contains(&answer.status) {
             wrong.push(format!("{}: {answer}", message.name));
