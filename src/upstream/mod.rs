@@ -15,6 +15,8 @@ pub mod error;
 pub mod exchange;
 pub mod file;
 pub mod pool;
+#[cfg(test)]
+mod script;
 
 use std::path::PathBuf;
 use std::sync::Arc;
