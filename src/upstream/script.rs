@@ -80,21 +80,26 @@ impl Origin {
     }
 
     pub(crate) fn params(&self) -> Params {
-        Params {
-            backends: vec![Backend::Http {
-                host: String::from("127.0.0.1"),
-                port: self.port,
-            }],
-            connect_timeout: Duration::from_secs(20),
-            first_byte_timeout: Duration::from_secs(20),
-            between_bytes_timeout: Duration::from_secs(20),
-            connections_max: 8,
-            queue_max: 8,
-            idle_max: 8,
-            idle_timeout: Duration::from_secs(20),
-            headers_max: 20,
-            header_bytes_max: 4096,
-        }
+        params(self.port)
+    }
+}
+
+/// Bounds that no test meets by accident, and a backend on loopback.
+pub(crate) fn params(port: u16) -> Params {
+    Params {
+        backends: vec![Backend::Http {
+            host: String::from("127.0.0.1"),
+            port,
+        }],
+        connect_timeout: Duration::from_secs(20),
+        first_byte_timeout: Duration::from_secs(20),
+        between_bytes_timeout: Duration::from_secs(20),
+        connections_max: 8,
+        queue_max: 8,
+        idle_max: 8,
+        idle_timeout: Duration::from_secs(20),
+        headers_max: 20,
+        header_bytes_max: 4096,
     }
 }
 
