@@ -1,9 +1,6 @@
 //! Nanoseconds of what every hit does: `cargo bench --bench micro`.
 #![expect(missing_docs, reason = "criterion's macros make public items")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a benchmark stops at the first fault"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first fault")]
 
 use bytes::Bytes;
 use criterion::BatchSize;
@@ -91,7 +88,9 @@ fn rules(c: &mut Criterion) {
         b.iter(|| ResponseDirectives::read(black_box(&headers)));
     });
     let body = Bytes::from(vec![7; 1024]);
-    c.bench_function("digest of 1 KB", |b| b.iter(|| Digest::of(black_box(&body))));
+    c.bench_function("digest of 1 KB", |b| {
+        b.iter(|| Digest::of(black_box(&body)))
+    });
 }
 
 fn state(c: &mut Criterion) {

@@ -61,10 +61,20 @@ fn main() {
     assert_eq!(shelf.entries() as u64, objects);
     let per_object = |bytes: u64| bytes / objects;
     println!("objects               {objects}");
-    println!("body + head           {} bytes", 1024 + head_bytes as u64 / objects);
+    println!(
+        "body + head           {} bytes",
+        1024 + head_bytes as u64 / objects
+    );
     println!("on disk               {} bytes an object", per_object(disk));
-    println!("resident              {} bytes an object", per_object(full.saturating_sub(empty)));
-    println!("stored in             {:.2} s ({:.0} objects/s)", stored.as_secs_f64(), objects as f64 / stored.as_secs_f64());
+    println!(
+        "resident              {} bytes an object",
+        per_object(full.saturating_sub(empty))
+    );
+    println!(
+        "stored in             {:.2} s ({:.0} objects/s)",
+        stored.as_secs_f64(),
+        objects as f64 / stored.as_secs_f64()
+    );
     println!("opened again in       {:.3} s", opened.as_secs_f64());
     println!("files                 {}", files(&params.dir));
     shelf.close();
@@ -127,7 +137,9 @@ fn resident() -> u64 {
 }
 
 fn allocated(dir: &Path) -> u64 {
-    walk(dir).map(|path| fs::metadata(path).unwrap().blocks() * 512).sum()
+    walk(dir)
+        .map(|path| fs::metadata(path).unwrap().blocks() * 512)
+        .sum()
 }
 
 fn files(dir: &Path) -> usize {
@@ -135,9 +147,15 @@ fn files(dir: &Path) -> usize {
 }
 
 fn walk(dir: &Path) -> Box<dyn Iterator<Item = std::path::PathBuf>> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     Box::new(entries.flat_map(|path| -> Box<dyn Iterator<Item = _>> {
-        let below = if path.is_dir() { walk(&path) } else { Box::new(std::iter::empty()) };
+        let below = if path.is_dir() {
+            walk(&path)
+        } else {
+            Box::new(std::iter::empty())
+        };
         Box::new(std::iter::once(path).chain(below))
     }))
 }

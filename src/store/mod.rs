@@ -48,8 +48,8 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
-pub use disk::Lane;
 pub use crate::rules::address::Put;
+pub use disk::Lane;
 pub use disk::Store;
 pub use pack::PACK_BYTES_MAX;
 

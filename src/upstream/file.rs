@@ -52,8 +52,8 @@ impl Folder {
     }
 }
 
-/// Answers a request from the folder. A folder that cannot be opened is a failure to connect;
-/// everything below that is a response.
+/// Answers a request from the folder. What is missing or forbidden in it is a response; a folder
+/// that is missing, or a system that fails, is a failure to connect.
 pub(crate) async fn respond(
     folder: &Arc<Folder>,
     name: &str,
@@ -78,9 +78,10 @@ pub(crate) async fn respond(
         .unwrap_or_else(|error| Err(io::Error::other(error)));
     let found = found.map_err(|error| UpstreamError::Connect {
         address: String::from(name),
-        reason: match error.kind() {
-            io::ErrorKind::NotFound => ConnectFailure::Other(Arc::from("no such folder")),
-            _ => ConnectFailure::from(&error),
+        reason: if error.kind() == io::ErrorKind::NotFound {
+            ConnectFailure::Other(Arc::from("no such folder"))
+        } else {
+            ConnectFailure::from(&error)
         },
     })?;
     let mut response = match found {
@@ -116,17 +117,20 @@ enum Found {
 }
 
 impl Target {
-    /// Looks the path up; fails only when the folder itself cannot be opened.
+    /// Looks the path up; fails when the folder is missing, or when the system does.
     fn visit(&self) -> io::Result<Found> {
         let root = self.folder.root.canonicalize()?;
         if !root.is_dir() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let found = parts(&self.path).map_or(Ok(Found::Nothing), |parts| self.look(&root, &parts));
-        Ok(found.unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => Found::Unreadable,
-            _ => Found::Nothing,
-        }))
+        let Some(parts) = parts(&self.path) else {
+            return Ok(Found::Nothing);
+        };
+        match self.look(&root, &parts) {
+            Err(error) if names_nothing(&error) => Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Found::Unreadable),
+            found => found,
+        }
     }
 
     fn look(&self, root: &Path, parts: &[String]) -> io::Result<Found> {
@@ -194,6 +198,14 @@ fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
+}
+
+/// The path is at fault, not the system.
+fn names_nothing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
+    ) || error.raw_os_error() == Some(ELOOP)
 }
 
 /// What the head says about a file.
@@ -409,6 +421,8 @@ const INDEX: &str = "index.html";
 const CACHE_CONTROL: &str = "public, max-age=300";
 /// What is said of entries that are missing or unreadable: they may appear soon.
 const REFUSAL_CACHE_CONTROL: &str = "max-age=10";
+/// Links that lead in a circle; the standard library's kind for it is not stable.
+const ELOOP: i32 = 40;
 /// Bytes read at a time.
 const PIECE_BYTES: u64 = 256 * 1024;
 /// 9999-12-31T23:59:59Z plus one, in seconds since 1970: HTTP dates have four digits for the year.
@@ -535,7 +549,8 @@ mod tests {
     async fn what_is_missing_is_not_found_and_soon_asked_again() {
         let place = site();
         fs::create_dir(place.path().join("site/bare")).unwrap();
-        for path in ["/none", "/style.css/", "/style.css/more", "/bare/"] {
+        let long = format!("/{}", "a".repeat(300));
+        for path in ["/none", "/style.css/", "/style.css/more", "/bare/", &long] {
             let response = ask(&place, "GET", path).await;
             assert_eq!(response.status(), 404, "{path}");
             assert_eq!(response.headers()["cache-control"], "max-age=10");
@@ -609,7 +624,7 @@ mod tests {
     async fn an_unreadable_file_is_forbidden() {
         let place = site();
         let path = place.path().join("site/style.css");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
         let status = ask(&place, "GET", "/style.css").await.status();
         // The superuser reads everything.
         let privileged = File::open(&path).is_ok();
