@@ -260,3 +260,156 @@ fn broken(error: &hyper::Error) -> UpstreamError {
         _ => UpstreamError::Incomplete,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Params;
+    use super::super::Upstream;
+    use super::super::script::*;
+    use super::*;
+    use http_body::Body as _;
+    use http_body_util::BodyExt;
+    use tokio::sync::Notify;
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\n";
+
+    /// What reading the body comes to when the origin says this and closes.
+    async fn received(fields: &str, body: &str) -> Result<Bytes, UpstreamError> {
+        let said = format!("{HEAD}{fields}\r\n\r\n{body}");
+        let origin = Origin::playing(vec![answer(said)]).await;
+        get(&origin.upstream(), "/").await
+    }
+
+    #[tokio::test]
+    async fn a_body_shorter_than_its_length_is_incomplete() {
+        for body in ["", "hell"] {
+            let received = received("Content-Length: 5", body).await;
+            assert_eq!(received, Err(UpstreamError::Incomplete), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chunked_body_cut_anywhere_is_incomplete() {
+        let whole = "5\r\nhello\r\n0\r\n\r\n";
+        for cut in 0..whole.len() {
+            let part = whole.get(..cut).unwrap();
+            let received = received("Transfer-Encoding: chunked", part).await;
+            assert_eq!(received, Err(UpstreamError::Incomplete), "{part:?}");
+        }
+        let received = received("Transfer-Encoding: chunked", whole).await;
+        assert_eq!(received.unwrap(), "hello");
+    }
+
+    #[tokio::test]
+    async fn a_chunk_without_a_size_breaks_the_protocol() {
+        let received = received("Transfer-Encoding: chunked", "zz\r\nhello\r\n0\r\n\r\n").await;
+        assert!(matches!(received, Err(UpstreamError::Protocol(_))));
+    }
+
+    #[tokio::test]
+    async fn a_reset_connection_makes_the_body_incomplete() {
+        let read_on = Arc::new(Notify::new());
+        let script = vec![
+            Act::Hear(0),
+            Act::Say(Bytes::from(format!("{HEAD}\r\nhello"))),
+            Act::Await(Arc::clone(&read_on)),
+            Act::Reset,
+        ];
+        let origin = Origin::playing(vec![script]).await;
+        let upstream = origin.upstream();
+        let mut response = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        let frame = response.body_mut().frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "hello");
+        read_on.notify_one();
+        assert_eq!(read(response).await, Err(UpstreamError::Incomplete));
+    }
+
+    #[tokio::test]
+    async fn trailers_arrive_after_the_last_chunk() {
+        let said =
+            format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n");
+        let origin = Origin::playing(vec![answer(said)]).await;
+        let upstream = origin.upstream();
+        let response = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        let collected = response.into_body().collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()["x-sum"], "1");
+    }
+
+    #[tokio::test]
+    async fn the_size_hint_counts_down_to_the_end() {
+        let said = format!("{HEAD}Content-Length: 5\r\n\r\nhello");
+        let origin = Origin::playing(vec![answer(said)]).await;
+        let upstream = origin.upstream();
+        let mut body = upstream
+            .exchange(0, request("GET", "/"))
+            .await
+            .unwrap()
+            .into_body();
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert!(!body.is_end_stream());
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "hello");
+        assert_eq!(body.size_hint().exact(), Some(0));
+        assert!(body.is_end_stream());
+        assert_eq!(body.length(), Some(5));
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_times_out_and_closes_the_connection() {
+        let closed = Arc::new(Notify::new());
+        let script = vec![
+            Act::Hear(0),
+            Act::Say(Bytes::from(format!("{HEAD}Content-Length: 9\r\n\r\nhell"))),
+            Act::Farewell(Arc::clone(&closed)),
+        ];
+        let origin = Origin::playing(vec![script]).await;
+        let upstream = Upstream::new(Params {
+            between_bytes_timeout: Duration::from_millis(30),
+            ..origin.params()
+        });
+        let received = get(&upstream, "/").await;
+        assert_eq!(received, Err(UpstreamError::BetweenBytesTimeout));
+        closed.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_drips_may_take_longer_than_the_limit() {
+        let told: Vec<_> = (0..4).map(|_| Arc::new(Notify::new())).collect();
+        let mut script = vec![
+            Act::Hear(0),
+            Act::Say(Bytes::from(format!("{HEAD}Content-Length: 4\r\n\r\n"))),
+        ];
+        for notify in &told {
+            script.extend([Act::Await(Arc::clone(notify)), Act::Say(Bytes::from("x"))]);
+        }
+        let origin = Origin::playing(vec![script]).await;
+        let limit = Duration::from_millis(200);
+        let upstream = Upstream::new(Params {
+            between_bytes_timeout: limit,
+            ..origin.params()
+        });
+        let dripping = async {
+            for notify in &told {
+                tokio::time::sleep(limit / 2).await;
+                notify.notify_one();
+            }
+        };
+        let (received, ()) = tokio::join!(get(&upstream, "/"), dripping);
+        assert_eq!(received.unwrap(), "xxxx");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_leaves_closes_the_connection() {
+        let closed = Arc::new(Notify::new());
+        let script = vec![
+            Act::Hear(0),
+            Act::Say(Bytes::from(format!("{HEAD}Content-Length: 9\r\n\r\nhell"))),
+            Act::Farewell(Arc::clone(&closed)),
+        ];
+        let origin = Origin::playing(vec![script]).await;
+        let upstream = origin.upstream();
+        drop(upstream.exchange(0, request("GET", "/")).await.unwrap());
+        closed.notified().await;
+    }
+}

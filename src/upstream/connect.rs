@@ -215,3 +215,55 @@ impl AsyncWrite for Wire {
 
 /// Addresses tried of one name; more would leave each too little time.
 const ADDRESSES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::Domain;
+    use socket2::Socket;
+    use socket2::Type;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_name_is_resolved_and_connected_to_without_delay_for_small_writes() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = dial("localhost", port, LONG).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_port_where_nobody_listens_refuses() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let failure = dial("127.0.0.1", port, LONG).await.unwrap_err();
+        assert_eq!(failure, ConnectFailure::Refused);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_is_not_resolved() {
+        let failure = dial("no such name", 80, LONG).await.unwrap_err();
+        assert_eq!(failure, ConnectFailure::Dns);
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_accepts_nobody_times_out() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&anywhere.into()).unwrap();
+        socket.listen(0).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        let limit = Duration::from_millis(50);
+        let mut queued = Vec::new();
+        let failure = loop {
+            match dial("127.0.0.1", port, limit).await {
+                Ok(stream) => queued.push(stream),
+                Err(failure) => break failure,
+            }
+        };
+        assert_eq!(failure, ConnectFailure::Timeout);
+        assert!(queued.len() < 8);
+    }
+}

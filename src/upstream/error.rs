@@ -145,16 +145,21 @@ impl UpstreamError {
 
 impl From<&io::Error> for ConnectFailure {
     fn from(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::TimedOut => Self::Timeout,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unroutable,
-            io::ErrorKind::AddrNotAvailable => Self::Exhausted(Arc::from("ports")),
-            io::ErrorKind::OutOfMemory => Self::Exhausted(Arc::from("memory")),
-            _ if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => {
-                Self::Exhausted(Arc::from("file descriptors"))
-            }
-            _ => Self::Other(Arc::from(error.to_string())),
+        let is = |kind| error.kind() == kind;
+        if is(io::ErrorKind::ConnectionRefused) {
+            Self::Refused
+        } else if is(io::ErrorKind::TimedOut) {
+            Self::Timeout
+        } else if is(io::ErrorKind::HostUnreachable) || is(io::ErrorKind::NetworkUnreachable) {
+            Self::Unroutable
+        } else if is(io::ErrorKind::AddrNotAvailable) {
+            Self::Exhausted(Arc::from("ports"))
+        } else if is(io::ErrorKind::OutOfMemory) {
+            Self::Exhausted(Arc::from("memory"))
+        } else if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
+            Self::Exhausted(Arc::from("file descriptors"))
+        } else {
+            Self::Other(Arc::from(error.to_string()))
         }
     }
 }

@@ -410,3 +410,475 @@ impl Sending {
 /// Bytes of interim (1xx) responses before the final head. A reader of the body's first bytes may
 /// be late, so it is larger than a read.
 const INTERIM_BYTES_MAX: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Params;
+    use super::super::Upstream;
+    use super::super::script::*;
+    use super::*;
+    use http_body_util::Full;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+    use tokio::sync::Notify;
+
+    const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+    fn hang() -> Vec<Act> {
+        vec![Act::Hear(0), Act::Hang]
+    }
+
+    fn then_hang(mut acts: Vec<Act>) -> Vec<Act> {
+        acts.push(Act::Hang);
+        acts
+    }
+
+    /// The answer to a request of this method when the origin says `said` and closes.
+    async fn answered(method: &str, said: &str) -> Result<Response<Body>, UpstreamError> {
+        let origin = Origin::playing(vec![answer(said.to_owned())]).await;
+        origin.upstream().exchange(0, request(method, "/")).await
+    }
+
+    async fn refused(said: &str) -> UpstreamError {
+        answered("GET", said).await.err().unwrap()
+    }
+
+    fn is_protocol(error: &UpstreamError) -> bool {
+        matches!(error, UpstreamError::Protocol(_))
+    }
+
+    #[tokio::test]
+    async fn a_response_arrives_with_its_fields_and_body() {
+        let response = answered("GET", HELLO).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-length"], "5");
+        assert_eq!(response.body().length(), Some(5));
+        assert!(response.body().framed());
+        assert_eq!(read(response).await.unwrap(), "hello");
+    }
+
+    #[tokio::test]
+    async fn repeated_fields_stay_repeated() {
+        let said = "HTTP/1.1 204 No\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n";
+        let response = answered("GET", said).await.unwrap();
+        assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_request_goes_out_in_origin_form_with_the_callers_host() {
+        let origin = Origin::playing(vec![answer(HELLO)]).await;
+        let mut sent = request("GET", "/a?b=c");
+        *sent.version_mut() = Version::HTTP_2;
+        origin.upstream().exchange(0, sent).await.unwrap();
+        let (_, heard) = origin.heard().remove(0);
+        assert_eq!(heard, "GET /a?b=c HTTP/1.1\r\nhost: t.test\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_body_of_known_length_goes_out_with_its_length() {
+        let script = vec![Act::Hear(4), Act::Say(Bytes::from(HELLO))];
+        let origin = Origin::playing(vec![script]).await;
+        let mut sent = with_body("POST", "/", Full::new(Bytes::from("body")));
+        let headers = sent.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(9));
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("gzip"));
+        origin.upstream().exchange(0, sent).await.unwrap();
+        let (_, heard) = origin.heard().remove(0);
+        assert!(heard.ends_with("content-length: 4\r\n\r\nbody"), "{heard}");
+        assert!(!heard.contains("transfer-encoding"), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn a_body_of_unknown_length_goes_out_in_chunks_even_with_get() {
+        let script = vec![Act::Hear(14), Act::Say(Bytes::from(HELLO))];
+        let origin = Origin::playing(vec![script]).await;
+        let piece = async { Ok::<_, Infallible>(Frame::data(Bytes::from("body"))) };
+        let sent = with_body("GET", "/", one_by_one(vec![piece]));
+        let response = origin.upstream().exchange(0, sent).await.unwrap();
+        assert_eq!(read(response).await.unwrap(), "hello");
+        let (_, heard) = origin.heard().remove(0);
+        assert!(
+            heard.ends_with("chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"),
+            "{heard}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_empty_post_says_that_it_is_empty() {
+        let origin = Origin::playing(vec![answer(HELLO)]).await;
+        let sent = request("POST", "/");
+        origin.upstream().exchange(0, sent).await.unwrap();
+        assert!(origin.heard()[0].1.contains("content-length: 0\r\n"));
+    }
+
+    #[tokio::test]
+    async fn two_hundred_interim_responses_are_swallowed() {
+        let said = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(200) + HELLO;
+        let response = answered("GET", &said).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(read(response).await.unwrap(), "hello");
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_interim_responses_is_bounded() {
+        let storm = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(50_000) + HELLO;
+        let error = refused(&storm).await;
+        assert_eq!(
+            error,
+            UpstreamError::protocol("interim responses without end")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_larger_than_the_bound_on_interim_responses_passes() {
+        let body = vec![b'a'; 3 << 20];
+        let mut said = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        said.push_str(std::str::from_utf8(&body).unwrap());
+        let response = answered("GET", &said).await.unwrap();
+        assert_eq!(read(response).await.unwrap().len(), body.len());
+    }
+
+    #[tokio::test]
+    async fn an_unsolicited_upgrade_breaks_the_protocol() {
+        let said = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
+        assert!(is_protocol(&refused(said).await));
+    }
+
+    #[tokio::test]
+    async fn a_length_beside_chunks_is_removed_and_the_connection_closed() {
+        let said = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    5\r\nhello\r\n0\r\n\r\n";
+        let closed = Arc::new(Notify::new());
+        let mut script = answer(said);
+        script.push(Act::Farewell(Arc::clone(&closed)));
+        let origin = Origin::playing(vec![script, answer(HELLO)]).await;
+        let upstream = origin.upstream();
+        let response = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        assert!(!response.headers().contains_key(CONTENT_LENGTH));
+        assert_eq!(response.body().length(), None);
+        assert!(response.body().framed());
+        assert_eq!(read(response).await.unwrap(), "hello");
+        closed.notified().await;
+        get(&upstream, "/").await.unwrap();
+        assert_eq!(origin.connections(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn equal_lengths_become_one() {
+        for lengths in [
+            "Content-Length: 5\r\nContent-Length: 5",
+            "Content-Length: 5, 5",
+        ] {
+            let said = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nhello");
+            let response = answered("GET", &said).await.unwrap();
+            let stated: Vec<_> = response.headers().get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(stated, ["5"]);
+            assert_eq!(read(response).await.unwrap(), "hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn lengths_that_differ_or_mean_nothing_break_the_protocol() {
+        for lengths in [
+            "Content-Length: 5\r\nContent-Length: 9",
+            "Content-Length: 5, 9",
+            "Content-Length: 99999999999999999999999",
+            "Content-Length: +5",
+            "Content-Length: ",
+            "Content-Length: five",
+        ] {
+            let said = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nhelloEVIL");
+            assert!(is_protocol(&refused(&said).await), "{lengths}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transfer_coding_other_than_chunked_breaks_the_protocol() {
+        for coding in ["blegh", "gzip, chunked", "chunked, chunked", "identity"] {
+            let said = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\nhello");
+            assert!(is_protocol(&refused(&said).await), "{coding}");
+        }
+        let twice = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n";
+        assert!(is_protocol(
+            &refused(&format!("{twice}\r\n0\r\n\r\n")).await
+        ));
+        let old = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert!(is_protocol(&refused(old).await));
+    }
+
+    #[tokio::test]
+    async fn a_status_line_that_is_none_breaks_the_protocol() {
+        for said in [
+            "GARBAGE\r\n\r\nhello",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 abc OK\r\n\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 000 OK\r\n\r\n",
+        ] {
+            let error = refused(said).await;
+            assert!(is_protocol(&error), "{said}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn folded_fields_and_blanks_before_colons_break_the_protocol() {
+        for field in [
+            "X-A: a\r\n b",
+            "Content-Length : 5",
+            "X-A: a\0b",
+            "X-A: a\rb",
+        ] {
+            let said = format!("HTTP/1.1 200 OK\r\n{field}\r\nContent-Length: 5\r\n\r\nhello");
+            assert!(is_protocol(&refused(&said).await), "{field:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused_as_such() {
+        let long = format!("HTTP/1.1 200 OK\r\nX-A: {}\r\n\r\n", "a".repeat(5000));
+        assert_eq!(refused(&long).await, UpstreamError::HeadTooLarge);
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X-A: a\r\n".repeat(21));
+        assert_eq!(refused(&many).await, UpstreamError::HeadTooLarge);
+        let endless = format!("HTTP/1.1 200 OK\r\n{}", "X-A: a\r\n".repeat(5_000));
+        assert_eq!(refused(&endless).await, UpstreamError::HeadTooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_head_just_within_the_bounds_passes() {
+        let many = format!("HTTP/1.1 204 No\r\n{}\r\n", "X-A: a\r\n".repeat(20));
+        assert!(answered("GET", &many).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn responses_without_a_body_end_at_their_head() {
+        for (method, said) in [
+            ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+            (
+                "GET",
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+            ),
+            (
+                "GET",
+                "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+            ),
+        ] {
+            let origin = Origin::playing(vec![
+                [answer(said), answer(HELLO), vec![Act::Hang]].concat(),
+            ])
+            .await;
+            let upstream = origin.upstream();
+            let response = upstream.exchange(0, request(method, "/")).await.unwrap();
+            assert_eq!(response.body().length(), Some(0), "{said}");
+            assert!(response.body().framed());
+            assert!(response.body().is_end_stream());
+            let kept = response.headers().contains_key(CONTENT_LENGTH);
+            assert_eq!(kept, response.status() != 204, "{said}");
+            assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+            assert_eq!(origin.connections(), [0, 0], "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_may_end_with_its_connection_and_is_then_unproven() {
+        for version in ["HTTP/1.0", "HTTP/1.1"] {
+            let said = format!("{version} 200 OK\r\n\r\nhello");
+            let response = answered("GET", &said).await.unwrap();
+            assert!(!response.body().framed());
+            assert_eq!(response.body().length(), None);
+            assert_eq!(read(response).await.unwrap(), "hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_close_without_an_answer_is_told() {
+        assert_eq!(refused("").await, UpstreamError::Closed);
+        assert_eq!(
+            refused("HTTP/1.1 200 OK\r\nX-").await,
+            UpstreamError::Closed
+        );
+        let origin = Origin::playing(vec![vec![Act::Hear(0), Act::Reset]]).await;
+        let error = get(&origin.upstream(), "/").await.unwrap_err();
+        assert_eq!(error, UpstreamError::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_reused_connection_that_closes_under_a_get_is_replaced_once() {
+        let first = [answer(HELLO), vec![Act::Hear(0)]].concat();
+        let origin = Origin::playing(vec![first, answer(HELLO)]).await;
+        let upstream = origin.upstream();
+        get(&upstream, "/1").await.unwrap();
+        assert_eq!(get(&upstream, "/2").await.unwrap(), "hello");
+        assert_eq!(origin.connections(), [0, 0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_that_closes_is_not_replaced() {
+        let origin = Origin::playing(vec![vec![Act::Hear(0)], answer(HELLO)]).await;
+        let error = get(&origin.upstream(), "/").await.unwrap_err();
+        assert_eq!(error, UpstreamError::Closed);
+        assert_eq!(origin.connections(), [0]);
+    }
+
+    #[tokio::test]
+    async fn a_post_on_a_connection_that_closes_is_not_sent_twice() {
+        let first = [answer(HELLO), vec![Act::Hear(0)]].concat();
+        let origin = Origin::playing(vec![first, answer(HELLO)]).await;
+        let upstream = origin.upstream();
+        get(&upstream, "/1").await.unwrap();
+        let error = upstream.exchange(0, request("POST", "/2")).await.err();
+        assert_eq!(error, Some(UpstreamError::Closed));
+        assert_eq!(origin.connections(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_get_that_was_partly_answered_is_not_sent_twice() {
+        let part = vec![Act::Hear(0), Act::Say(Bytes::from("HTTP/1.1 2"))];
+        let first = [answer(HELLO), part].concat();
+        let origin = Origin::playing(vec![first, answer(HELLO)]).await;
+        let upstream = origin.upstream();
+        get(&upstream, "/1").await.unwrap();
+        let error = get(&upstream, "/2").await.unwrap_err();
+        assert_eq!(error, UpstreamError::Closed);
+        assert_eq!(origin.connections(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn an_origin_that_never_answers_times_out() {
+        let closed = Arc::new(Notify::new());
+        let script = vec![Act::Hear(0), Act::Farewell(Arc::clone(&closed))];
+        let origin = Origin::playing(vec![script]).await;
+        let error = get(&impatient(&origin), "/").await.unwrap_err();
+        assert_eq!(error, UpstreamError::FirstByteTimeout);
+        closed.notified().await;
+    }
+
+    #[tokio::test]
+    async fn interim_responses_do_not_extend_the_time() {
+        let hint = Act::Say(Bytes::from("HTTP/1.1 103 Early Hints\r\n\r\n"));
+        let origin = Origin::playing(vec![vec![Act::Hear(0), hint, Act::Hang]]).await;
+        let error = get(&impatient(&origin), "/").await.unwrap_err();
+        assert_eq!(error, UpstreamError::FirstByteTimeout);
+    }
+
+    #[tokio::test]
+    async fn the_time_to_answer_begins_with_the_bodys_last_piece() {
+        let origin = Origin::playing(vec![hang()]).await;
+        let pieces = (0..6).map(|_| async {
+            tokio::time::sleep(IMPATIENCE / 2).await;
+            Ok::<_, Infallible>(Frame::data(Bytes::from("piece")))
+        });
+        let sent = with_body("POST", "/", one_by_one(pieces.collect()));
+        let began = Instant::now();
+        let error = impatient(&origin).exchange(0, sent).await.err();
+        assert_eq!(error, Some(UpstreamError::FirstByteTimeout));
+        assert!(began.elapsed() >= IMPATIENCE * 4);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_stalls_its_body_is_to_blame_itself() {
+        let origin = Origin::playing(vec![hang()]).await;
+        let sent = with_body("POST", "/", stalled());
+        let error = impatient(&origin).exchange(0, sent).await.err();
+        assert_eq!(error, Some(UpstreamError::ClientBody));
+    }
+
+    #[tokio::test]
+    async fn a_client_body_that_fails_is_told_and_closes_the_connection() {
+        let closed = Arc::new(Notify::new());
+        let script = vec![Act::Farewell(Arc::clone(&closed))];
+        let origin = Origin::playing(vec![script]).await;
+        let failing = one_by_one(vec![async { Err::<Frame<Bytes>, _>("gone") }]);
+        let sent = with_body("POST", "/", failing);
+        let error = origin.upstream().exchange(0, sent).await.err();
+        assert_eq!(error, Some(UpstreamError::ClientBody));
+        closed.notified().await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_body_is_taken() {
+        let said = "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n";
+        let origin = Origin::playing(vec![then_hang(answer(said))]).await;
+        let sent = with_body("POST", "/", stalled());
+        let response = origin.upstream().exchange(0, sent).await.unwrap();
+        assert_eq!(response.status(), 413);
+    }
+
+    #[tokio::test]
+    async fn dropping_the_exchange_closes_the_connection() {
+        let asked = Arc::new(Notify::new());
+        let closed = Arc::new(Notify::new());
+        let script = vec![
+            Act::Hear(0),
+            Act::Tell(Arc::clone(&asked)),
+            Act::Farewell(Arc::clone(&closed)),
+        ];
+        let origin = Origin::playing(vec![script]).await;
+        let upstream = origin.upstream();
+        tokio::select! {
+            _ = upstream.exchange(0, request("GET", "/")) => unreachable!(),
+            () = asked.notified() => {}
+        }
+        closed.notified().await;
+    }
+
+    /// How long the tests of time limits wait.
+    const IMPATIENCE: Duration = Duration::from_millis(40);
+
+    fn impatient(origin: &Origin) -> Upstream {
+        Upstream::new(Params {
+            first_byte_timeout: IMPATIENCE,
+            ..origin.params()
+        })
+    }
+
+    fn stalled() -> OneByOne<impl Future<Output = Result<Frame<Bytes>, Infallible>>> {
+        one_by_one(vec![std::future::pending()])
+    }
+
+    /// Yields the outputs of futures, one after the other.
+    fn one_by_one<F: Future>(futures: Vec<F>) -> OneByOne<F> {
+        OneByOne(futures.into_iter().rev().map(Box::pin).collect())
+    }
+
+    struct OneByOne<F>(Vec<Pin<Box<F>>>);
+
+    impl<F: Future<Output = Result<Frame<Bytes>, E>>, E> http_body::Body for OneByOne<F> {
+        type Data = Bytes;
+        type Error = E;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+            let Some(next) = self.0.last_mut() else {
+                return Poll::Ready(None);
+            };
+            let frame = ready!(next.as_mut().poll(context));
+            self.0.pop();
+            Poll::Ready(Some(frame))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_framing_fields_are_judged_without_panic(
+            lengths in prop::collection::vec("[0-9 ,+a]{0,12}", 0..3),
+            codings in prop::collection::vec("(chunked|gzip|[ ,a]{0,3})", 0..3),
+        ) {
+            let mut headers = HeaderMap::new();
+            for length in &lengths {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_str(length).unwrap());
+            }
+            for coding in &codings {
+                headers.append(TRANSFER_ENCODING, HeaderValue::from_str(coding).unwrap());
+            }
+            let judged = framing(&Method::GET, StatusCode::OK, Version::HTTP_11, &mut headers);
+            if let Ok(framing) = judged {
+                let stated = headers.get_all(CONTENT_LENGTH).iter().count()
+                    + headers.get_all(TRANSFER_ENCODING).iter().count();
+                prop_assert!(stated <= 1);
+                prop_assert_eq!(framing.proven, stated == 1);
+            }
+        }
+    }
+}

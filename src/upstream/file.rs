@@ -52,8 +52,8 @@ impl Folder {
     }
 }
 
-/// Answers a request from the folder. A folder that cannot be opened is a failure to connect;
-/// everything below that is a response.
+/// Answers a request from the folder. What is missing or forbidden in it is a response; a folder
+/// that is missing, or a system that fails, is a failure to connect.
 pub(crate) async fn respond(
     folder: &Arc<Folder>,
     name: &str,
@@ -78,9 +78,10 @@ pub(crate) async fn respond(
         .unwrap_or_else(|error| Err(io::Error::other(error)));
     let found = found.map_err(|error| UpstreamError::Connect {
         address: String::from(name),
-        reason: match error.kind() {
-            io::ErrorKind::NotFound => ConnectFailure::Other(Arc::from("no such folder")),
-            _ => ConnectFailure::from(&error),
+        reason: if error.kind() == io::ErrorKind::NotFound {
+            ConnectFailure::Other(Arc::from("no such folder"))
+        } else {
+            ConnectFailure::from(&error)
         },
     })?;
     let mut response = match found {
@@ -116,17 +117,20 @@ enum Found {
 }
 
 impl Target {
-    /// Looks the path up; fails only when the folder itself cannot be opened.
+    /// Looks the path up; fails when the folder is missing, or when the system does.
     fn visit(&self) -> io::Result<Found> {
         let root = self.folder.root.canonicalize()?;
         if !root.is_dir() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let found = parts(&self.path).map_or(Ok(Found::Nothing), |parts| self.look(&root, &parts));
-        Ok(found.unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => Found::Unreadable,
-            _ => Found::Nothing,
-        }))
+        let Some(parts) = parts(&self.path) else {
+            return Ok(Found::Nothing);
+        };
+        match self.look(&root, &parts) {
+            Err(error) if names_nothing(&error) => Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Found::Unreadable),
+            found => found,
+        }
     }
 
     fn look(&self, root: &Path, parts: &[String]) -> io::Result<Found> {
@@ -194,6 +198,14 @@ fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
+}
+
+/// The path is at fault, not the system.
+fn names_nothing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
+    ) || error.raw_os_error() == Some(ELOOP)
 }
 
 /// What the head says about a file.
@@ -409,7 +421,357 @@ const INDEX: &str = "index.html";
 const CACHE_CONTROL: &str = "public, max-age=300";
 /// What is said of entries that are missing or unreadable: they may appear soon.
 const REFUSAL_CACHE_CONTROL: &str = "max-age=10";
+/// Links that lead in a circle; the standard library's kind for it is not stable.
+const ELOOP: i32 = 40;
 /// Bytes read at a time.
 const PIECE_BYTES: u64 = 256 * 1024;
 /// 9999-12-31T23:59:59Z plus one, in seconds since 1970: HTTP dates have four digits for the year.
 const SECONDS_MAX: u64 = 253_402_300_800;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Backend;
+    use super::super::Upstream;
+    use super::super::script::*;
+    use super::*;
+    use http_body_util::BodyExt;
+    use proptest::prelude::*;
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::symlink;
+    use tempfile::TempDir;
+
+    /// A site: a page, a style, a folder with an index, a dotfile, and something outside.
+    fn site() -> TempDir {
+        let place = TempDir::new().unwrap();
+        let root = place.path().join("site");
+        fs::create_dir_all(root.join("sub/.git")).unwrap();
+        fs::write(root.join("index.html"), "front").unwrap();
+        fs::write(root.join("a page.txt"), "page").unwrap();
+        fs::write(root.join("style.css"), "style").unwrap();
+        fs::write(root.join("empty.bin"), "").unwrap();
+        fs::write(root.join("sub/index.html"), "inner").unwrap();
+        fs::write(root.join("sub/.git/config"), "secret").unwrap();
+        fs::write(root.join(".env"), "secret").unwrap();
+        fs::write(place.path().join("outside.txt"), "secret").unwrap();
+        place
+    }
+
+    fn served(place: &TempDir) -> Upstream {
+        folder(place.path().join("site"))
+    }
+
+    fn folder(path: PathBuf) -> Upstream {
+        Upstream::new(super::super::Params {
+            backends: vec![Backend::File(path)],
+            ..params(0)
+        })
+    }
+
+    async fn ask(place: &TempDir, method: &str, path: &str) -> Response<Body> {
+        let sent = request(method, path);
+        served(place).exchange(0, sent).await.unwrap()
+    }
+
+    async fn ask_if(place: &TempDir, field: &'static str, value: &HeaderValue) -> Response<Body> {
+        let mut sent = request("GET", "/style.css");
+        sent.headers_mut().insert(field, value.clone());
+        served(place).exchange(0, sent).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_served_with_what_a_cache_wants_to_know() {
+        let place = site();
+        let response = ask(&place, "GET", "/style.css").await;
+        assert_eq!(response.status(), 200);
+        let headers = response.headers();
+        assert_eq!(headers["content-type"], "text/css; charset=utf-8");
+        assert_eq!(headers["content-length"], "5");
+        assert_eq!(headers["cache-control"], "public, max-age=300");
+        assert!(headers["etag"].to_str().unwrap().starts_with("\"5-"));
+        assert!(headers.contains_key("last-modified"));
+        assert_eq!(response.body().length(), Some(5));
+        assert!(response.body().framed());
+        assert_eq!(read(response).await.unwrap(), "style");
+    }
+
+    #[tokio::test]
+    async fn head_answers_like_get_without_the_body() {
+        let place = site();
+        let got = ask(&place, "GET", "/style.css").await;
+        let headed = ask(&place, "HEAD", "/style.css").await;
+        assert_eq!(got.headers(), headed.headers());
+        assert_eq!(headed.body().length(), Some(0));
+        assert_eq!(read(headed).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn other_methods_are_not_allowed() {
+        let place = site();
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PURGE"] {
+            let response = ask(&place, method, "/style.css").await;
+            assert_eq!(response.status(), 405);
+            assert_eq!(response.headers()["allow"], "GET, HEAD");
+        }
+    }
+
+    #[tokio::test]
+    async fn paths_are_decoded_once() {
+        let place = site();
+        fs::write(place.path().join("site/50%25.txt"), "sign").unwrap();
+        let response = ask(&place, "GET", "/a%20page.txt?version=2").await;
+        assert_eq!(read(response).await.unwrap(), "page");
+        let response = ask(&place, "GET", "/50%2525.txt").await;
+        assert_eq!(read(response).await.unwrap(), "sign");
+        assert_eq!(ask(&place, "GET", "/50%25.txt").await.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_its_index() {
+        let place = site();
+        let front = ask(&place, "GET", "/").await;
+        assert_eq!(read(front).await.unwrap(), "front");
+        let inner = ask(&place, "GET", "/sub/").await;
+        assert_eq!(inner.headers()["content-type"], "text/html; charset=utf-8");
+        assert_eq!(read(inner).await.unwrap(), "inner");
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_its_last_slash_is_moved_there() {
+        let place = site();
+        let response = ask(&place, "GET", "/sub?a=b").await;
+        assert_eq!(response.status(), 301);
+        assert_eq!(response.headers()["location"], "/sub/?a=b");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_not_found_and_soon_asked_again() {
+        let place = site();
+        fs::create_dir(place.path().join("site/bare")).unwrap();
+        let long = format!("/{}", "a".repeat(300));
+        for path in ["/none", "/style.css/", "/style.css/more", "/bare/", &long] {
+            let response = ask(&place, "GET", path).await;
+            assert_eq!(response.status(), 404, "{path}");
+            assert_eq!(response.headers()["cache-control"], "max-age=10");
+            assert_eq!(read(response).await.unwrap(), "404 Not Found\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_leads_out_of_the_folder_or_to_what_is_hidden() {
+        let place = site();
+        for path in [
+            "/../outside.txt",
+            "/%2e%2e/outside.txt",
+            "/.%2e/outside.txt",
+            "/..%2foutside.txt",
+            "/sub/../../outside.txt",
+            "/sub%2findex.html",
+            "/sub%5cindex.html",
+            "/..%5coutside.txt",
+            "/style.css%00",
+            "/style.css%00.txt",
+            "/.env",
+            "/%2eenv",
+            "/sub/.git/config",
+            "//outside.txt",
+            "//style.css",
+            "/./style.css",
+            "/sub//index.html",
+            "/%ff",
+            "*",
+        ] {
+            let response = ask(&place, "GET", path).await;
+            assert_eq!(response.status(), 404, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn links_are_followed_only_inside_and_to_what_is_visible() {
+        let place = site();
+        let root = place.path().join("site");
+        symlink("../outside.txt", root.join("out.txt")).unwrap();
+        symlink("..", root.join("up")).unwrap();
+        symlink(".env", root.join("env.txt")).unwrap();
+        symlink("round.txt", root.join("round.txt")).unwrap();
+        symlink("sub/index.html", root.join("in.html")).unwrap();
+        for path in ["/out.txt", "/up/outside.txt", "/env.txt", "/round.txt"] {
+            assert_eq!(ask(&place, "GET", path).await.status(), 404, "{path}");
+        }
+        let inside = ask(&place, "GET", "/in.html").await;
+        assert_eq!(read(inside).await.unwrap(), "inner");
+    }
+
+    #[tokio::test]
+    async fn a_folder_may_itself_be_a_link() {
+        let place = site();
+        let link = place.path().join("link");
+        symlink("site", &link).unwrap();
+        let served = folder(link);
+        assert_eq!(get(&served, "/style.css").await.unwrap(), "style");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_not_opened() {
+        let place = site();
+        let socket = place.path().join("site/socket");
+        let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        assert_eq!(ask(&place, "GET", "/socket").await.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_file_is_forbidden() {
+        let place = site();
+        let path = place.path().join("site/style.css");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
+        let status = ask(&place, "GET", "/style.css").await.status();
+        // The superuser reads everything.
+        let privileged = File::open(&path).is_ok();
+        assert_eq!(status, if privileged { 200 } else { 403 });
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_a_failure_to_connect() {
+        let place = site();
+        let served = folder(place.path().join("none"));
+        let error = get(&served, "/").await.unwrap_err();
+        assert!(
+            error.to_string().contains("/none: no such folder"),
+            "{error}"
+        );
+        assert!(error.retry(false));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_the_file_is_told_so() {
+        let place = site();
+        let whole = ask(&place, "GET", "/style.css").await;
+        let tag = whole.headers()["etag"].clone();
+        let weak = format!("\"x,y\", W/{}", tag.to_str().unwrap());
+        for condition in ["*", tag.to_str().unwrap(), &weak] {
+            let condition = HeaderValue::from_str(condition).unwrap();
+            let response = ask_if(&place, "if-none-match", &condition).await;
+            assert_eq!(response.status(), 304, "{condition:?}");
+            assert_eq!(response.headers()["etag"], tag);
+            assert!(!response.headers().contains_key("content-length"));
+            assert_eq!(read(response).await.unwrap(), "");
+        }
+        let modified = whole.headers()["last-modified"].clone();
+        let response = ask_if(&place, "if-modified-since", &modified).await;
+        assert_eq!(response.status(), 304);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_another_version_gets_this_one() {
+        let place = site();
+        let foreign = HeaderValue::from_static("\"5-0\", \"\"");
+        let response = ask_if(&place, "if-none-match", &foreign).await;
+        assert_eq!(response.status(), 200);
+        let old = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+        let response = ask_if(&place, "if-modified-since", &old).await;
+        assert_eq!(response.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn the_tag_decides_over_the_date() {
+        let place = site();
+        let whole = ask(&place, "GET", "/style.css").await;
+        let mut sent = request("GET", "/style.css");
+        let headers = sent.headers_mut();
+        headers.insert("if-none-match", HeaderValue::from_static("\"other\""));
+        headers.insert(
+            "if-modified-since",
+            whole.headers()["last-modified"].clone(),
+        );
+        let response = served(&place).exchange(0, sent).await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_change_of_the_same_length_changes_the_tag() {
+        let place = site();
+        let before = ask(&place, "GET", "/style.css").await;
+        let file = File::options()
+            .write(true)
+            .open(place.path().join("site/style.css"))
+            .unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_nanos(1))
+            .unwrap();
+        let after = ask(&place, "GET", "/style.css").await;
+        assert_ne!(before.headers()["etag"], after.headers()["etag"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_from_before_all_dates_is_served_without_one() {
+        let place = site();
+        let file = File::options()
+            .write(true)
+            .open(place.path().join("site/style.css"))
+            .unwrap();
+        file.set_modified(UNIX_EPOCH - Duration::from_secs(9))
+            .unwrap();
+        let response = ask(&place, "GET", "/style.css").await;
+        assert!(!response.headers().contains_key("last-modified"));
+        assert_eq!(read(response).await.unwrap(), "style");
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_is_an_empty_body() {
+        let place = site();
+        let response = ask(&place, "GET", "/empty.bin").await;
+        assert_eq!(response.headers()["content-length"], "0");
+        assert_eq!(read(response).await.unwrap(), "");
+    }
+
+    fn large(place: &TempDir) -> (Vec<u8>, File) {
+        let bytes: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        let path = place.path().join("site/large.bin");
+        fs::write(&path, &bytes).unwrap();
+        (bytes, File::options().append(true).open(path).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_large_file_comes_in_pieces() {
+        let place = site();
+        let (bytes, _) = large(&place);
+        let response = ask(&place, "GET", "/large.bin").await;
+        let mut body = response.into_body();
+        let mut received = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(u64::try_from(piece.len()).unwrap() <= PIECE_BYTES);
+            received.extend_from_slice(&piece);
+        }
+        assert!(received == bytes);
+        assert!(http_body::Body::is_end_stream(&body));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrinks_while_it_is_read_is_incomplete() {
+        let place = site();
+        let (_, file) = large(&place);
+        let response = ask(&place, "GET", "/large.bin").await;
+        file.set_len(3_000_000).unwrap();
+        assert_eq!(read(response).await, Err(UpstreamError::Incomplete));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_grows_while_it_is_read_ends_where_it_was_announced() {
+        let place = site();
+        let (bytes, mut file) = large(&place);
+        let response = ask(&place, "GET", "/large.bin").await;
+        file.write_all(b"more").unwrap();
+        assert!(read(response).await.unwrap() == bytes);
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_names_anything_but_plain_entries(path in "[/a.%25fec0\\\\]{0,12}") {
+            for part in parts(&path).into_iter().flatten() {
+                prop_assert!(!part.starts_with('.') && !part.is_empty());
+                prop_assert!(!part.contains(['/', '\\', '\0']));
+            }
+        }
+    }
+}

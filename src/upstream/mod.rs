@@ -15,6 +15,8 @@ pub mod error;
 pub mod exchange;
 pub mod file;
 pub mod pool;
+#[cfg(test)]
+mod script;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -162,5 +164,43 @@ impl Upstream {
                 file::respond(folder, &origin.name, &head).await
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::script::params;
+    use super::script::request;
+    use super::*;
+
+    fn upstream(backends: Vec<Backend>) -> Upstream {
+        Upstream::new(Params {
+            backends,
+            ..params(0)
+        })
+    }
+
+    #[test]
+    fn backends_are_named_as_in_the_config() {
+        let http = |host: &str| Backend::Http {
+            host: String::from(host),
+            port: 80,
+        };
+        let upstream = upstream(vec![
+            http("origin"),
+            http("::1"),
+            Backend::File(PathBuf::from("fixtures/site")),
+        ]);
+        assert_eq!(upstream.backends(), 3);
+        assert_eq!(&*upstream.name(0), "http://origin:80");
+        assert_eq!(&*upstream.name(1), "http://[::1]:80");
+        assert_eq!(&*upstream.name(2), "file:fixtures/site");
+        assert_eq!(&*upstream.name(3), "");
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_does_not_exist_cannot_be_connected_to() {
+        let answer = upstream(Vec::new()).exchange(0, request("GET", "/")).await;
+        assert!(matches!(answer, Err(UpstreamError::Connect { .. })));
     }
 }

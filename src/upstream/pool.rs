@@ -361,3 +361,343 @@ const FIELDS_MAX: usize = 10_000;
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// How long a connection may take to settle after its response has ended.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Upstream;
+    use super::super::script::*;
+    use super::*;
+    use bytes::Bytes;
+    use http_body_util::BodyExt;
+    use tokio::sync::Notify;
+
+    const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON";
+
+    /// A connection that answers so many requests alike.
+    fn answering(times: usize) -> Vec<Act> {
+        let mut script: Vec<Act> = (0..times).flat_map(|_| answer(HELLO)).collect();
+        script.push(Act::Hang);
+        script
+    }
+
+    fn with(origin: &Origin, change: impl FnOnce(&mut Params)) -> Arc<Upstream> {
+        let mut params = origin.params();
+        change(&mut params);
+        Arc::new(Upstream::new(params))
+    }
+
+    fn is_send_and_sync<T: Send + Sync>(_: &T) {}
+
+    #[tokio::test]
+    async fn an_upstream_can_be_shared_by_threads() {
+        let origin = Origin::playing(vec![]).await;
+        is_send_and_sync(&origin.upstream());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_after_its_response() {
+        let origin = Origin::playing(vec![answering(3)]).await;
+        let upstream = origin.upstream();
+        for _ in 0..3 {
+            assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+        }
+        assert_eq!(origin.connections(), [0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_need_not_ask_for_the_end_after_the_last_byte() {
+        let origin = Origin::playing(vec![answering(2)]).await;
+        let upstream = origin.upstream();
+        let mut response = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        response.body_mut().frame().await.unwrap().unwrap();
+        drop(response);
+        get(&upstream, "/").await.unwrap();
+        assert_eq!(origin.connections(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn the_connection_used_last_is_used_first() {
+        let origin = Origin::playing(vec![answering(9), answering(9)]).await;
+        let upstream = origin.upstream();
+        let first = upstream.exchange(0, request("GET", "/1")).await.unwrap();
+        let second = upstream.exchange(0, request("GET", "/2")).await.unwrap();
+        read(second).await.unwrap();
+        read(first).await.unwrap();
+        get(&upstream, "/3").await.unwrap();
+        get(&upstream, "/4").await.unwrap();
+        assert_eq!(origin.connections(), [0, 1, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn an_origin_that_wants_to_close_is_not_asked_again() {
+        let said = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+        let closing = [answer(said), vec![Act::Hang]].concat();
+        let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello";
+        let ancient = [answer(old), vec![Act::Hang]].concat();
+        let origin = Origin::playing(vec![closing, ancient, answering(1)]).await;
+        let upstream = origin.upstream();
+        for _ in 0..3 {
+            get(&upstream, "/").await.unwrap();
+        }
+        assert_eq!(origin.connections(), [0, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn bytes_after_a_response_are_never_the_next_answer() {
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       5\r\nhello\r\n0\r\n\r\n";
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
+        for (method, first) in [
+            ("GET", HELLO),
+            ("GET", chunked),
+            ("HEAD", head),
+            ("GET", "HTTP/1.1 204 No\r\n\r\n"),
+            ("GET", "HTTP/1.1 304 No\r\n\r\n"),
+        ] {
+            let poisoned = [answer(format!("{first}{POISON}")), vec![Act::Hang]].concat();
+            let origin = Origin::playing(vec![poisoned, answering(1)]).await;
+            let upstream = origin.upstream();
+            let response = upstream.exchange(0, request(method, "/")).await.unwrap();
+            read(response).await.unwrap();
+            assert_eq!(get(&upstream, "/victim").await.unwrap(), "hello", "{first}");
+            assert_eq!(origin.connections(), [0, 1], "{first}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_on_an_idle_connection_are_never_the_next_answer() {
+        let idle = Arc::new(Notify::new());
+        let said = Arc::new(Notify::new());
+        let mut late = answer(HELLO);
+        late.extend([
+            Act::Await(Arc::clone(&idle)),
+            Act::Say(Bytes::from(POISON)),
+            Act::Tell(Arc::clone(&said)),
+            Act::Hang,
+        ]);
+        let origin = Origin::playing(vec![late, answering(1)]).await;
+        let upstream = origin.upstream();
+        get(&upstream, "/").await.unwrap();
+        idle.notify_one();
+        said.notified().await;
+        assert_eq!(get(&upstream, "/victim").await.unwrap(), "hello");
+        assert_eq!(origin.connections(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_the_runtime_has_not_noticed_are_seen_at_checkout() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let wire = Wire::new(
+            connect::dial("127.0.0.1", port, Duration::from_secs(20))
+                .await
+                .unwrap(),
+        );
+        let probe = wire.probe();
+        let (mut peer, _) = listener.accept().unwrap();
+        assert!(probe.quiet());
+        std::io::Write::write_all(&mut peer, POISON.as_bytes()).unwrap();
+        // No await in between: the runtime's driver has had no chance to look.
+        assert!(!probe.quiet());
+        drop(wire);
+        assert!(!probe.quiet());
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_that_the_origin_closed_is_not_used() {
+        let closed = Arc::new(Notify::new());
+        let mut first = answer(HELLO);
+        first.push(Act::Await(Arc::clone(&closed)));
+        let origin = Origin::playing(vec![first, answering(1)]).await;
+        let upstream = origin.upstream();
+        get(&upstream, "/").await.unwrap();
+        closed.notify_one();
+        // A POST may not be sent twice, so it would fail on the closed connection.
+        while Arc::strong_count(&closed) > 1 {
+            tokio::task::yield_now().await;
+        }
+        let response = upstream.exchange(0, request("POST", "/")).await.unwrap();
+        assert_eq!(read(response).await.unwrap(), "hello");
+        assert_eq!(origin.connections(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_idle_for_too_long_is_closed() {
+        let closed = Arc::new(Notify::new());
+        let mut first = answer(HELLO);
+        first.push(Act::Farewell(Arc::clone(&closed)));
+        let origin = Origin::playing(vec![first, answering(1)]).await;
+        let upstream = with(&origin, |params| params.idle_timeout = Duration::ZERO);
+        get(&upstream, "/").await.unwrap();
+        get(&upstream, "/").await.unwrap();
+        closed.notified().await;
+        assert_eq!(origin.connections(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn no_more_than_idle_max_are_kept_and_the_oldest_goes() {
+        let closed = Arc::new(Notify::new());
+        let mut first = answer(HELLO);
+        first.push(Act::Farewell(Arc::clone(&closed)));
+        let origin = Origin::playing(vec![first, answering(2)]).await;
+        let upstream = with(&origin, |params| params.idle_max = 1);
+        let one = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        let two = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        read(one).await.unwrap();
+        read(two).await.unwrap();
+        closed.notified().await;
+        get(&upstream, "/").await.unwrap();
+        assert_eq!(origin.connections(), [0, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn none_is_kept_when_none_may_be_idle() {
+        let origin = Origin::playing(vec![answering(1), answering(1)]).await;
+        let upstream = with(&origin, |params| params.idle_max = 0);
+        get(&upstream, "/").await.unwrap();
+        get(&upstream, "/").await.unwrap();
+        assert_eq!(origin.connections(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_request_over_the_cap_waits_for_the_connection_to_come_back() {
+        let origin = Origin::playing(vec![answering(2)]).await;
+        let upstream = with(&origin, |params| params.connections_max = 1);
+        let first = upstream.exchange(0, request("GET", "/1")).await.unwrap();
+        let second = tokio::spawn({
+            let upstream = Arc::clone(&upstream);
+            async move { get(&upstream, "/2").await }
+        });
+        tokio::task::yield_now().await;
+        read(first).await.unwrap();
+        assert_eq!(second.await.unwrap().unwrap(), "hello");
+        assert_eq!(origin.connections(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_request_over_the_cap_opens_a_new_connection_when_one_is_lost() {
+        let origin = Origin::playing(vec![answering(1), answering(1)]).await;
+        let upstream = with(&origin, |params| params.connections_max = 1);
+        let first = upstream.exchange(0, request("GET", "/1")).await.unwrap();
+        let second = tokio::spawn({
+            let upstream = Arc::clone(&upstream);
+            async move { get(&upstream, "/2").await }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        assert_eq!(second.await.unwrap().unwrap(), "hello");
+        assert_eq!(origin.connections(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_request_beyond_the_queue_is_refused_at_once() {
+        let origin = Origin::playing(vec![answering(2)]).await;
+        let upstream = with(&origin, |params| {
+            params.connections_max = 1;
+            params.queue_max = 1;
+        });
+        let held = upstream.exchange(0, request("GET", "/1")).await.unwrap();
+        let queued = tokio::spawn({
+            let upstream = Arc::clone(&upstream);
+            async move { get(&upstream, "/2").await }
+        });
+        tokio::task::yield_now().await;
+        let refused = get(&upstream, "/3").await;
+        assert_eq!(refused, Err(UpstreamError::Saturated));
+        read(held).await.unwrap();
+        queued.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_leaves_the_queue_makes_room() {
+        let origin = Origin::playing(vec![answering(3)]).await;
+        let upstream = with(&origin, |params| {
+            params.connections_max = 1;
+            params.queue_max = 1;
+        });
+        let held = upstream.exchange(0, request("GET", "/1")).await.unwrap();
+        let left = tokio::time::timeout(Duration::from_millis(5), get(&upstream, "/2")).await;
+        assert!(left.is_err());
+        let queued = tokio::spawn({
+            let upstream = Arc::clone(&upstream);
+            async move { get(&upstream, "/3").await }
+        });
+        tokio::task::yield_now().await;
+        read(held).await.unwrap();
+        assert_eq!(queued.await.unwrap().unwrap(), "hello");
+        assert_eq!(get(&upstream, "/4").await.unwrap(), "hello");
+    }
+
+    #[tokio::test]
+    async fn waiting_in_the_queue_is_bounded_in_time() {
+        let origin = Origin::playing(vec![answering(2)]).await;
+        let upstream = with(&origin, |params| {
+            params.connections_max = 1;
+            params.connect_timeout = Duration::from_millis(20);
+        });
+        let _held = upstream.exchange(0, request("GET", "/1")).await.unwrap();
+        let refused = get(&upstream, "/2").await;
+        assert_eq!(refused, Err(UpstreamError::Saturated));
+    }
+
+    #[tokio::test]
+    async fn failed_connections_give_their_slots_back() {
+        let origin = Origin::playing(vec![vec![], vec![Act::Hear(0)], answering(1)]).await;
+        let upstream = with(&origin, |params| {
+            params.connections_max = 1;
+            params.queue_max = 0;
+        });
+        assert!(get(&upstream, "/").await.is_err());
+        assert!(get(&upstream, "/").await.is_err());
+        assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+    }
+
+    /// Sends a GET from a thread with a runtime of its own, which is gone afterwards.
+    fn get_elsewhere(upstream: &Arc<Upstream>) -> Result<Bytes, UpstreamError> {
+        let upstream = Arc::clone(upstream);
+        let thread = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(async { get(&upstream, "/").await })
+        });
+        thread.join().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_connection_whose_runtime_is_gone_is_not_used() {
+        let origin = Origin::playing(vec![answering(2), answering(1)]).await;
+        let upstream = with(&origin, |_| {});
+        assert_eq!(get_elsewhere(&upstream).unwrap(), "hello");
+        assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+        assert_eq!(origin.connections(), [0, 1]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_connection_of_another_runtime_is_used_when_there_is_none_of_ours() {
+        let origin = Origin::playing(vec![answering(2)]).await;
+        let upstream = with(&origin, |_| {});
+        assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+        assert_eq!(get_elsewhere(&upstream).unwrap(), "hello");
+        assert_eq!(origin.connections(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_hundred_requests_side_by_side_keep_to_the_cap() {
+        let scripts = (0..8).map(|_| answering(100)).collect();
+        let origin = Origin::playing(scripts).await;
+        let upstream = with(&origin, |params| params.queue_max = 100);
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let upstream = Arc::clone(&upstream);
+                tokio::spawn(async move { get(&upstream, "/").await })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap().unwrap(), "hello");
+        }
+        assert!(origin.connections().into_iter().max() < Some(8));
+    }
+}
