@@ -760,7 +760,7 @@ mod tests {
         reader.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"HTTP/1.1 408");
         rig.told(Event::RequestTimeout).await;
-        trickle.await.unwrap();
+        trickle.abort();
     }
 
     /// Sends a byte now and then until the connection is gone.
@@ -1101,6 +1101,8 @@ mod tests {
         let mut rig = Rig::with(params, Some(front)).await;
         let mut client = tls.connect(rig.client("")).await;
         client.write_all(b"GET / HT").await.unwrap();
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        drop(client);
         rig.told(Event::Close).await;
     }
 
