@@ -20,8 +20,10 @@ use std::task::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::header::CONNECTION;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -244,7 +246,11 @@ async fn converse<C, H, F, B>(
         let request = request.map(|body| RequestBody::new(body, timeout, &progress));
         let answer = (front.handler)(request, peer);
         async move {
-            let response = answer.await;
+            let mut response = answer.await;
+            if reply.body_unread() {
+                // hyper closes then, but does not say so.
+                response.headers_mut().insert(CONNECTION, CLOSE);
+            }
             Ok::<_, Infallible>(response.map(|inner| ReplyBody { inner, reply }))
         }
     });
@@ -465,6 +471,8 @@ const HYPER_HEADERS_MAX: usize = 100;
 /// hyper's own bound on request targets.
 const HYPER_TARGET_BYTES_MAX: usize = 65_534;
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -480,6 +488,7 @@ mod tests {
     use http_body_util::Either;
     use http_body_util::Full;
     use std::collections::VecDeque;
+    use std::io::Write;
     use std::net::SocketAddr;
     use tokio::io::AsyncReadExt;
     use tokio::io::AsyncWrite;
@@ -587,15 +596,18 @@ mod tests {
             }
         }
 
-        async fn client(&self) -> TcpStream {
-            TcpStream::connect(self.address).await.unwrap()
+        /// Connects and sends `request` before the server, on this thread, can see either: so no
+        /// timeout of the server can come first, however slow the machine is.
+        fn client(&self, request: &str) -> TcpStream {
+            let mut tcp = std::net::TcpStream::connect(self.address).unwrap();
+            tcp.write_all(request.as_bytes()).unwrap();
+            tcp.set_nonblocking(true).unwrap();
+            TcpStream::from_std(tcp).unwrap()
         }
 
         /// Sends `request` and reads until the server closes.
         async fn exchange(&self, request: &str) -> String {
-            let mut client = self.client().await;
-            client.write_all(request.as_bytes()).await.unwrap();
-            rest(&mut client).await
+            rest(&mut self.client(request)).await
         }
 
         /// Waits until `wanted` is told.
@@ -607,10 +619,11 @@ mod tests {
         async fn story(&mut self) -> Vec<Event> {
             let mut story = Vec::new();
             loop {
-                match self.events.recv().await.unwrap() {
-                    Event::Close => return story,
-                    event => story.push(event),
+                let event = self.events.recv().await.unwrap();
+                if event == Event::Close {
+                    return story;
                 }
+                story.push(event);
             }
         }
 
@@ -645,8 +658,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_serves_one_request_after_another() {
         let mut rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
-        for path in ["/1", "/2", "/3"] {
+        let mut client = rig.client("");
+        for path in ["/one", "/two", "/three"] {
             client.write_all(get(path).as_bytes()).await.unwrap();
             assert!(
                 until(&mut client, path)
@@ -662,9 +675,9 @@ mod tests {
     async fn pipelined_requests_are_answered_in_order() {
         let rig = Rig::new(params()).await;
         let all = rig
-            .exchange(&[get("/1"), get("/2"), get_and_close("/3")].concat())
+            .exchange(&[get("/one"), get("/two"), get_and_close("/three")].concat())
             .await;
-        let bodies: Vec<_> = ["/1", "/2", "/3"].map(|path| all.find(path)).into();
+        let bodies: Vec<_> = ["/one", "/two", "/three"].map(|path| all.find(path)).into();
         assert!(
             bodies.iter().all(Option::is_some) && bodies.is_sorted(),
             "{all}"
@@ -674,11 +687,7 @@ mod tests {
     #[tokio::test]
     async fn a_handler_learns_who_asks() {
         let rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
-        client
-            .write_all(get_and_close("/peer").as_bytes())
-            .await
-            .unwrap();
+        let mut client = rig.client(&get_and_close("/peer"));
         let own = client.local_addr().unwrap();
         assert!(rest(&mut client).await.ends_with(&format!("{own} Http")));
     }
@@ -692,7 +701,7 @@ mod tests {
             "{once}"
         );
 
-        let mut client = rig.client().await;
+        let mut client = rig.client("");
         let keep = "GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
         for _ in 0..2 {
             client.write_all(keep.as_bytes()).await.unwrap();
@@ -703,7 +712,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_asked_for_with_100_continue() {
         let rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
+        let mut client = rig.client("");
         let head =
             "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
@@ -726,18 +735,16 @@ mod tests {
             ..params()
         })
         .await;
-        let mut first = rig.client().await;
-        first.write_all(get("/1").as_bytes()).await.unwrap();
-        until(&mut first, "/1").await;
+        let mut first = rig.client(&get("/one"));
+        until(&mut first, "/one").await;
 
-        let mut second = rig.client().await;
-        second.write_all(get("/2").as_bytes()).await.unwrap();
+        let mut second = rig.client(&get("/two"));
         let mut byte = [0];
         let early = tokio::time::timeout(SHORT, second.read(&mut byte)).await;
         assert!(early.is_err());
 
         drop(first);
-        until(&mut second, "/2").await;
+        until(&mut second, "/two").await;
     }
 
     #[tokio::test]
@@ -747,18 +754,17 @@ mod tests {
             ..params()
         })
         .await;
-        let (mut reader, writer) = rig.client().await.into_split();
-        let trickle = tokio::spawn(trickle(writer, "GET / HTTP/1.1\r\nX: "));
+        let (mut reader, writer) = rig.client("GET / HTTP/1.1\r\nX: ").into_split();
+        let trickle = tokio::spawn(trickle(writer));
         let mut bytes = [0; 12];
         reader.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"HTTP/1.1 408");
         rig.told(Event::RequestTimeout).await;
-        trickle.await.unwrap();
+        trickle.abort();
     }
 
-    /// Sends `start`, then a byte now and then until the connection is gone.
-    async fn trickle(mut writer: impl AsyncWrite + Unpin, start: &str) {
-        writer.write_all(start.as_bytes()).await.unwrap();
+    /// Sends a byte now and then until the connection is gone.
+    async fn trickle(mut writer: impl AsyncWrite + Unpin) {
         while writer.write_all(b"x").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -771,8 +777,22 @@ mod tests {
             ..params()
         })
         .await;
-        let all = rig.exchange(&(get("/1") + "GET /2 HT")).await;
-        assert!(all.contains("/1HTTP/1.1 408"), "{all}");
+        let mut client = rig.client(&get("/one"));
+        until(&mut client, "/one").await;
+        client.write_all(b"GET /two HT").await.unwrap();
+        assert!(rest(&mut client).await.starts_with("HTTP/1.1 408"));
+    }
+
+    #[tokio::test]
+    async fn a_head_begun_before_the_last_response_ended_has_the_idle_timeout() {
+        let mut rig = Rig::new(Params {
+            idle_timeout: SHORT,
+            ..params()
+        })
+        .await;
+        let all = rig.exchange(&(get("/one") + "GET /two HT")).await;
+        assert!(all.contains("/oneHTTP/1.1 408"), "{all}");
+        rig.told(Event::RequestTimeout).await;
     }
 
     #[tokio::test]
@@ -793,7 +813,7 @@ mod tests {
             ..params()
         })
         .await;
-        assert!(rig.exchange(&get("/1")).await.ends_with("/1"));
+        assert!(rig.exchange(&get("/one")).await.ends_with("/one"));
         assert_eq!(rig.story().await, [Event::Accept]);
     }
 
@@ -804,12 +824,11 @@ mod tests {
             ..params()
         })
         .await;
-        let mut client = rig.client().await;
-        client.write_all(get("/1").as_bytes()).await.unwrap();
-        until(&mut client, "/1").await;
+        let mut client = rig.client(&get("/one"));
+        until(&mut client, "/one").await;
         tokio::time::sleep(2 * SHORT).await;
-        client.write_all(get("/2").as_bytes()).await.unwrap();
-        until(&mut client, "/2").await;
+        client.write_all(get("/two").as_bytes()).await.unwrap();
+        until(&mut client, "/two").await;
     }
 
     #[tokio::test]
@@ -820,8 +839,7 @@ mod tests {
             ..params()
         })
         .await;
-        let mut client = rig.client().await;
-        client.write_all(get("/large").as_bytes()).await.unwrap();
+        let mut client = rig.client(&get("/large"));
         tokio::time::sleep(3 * SHORT).await;
         assert!(rest(&mut client).await.len() > LARGE);
     }
@@ -837,6 +855,7 @@ mod tests {
             .exchange("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhi")
             .await;
         assert!(all.starts_with("HTTP/1.1 408"), "{all}");
+        assert!(all.contains("connection: close"), "{all}");
         rig.told(Event::RequestTimeout).await;
     }
 
@@ -847,8 +866,7 @@ mod tests {
             ..params()
         })
         .await;
-        let mut client = rig.client().await;
-        client.write_all(get("/large").as_bytes()).await.unwrap();
+        let _client = rig.client(&get("/large"));
         rig.told(Event::WriteTimeout).await;
         rig.told(Event::Close).await;
     }
@@ -856,7 +874,7 @@ mod tests {
     #[tokio::test]
     async fn an_early_answer_reaches_a_client_that_is_still_sending() {
         let rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
+        let mut client = rig.client("");
         let head = "POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
         let answer = until(&mut client, "no").await;
@@ -869,7 +887,7 @@ mod tests {
     async fn a_response_that_breaks_off_is_cut_visibly() {
         let rig = Rig::new(params()).await;
         for version in ["1.0", "1.1"] {
-            let mut client = rig.client().await;
+            let mut client = rig.client("");
             let request = format!("GET /cut HTTP/{version}\r\nHost: a\r\n\r\n");
             client.write_all(request.as_bytes()).await.unwrap();
             let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
@@ -880,19 +898,17 @@ mod tests {
     #[tokio::test]
     async fn a_panic_cuts_its_own_connection_only() {
         let mut rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
-        client.write_all(get("/panic").as_bytes()).await.unwrap();
+        let mut client = rig.client(&get("/panic"));
         let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         rig.told(Event::Close).await;
-        assert!(rig.exchange(&get_and_close("/1")).await.ends_with("/1"));
+        assert!(rig.exchange(&get_and_close("/one")).await.ends_with("/one"));
     }
 
     #[tokio::test]
     async fn a_client_that_closes_its_side_early_gets_no_answer() {
         let rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
-        client.write_all(get("/hang").as_bytes()).await.unwrap();
+        let mut client = rig.client(&get("/hang"));
         client.shutdown().await.unwrap();
         assert!(client.read_to_end(&mut Vec::new()).await.is_err());
     }
@@ -900,10 +916,9 @@ mod tests {
     #[tokio::test]
     async fn draining_closes_idle_connections_and_lets_requests_finish() {
         let rig = Rig::new(params()).await;
-        let mut idle = rig.client().await;
-        idle.write_all(get("/1").as_bytes()).await.unwrap();
-        until(&mut idle, "/1").await;
-        let mut busy = rig.client().await;
+        let mut idle = rig.client(&get("/one"));
+        until(&mut idle, "/one").await;
+        let mut busy = rig.client("");
         let head =
             "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
         busy.write_all(head.as_bytes()).await.unwrap();
@@ -928,8 +943,7 @@ mod tests {
             ..params()
         })
         .await;
-        let mut client = rig.client().await;
-        client.write_all(get("/hang").as_bytes()).await.unwrap();
+        let mut client = rig.client(&get("/hang"));
         rig.told(Event::Accept).await;
         rig.phase.send_replace(Phase::Drain);
         assert!(client.read_to_end(&mut Vec::new()).await.is_err());
@@ -939,8 +953,7 @@ mod tests {
     #[tokio::test]
     async fn stopping_cuts_at_once() {
         let mut rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
-        client.write_all(get("/hang").as_bytes()).await.unwrap();
+        let mut client = rig.client(&get("/hang"));
         rig.told(Event::Accept).await;
         rig.phase.send_replace(Phase::Drain);
         rig.phase.send_replace(Phase::Stop);
@@ -951,7 +964,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_runtime_of_many_threads_serves_as_well() {
         let rig = Rig::new(params()).await;
-        assert!(rig.exchange(&get_and_close("/1")).await.ends_with("/1"));
+        assert!(rig.exchange(&get_and_close("/one")).await.ends_with("/one"));
         rig.phase.send_replace(Phase::Drain);
         rig.ends().await;
     }
@@ -1013,7 +1026,7 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_breaks_off_is_counted_without_a_status() {
         let mut rig = Rig::new(params()).await;
-        let mut client = rig.client().await;
+        let mut client = rig.client("");
         client.write_all(b"GET / HT").await.unwrap();
         client.shutdown().await.unwrap();
         assert_eq!(rig.story().await, [Event::Accept, Event::Malformed(0)]);
@@ -1060,5 +1073,70 @@ mod tests {
             .await;
         assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
         rig.told(Event::Malformed(414)).await;
+    }
+
+    #[tokio::test]
+    async fn requests_are_served_over_tls() {
+        let (front, tls) = tls::tests::front_and_client();
+        let rig = Rig::with(params(), Some(front)).await;
+        let mut client = tls.connect(rig.client("")).await;
+        client.write_all(get("/peer").as_bytes()).await.unwrap();
+        until(&mut client, " Https").await;
+        client
+            .write_all(get_and_close("/large").as_bytes())
+            .await
+            .unwrap();
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).await.unwrap();
+        assert!(bytes.len() > LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_takes_too_long_over_tls_is_cut() {
+        let (front, tls) = tls::tests::front_and_client();
+        let params = Params {
+            header_timeout: SHORT,
+            ..params()
+        };
+        let mut rig = Rig::with(params, Some(front)).await;
+        let mut client = tls.connect(rig.client("")).await;
+        client.write_all(b"GET / HT").await.unwrap();
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        drop(client);
+        rig.told(Event::Close).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_over_tls_is_cut() {
+        let (front, tls) = tls::tests::front_and_client();
+        let params = Params {
+            write_timeout: SHORT,
+            ..params()
+        };
+        let mut rig = Rig::with(params, Some(front)).await;
+        let mut client = tls.connect(rig.client("")).await;
+        client.write_all(get("/large").as_bytes()).await.unwrap();
+        rig.told(Event::WriteTimeout).await;
+    }
+
+    #[tokio::test]
+    async fn a_failed_handshake_is_told() {
+        let (front, _) = tls::tests::front_and_client();
+        let mut rig = Rig::with(params(), Some(front)).await;
+        let _client = rig.client(&get("/one"));
+        assert_eq!(rig.story().await, [Event::Accept, Event::Handshake]);
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_takes_too_long_is_cut() {
+        let (front, _) = tls::tests::front_and_client();
+        let params = Params {
+            handshake_timeout: SHORT,
+            ..params()
+        };
+        let mut rig = Rig::with(params, Some(front)).await;
+        let mut client = rig.client("");
+        assert_eq!(rest(&mut client).await, "");
+        assert_eq!(rig.story().await, [Event::Accept, Event::Handshake]);
     }
 }
