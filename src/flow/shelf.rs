@@ -60,8 +60,8 @@ pub struct Shelf {
     pub(super) memory: Memory,
     /// Held for reading from an append to its index change; who drops packs holds it for writing.
     pub(super) gate: RwLock<()>,
-    /// Entries whose record is not written yet.
-    pending: Mutex<HashMap<Sequence, PrimaryKey>>,
+    /// Entries with records that are not written yet, and how many of them.
+    pending: Mutex<HashMap<Sequence, (PrimaryKey, u32)>>,
     /// Packs that somebody is reading or filling; they must not be dropped.
     pins: Mutex<HashMap<PackId, u32>>,
     lanes: AtomicUsize,
@@ -408,8 +408,23 @@ impl Shelf {
 
     /// Hands an entry's record to the journal.
     pub(super) fn journal(&self, put: Put) {
-        lock(&self.pending).insert(put.sequence, put.key);
+        lock(&self.pending)
+            .entry(put.sequence)
+            .or_insert((put.key, 0))
+            .1 += 1;
         self.store.record_put(put);
+    }
+
+    /// One record fewer is waiting for this entry; says whose it was.
+    fn settle(&self, sequence: Sequence) -> Option<PrimaryKey> {
+        let mut pending = lock(&self.pending);
+        let (key, records) = pending.get_mut(&sequence)?;
+        let key = *key;
+        *records -= 1;
+        if *records == 0 {
+            pending.remove(&sequence);
+        }
+        Some(key)
     }
 
     /// Removes an entry that turned out unreadable.
@@ -419,7 +434,6 @@ impl Shelf {
             self.store.count_corrupt();
         }
         self.remove(found);
-        lock(&self.pending).remove(&found.sequence);
     }
 
     fn stored(self: &Arc<Self>, found: Found, hot: Hot) -> Option<Stored> {
@@ -755,7 +769,7 @@ impl Keeper for Witness {
         let Some(shelf) = self.0.upgrade() else {
             return false;
         };
-        let key = lock(&shelf.pending).remove(&sequence);
+        let key = shelf.settle(sequence);
         key.is_some_and(|key| shelf.read_index().contains(key, sequence))
     }
 
@@ -770,7 +784,6 @@ impl Keeper for Witness {
         for put in residents {
             index.remove(put.key, put.sequence);
             shelf.memory.remove(put.sequence);
-            lock(&shelf.pending).remove(&put.sequence);
         }
     }
 

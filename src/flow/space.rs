@@ -70,6 +70,7 @@ fn run(shelf: &Arc<Shelf>) {
         shelf.make_room();
         shelf.room.notify_waiters();
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
+        shelf.drop_empty_packs();
         shelf.merge_small_packs();
         if snapshot
             .as_ref()

@@ -145,7 +145,7 @@ pub struct Usage {
     pub limit: u64,
     /// Sealed packs.
     pub packs: u64,
-    /// Records written to the journal since start.
+    /// Entries whose record was written to the journal since start.
     pub journaled: u64,
     /// Segments or heads that failed their check since start.
     pub corrupt: u64,

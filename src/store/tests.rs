@@ -674,7 +674,7 @@ fn a_long_journal_asks_for_a_snapshot() {
     store.snapshot(&mut Vec::new).unwrap();
     assert!(!store.wants_snapshot());
     assert!(store.usage().allocated < before.allocated);
-    assert_eq!(before.journaled, 40_000);
+    assert_eq!(before.journaled, 0, "removals are no entries");
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub(super) fn start(
         journal: Some(journal),
         number,
         records: Vec::new(),
-        lines: 0,
+        puts: 0,
         overflown: false,
         waiting: HashMap::new(),
         shared_before: None,
@@ -125,7 +125,8 @@ struct Writer {
     number: u64,
     /// Encoded records to be written next; while the journal has failed, what it lacks.
     records: Vec<u8>,
-    lines: u64,
+    /// How many puts are among them.
+    puts: u64,
     /// There was more to keep than `records` may hold: the files on disk must not be read again.
     overflown: bool,
     /// Puts by the pack they wait for.
@@ -182,14 +183,13 @@ impl Writer {
     }
 
     fn kept(&mut self) {
-        self.lines = self.lines.saturating_add(1);
         if self.records.len() < RECORDS_BYTES_MAX {
             return;
         }
         drop(self.write_records());
         if self.records.len() >= RECORDS_BYTES_MAX {
             self.records.clear();
-            self.lines = 0;
+            self.puts = 0;
             self.overflown = true;
         }
     }
@@ -206,9 +206,9 @@ impl Writer {
             Ok(()) => {
                 let mut table = self.shared.write();
                 table.journal.current = journal.bytes();
-                table.journaled = table.journaled.saturating_add(self.lines);
+                table.journaled = table.journaled.saturating_add(self.puts);
                 self.records.clear();
-                self.lines = 0;
+                self.puts = 0;
                 Ok(())
             }
             Err(error) => {
@@ -302,6 +302,7 @@ impl Writer {
         let wanted = self.keeper.wanted(put.sequence);
         // Without a journal, the snapshot that follows the next one brings it.
         if wanted && absent.is_none() && self.journal.is_some() {
+            self.puts = self.puts.saturating_add(1);
             self.keep(&Line::Record(Record::Put(put)));
         }
     }
