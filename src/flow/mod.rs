@@ -22,6 +22,7 @@ pub mod shelf;
 mod space;
 mod synth;
 mod trip;
+mod upload;
 
 use self::ask::Ask;
 use self::body::Body;

@@ -2,17 +2,16 @@
 
 use super::Engine;
 use super::ask::Ask;
+use super::upload::no_body;
 use crate::clock;
 use crate::rules::balance::round_robin;
 use crate::rules::proxy_status::ProxyError;
-use crate::rules::request::RequestBody as Framing;
 use crate::state::health::Health;
 use crate::state::health::Params as HealthParams;
 use crate::upstream::Body;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
 use crate::upstream::UpstreamError;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
@@ -20,8 +19,6 @@ use http::Request;
 use http::Response;
 use http::StatusCode;
 use http::header;
-use http_body_util::BodyExt;
-use http_body_util::Empty;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -204,24 +201,4 @@ fn outgoing(
         *request.uri_mut() = uri;
     }
     request
-}
-
-/// No body, for requests that have none.
-pub(super) fn no_body() -> RequestBody {
-    Empty::<Bytes>::new()
-        .map_err(|never| match never {})
-        .boxed_unsync()
-}
-
-/// A request's body as it is sent on: cut off beyond its bound, and none where there is none.
-pub(super) fn sent_on(ask: &Ask, body: RequestBody, bytes_max: u64) -> RequestBody {
-    match ask.request.body() {
-        Framing::Empty => no_body(),
-        // Checked against the bound with the head.
-        Framing::Length(_) => body,
-        Framing::Chunked => {
-            let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-            http_body_util::Limited::new(body, bytes_max).boxed_unsync()
-        }
-    }
 }

@@ -7,8 +7,8 @@ use super::deliver;
 use super::lookup::failed;
 use super::origin::FetchError;
 use super::origin::forwarded_fields;
-use super::origin::sent_on;
 use super::synth;
+use super::upload::sent_on;
 use crate::rules::cache_status::Outcome;
 use crate::rules::invalidate::invalidated_targets;
 use crate::rules::key::PrimaryKey;
@@ -42,17 +42,17 @@ impl Engine {
         outcome: Outcome,
     ) -> Answer {
         let headers = forwarded_fields(&ask, &self.params.identifier);
+        let bytes_max = self.params.request.body_bytes_max;
+        let (body, fate) = sent_on(ask.request.body(), body, bytes_max);
         let exchanged = match ask.request.body() {
             Framing::Empty => self.exchange(&ask, ask.request.method(), &headers).await,
             Framing::Chunked | Framing::Length(_) => {
-                let bytes_max = self.params.request.body_bytes_max;
-                let body = sent_on(&ask, body, bytes_max);
                 self.exchange_body(&ask, &headers, body).await
             }
         };
         match exchanged {
             Err(FetchError::Upstream(UpstreamError::ClientBody)) => {
-                Answer::new(synth::bad_body(StatusCode::BAD_REQUEST), outcome)
+                Answer::new(synth::bad_body(fate.status()), outcome)
             }
             Err(error) => failed(&error, outcome),
             Ok(exchange) => {
