@@ -654,33 +654,33 @@ mod tests {
     }
 
     /// Sends a GET from a thread with a runtime of its own, which is gone afterwards.
-    fn get_elsewhere(upstream: &Arc<Upstream>) -> Result<Bytes, UpstreamError> {
+    async fn get_elsewhere(upstream: &Arc<Upstream>) -> Result<Bytes, UpstreamError> {
         let upstream = Arc::clone(upstream);
-        let thread = std::thread::spawn(move || {
+        let elsewhere = tokio::task::spawn_blocking(move || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap()
                 .block_on(async { get(&upstream, "/").await })
         });
-        thread.join().unwrap()
+        elsewhere.await.unwrap()
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[tokio::test]
     async fn a_connection_whose_runtime_is_gone_is_not_used() {
         let origin = Origin::playing(vec![answering(2), answering(1)]).await;
         let upstream = with(&origin, |_| {});
-        assert_eq!(get_elsewhere(&upstream).unwrap(), "hello");
+        assert_eq!(get_elsewhere(&upstream).await.unwrap(), "hello");
         assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
         assert_eq!(origin.connections(), [0, 1]);
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[tokio::test]
     async fn a_connection_of_another_runtime_is_used_when_there_is_none_of_ours() {
         let origin = Origin::playing(vec![answering(2)]).await;
         let upstream = with(&origin, |_| {});
         assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
-        assert_eq!(get_elsewhere(&upstream).unwrap(), "hello");
+        assert_eq!(get_elsewhere(&upstream).await.unwrap(), "hello");
         assert_eq!(origin.connections(), [0, 0]);
     }
 
