@@ -54,10 +54,9 @@ pub(super) fn stored(
         )),
     };
     let body = match &share {
-        Share::Nothing(_) => Body::empty(),
-        _ if *ask.request.method() == Method::HEAD => Body::empty(),
         Share::Part(span) => body(span.first(), span.bytes()),
-        Share::Whole => body(0, response.body_bytes),
+        Share::Whole if *ask.request.method() == Method::GET => body(0, response.body_bytes),
+        Share::Nothing(_) | Share::Whole => Body::empty(),
     };
     let mut answer = answer(ask, response, Some(response.body_bytes), &share, body);
     set_age(&mut answer, response.timing.current_age(now));
@@ -81,21 +80,20 @@ pub(super) fn fill(ask: &Ask, fill: &Arc<Fill>, now: SystemTime) -> Option<Respo
     let share = match fill.length {
         None => match share(ask, response) {
             Share::Nothing(StatusCode::RANGE_NOT_SATISFIABLE) | Share::Part(_) => Share::Whole,
-            share => share,
+            share @ (Share::Nothing(_) | Share::Whole) => share,
         },
         Some(_) => share(ask, response),
     };
     let body = match &share {
-        Share::Nothing(_) => Body::empty(),
-        _ if *ask.request.method() == Method::HEAD => Body::empty(),
         Share::Part(span) => Body::fill(
             fill.reader(span.first(), Some(span.bytes()))?,
             Some(span.bytes()),
         ),
-        Share::Whole => match fill.whole() {
+        Share::Whole if *ask.request.method() == Method::GET => match fill.whole() {
             Some(whole) => Body::whole(whole),
             None => Body::fill(fill.reader(0, None)?, fill.length),
         },
+        Share::Nothing(_) | Share::Whole => Body::empty(),
     };
     let mut answer = answer(ask, response, fill.length, &share, body);
     let age = response.timing.current_age(now);
@@ -147,7 +145,7 @@ fn answer(
     let headers = response.headers_mut();
     *headers = match share {
         Share::Nothing(StatusCode::NOT_MODIFIED) => not_modified_fields(&stored.headers),
-        _ => stored.headers.clone(),
+        Share::Nothing(_) | Share::Part(_) | Share::Whole => stored.headers.clone(),
     };
     match (share, length) {
         (Share::Part(span), Some(length)) => {

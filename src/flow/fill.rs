@@ -61,8 +61,8 @@ pub enum Progress {
     Open(u64),
     /// All of them.
     Complete(u64),
-    /// It will never be complete.
-    Failed,
+    /// It will never be complete: there are this many bytes and no more.
+    Failed(u64),
 }
 
 /// The part of the body that can be read. Segments first, chunks behind them, without a gap.
@@ -421,7 +421,8 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if !self.ended {
-            self.fill.progress.send_replace(Progress::Failed);
+            let end = lock(&self.fill.window).end;
+            self.fill.progress.send_replace(Progress::Failed(end));
         }
     }
 }
@@ -446,9 +447,7 @@ impl Reader {
                 return Poll::Ready(None);
             }
             let progress = *self.progress.borrow_and_update();
-            let (Progress::Open(end) | Progress::Complete(end)) = progress else {
-                return Poll::Ready(Some(Err(Cut)));
-            };
+            let (Progress::Open(end) | Progress::Complete(end) | Progress::Failed(end)) = progress;
             if self.offset < end {
                 match self.fill.look(self.offset) {
                     Look::Chunk(bytes) => return Poll::Ready(Some(Ok(self.pass(bytes)))),
@@ -457,6 +456,8 @@ impl Reader {
                 }
             } else if matches!(progress, Progress::Complete(_)) {
                 return Poll::Ready(None);
+            } else if matches!(progress, Progress::Failed(_)) {
+                return Poll::Ready(Some(Err(Cut)));
             } else {
                 let mut progress = self.progress.clone();
                 self.waiting = Some(Waiting::Change(Box::pin(async move {

@@ -51,13 +51,19 @@ struct Need {
 
 /// What came of a shared trip.
 enum Shared {
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// Nothing for this request: share another trip, by these fields.
     Again(Vec<HeaderName>),
 }
 
+impl Shared {
+    fn answer(answer: Answer) -> Self {
+        Self::Answer(Box::new(answer))
+    }
+}
+
 impl Engine {
-    pub(super) async fn from_store(self: &Arc<Self>, ask: Ask) -> Answer {
+    pub(super) async fn serve(self: &Arc<Self>, ask: Ask) -> Answer {
         let need = match self.look_up(&ask).await {
             Ok(answer) => return answer,
             Err(need) => need,
@@ -90,7 +96,7 @@ impl Engine {
         let mut vary = self.shelf.read_index().known_vary(ask.key).to_vec();
         for _ in 0..TRIPS_MAX {
             match self.share_trip(&ask, &need, &vary).await {
-                Shared::Answer(answer) => return answer,
+                Shared::Answer(answer) => return *answer,
                 Shared::Again(fields) => vary = fields,
             }
         }
@@ -169,7 +175,7 @@ impl Engine {
                     detail: Some(Detail::CollapseFull),
                     ..Outcome::default()
                 };
-                return Shared::Answer(self.pass(ask.clone(), outcome).await);
+                return Shared::answer(self.pass(ask.clone(), outcome).await);
             }
             Role::Follower(trip) => (trip, false),
             Role::Leader(trip) => {
@@ -189,15 +195,19 @@ impl Engine {
         };
         match trip.landed().await {
             Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
-            Landing::Fill(fill, backend) => self.from_fill(ask, &fill, backend, outcome),
-            Landing::Stored(stored, backend) => self.from_freshened(ask, &stored, backend, outcome),
-            Landing::Private => Shared::Answer(self.from_private(ask, &trip, leads, outcome).await),
+            Landing::Fill(fill, backend) => self.serve_fill(ask, &fill, backend, outcome),
+            Landing::Stored(stored, backend) => {
+                self.serve_freshened(ask, &stored, backend, outcome)
+            }
+            Landing::Private => {
+                Shared::answer(self.serve_private(ask, &trip, leads, outcome).await)
+            }
             // Never seen: `landed` waits for one of the others.
             Landing::Underway => Shared::Again(vary.to_vec()),
         }
     }
 
-    fn from_fill(
+    fn serve_fill(
         &self,
         ask: &Ask,
         fill: &Arc<Fill>,
@@ -229,10 +239,10 @@ impl Engine {
             },
             false => outcome,
         };
-        Shared::Answer(Answer::new(response, outcome).from_backend(backend))
+        Shared::answer(Answer::new(response, outcome).by(backend))
     }
 
-    fn from_freshened(
+    fn serve_freshened(
         self: &Arc<Self>,
         ask: &Ask,
         stored: &Stored,
@@ -249,11 +259,11 @@ impl Engine {
             ttl: Some(remaining(&stored.response)),
             ..outcome
         };
-        Shared::Answer(Answer::new(response, outcome).from_backend(backend))
+        Shared::answer(Answer::new(response, outcome).by(backend))
     }
 
     /// The leader's own response, if it was not for sharing; the others go by themselves.
-    async fn from_private(
+    async fn serve_private(
         self: &Arc<Self>,
         ask: &Ask,
         trip: &Trip,
@@ -268,7 +278,7 @@ impl Engine {
                     ..outcome
                 };
                 let response = deliver::private(&private.head, private.body);
-                Answer::new(response, outcome).from_backend(private.backend)
+                Answer::new(response, outcome).by(private.backend)
             }
             None => {
                 let outcome = Outcome {
@@ -308,7 +318,7 @@ impl Engine {
                 ..outcome
             };
             let response = deliver::stored(&self.shelf, ask, stored, now);
-            return Shared::Answer(Answer::new(response, outcome));
+            return Shared::answer(Answer::new(response, outcome));
         }
         if !leads && trip.may_retry() {
             return Shared::Again(
@@ -317,7 +327,7 @@ impl Engine {
                     .map_or_else(Vec::new, |stored| stored.response.vary.clone()),
             );
         }
-        Shared::Answer(failed(error, outcome))
+        Shared::answer(failed(error, outcome))
     }
 }
 

@@ -218,7 +218,7 @@ impl Answer {
         }
     }
 
-    fn from_backend(self, backend: Arc<str>) -> Self {
+    fn by(self, backend: Arc<str>) -> Self {
         Self {
             backend: Some(backend),
             ..self
@@ -360,7 +360,7 @@ impl Engine {
                 let (_, entries, _) = self.purge_keys(&[ask.key]).await;
                 Answer::new(synth::purged(entries), synthetic())
             }
-            Guard::Admit if ask.request.cacheable() => self.from_store(ask).await,
+            Guard::Admit if ask.request.cacheable() => self.serve(ask).await,
             Guard::Admit => {
                 let outcome = Outcome {
                     fwd: Some(Forward::Method),

@@ -29,7 +29,7 @@ impl Engine {
             Ok(exchange) => {
                 let (head, body) = exchange.response.into_parts();
                 let response = deliver::private(&head, body);
-                Answer::new(response, outcome).from_backend(exchange.backend)
+                Answer::new(response, outcome).by(exchange.backend)
             }
         }
     }
@@ -46,9 +46,7 @@ impl Engine {
         let (body, fate) = sent_on(ask.request.body(), body, bytes_max);
         let exchanged = match ask.request.body() {
             Framing::Empty => self.exchange(&ask, ask.request.method(), &headers).await,
-            Framing::Chunked | Framing::Length(_) => {
-                self.exchange_body(&ask, &headers, body).await
-            }
+            Framing::Chunked | Framing::Length(_) => self.exchange_body(&ask, &headers, body).await,
         };
         match exchanged {
             Err(FetchError::Upstream(UpstreamError::ClientBody)) => {
@@ -59,7 +57,7 @@ impl Engine {
                 let (head, body) = exchange.response.into_parts();
                 self.invalidate(&ask, head.status, &head.headers).await;
                 let response = deliver::private(&head, body);
-                Answer::new(response, outcome).from_backend(exchange.backend)
+                Answer::new(response, outcome).by(exchange.backend)
             }
         }
     }

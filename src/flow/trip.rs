@@ -262,7 +262,7 @@ impl Engine {
                 lock(&self.hit_for_miss).clear(ask.key);
                 self.fill(trip, *response, body, sequence, backend).await;
             }
-            verdict => {
+            verdict @ (Storable::Store(_) | Storable::Refuse(_)) => {
                 let (detail, remember) = match verdict {
                     Storable::Store(_) => (Detail::BodyTooLarge, true),
                     Storable::Refuse(reason) => (
