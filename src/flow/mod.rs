@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Rooms of floor 2 meet only here, locks stand round the machines of `state` only here, every
-//! error becomes a response in [`synth`], and every request ends in one [`Report`].
+//! error becomes a response in `synth`, and every request ends in one [`Report`].
 
 mod ask;
 pub mod body;

@@ -10,7 +10,7 @@
 //!          Socket     how long a write may make no progress
 //! ```
 //!
-//! A [`ClientIo`] that is dropped before it was shut down resets its connection: whatever cut a
+//! A `ClientIo` that is dropped before it was shut down resets its connection: whatever cut a
 //! response short (an error in its body, a panic, a drain that took too long), a client that was
 //! promised no length must not take the end of the connection for the end of the body.
 //!

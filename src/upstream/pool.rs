@@ -8,7 +8,7 @@
 //! check_in ─ somebody waits ─► handed over    ─ nobody ─► idle, at most idle_max of them
 //! ```
 //!
-//! A [`Slot`] is the permission to have one connection open. It lives in its [`Connection`] and
+//! A `Slot` is the permission to have one connection open. It lives in its `Connection` and
 //! passes itself to whoever waits when it is dropped, so no path of failure can lose one. Dropping
 //! a connection closes it at once. The threads of a process share a pool; a connection opened by
 //! the runtime that asks is preferred, because a wake across threads costs. A connection whose
