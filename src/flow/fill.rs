@@ -97,7 +97,8 @@ pub struct Writer {
     draft: Option<Draft>,
     /// Bytes in chunks that are not in a segment yet.
     loose: usize,
-    keep: bool,
+    /// Why it is not being kept, once that is so.
+    not_kept: Option<NotKept>,
     ended: bool,
 }
 
@@ -157,7 +158,7 @@ impl Fill {
             budget: Arc::clone(budget),
             draft: None,
             loose: 0,
-            keep: not_kept.is_none(),
+            not_kept,
             ended: false,
         };
         (fill, writer)
@@ -265,9 +266,12 @@ impl Writer {
     pub async fn push(&mut self, mut bytes: Bytes) -> Result<(), Cut> {
         while !bytes.is_empty() {
             let room = SEGMENT_BYTES_MAX - self.loose;
+            debug_assert!(room > 0, "a full segment is cut at once");
             let part = bytes.split_to(bytes.len().min(room));
             let permit = self.permit(part.len()).await?;
-            self.loose += part.len();
+            if self.not_kept.is_none() {
+                self.loose += part.len();
+            }
             let end = {
                 let mut window = lock(&self.fill.window);
                 let start = window.end;
@@ -302,8 +306,8 @@ impl Writer {
     }
 
     async fn keep_rest(&mut self, total: u64) -> Result<Stored, NotKept> {
-        if !self.keep {
-            return Err(self.fill.not_kept.unwrap_or(NotKept::StoreFailed));
+        if let Some(reason) = self.not_kept {
+            return Err(reason);
         }
         let mut response = StoredResponse::clone(&self.fill.response);
         if self.draft.is_none() && total <= SEGMENT_BYTES_MAX as u64 {
@@ -317,9 +321,9 @@ impl Writer {
             return shelf.keep(self.sequence, Arc::new(response), body).await;
         }
         self.cut_segment().await;
-        match self.draft.take() {
-            Some(draft) if self.keep => draft.finish(response).await,
-            _ => Err(NotKept::NoRoom),
+        match (self.not_kept, self.draft.take()) {
+            (None, Some(draft)) => draft.finish(response).await,
+            (reason, _) => Err(reason.unwrap_or(NotKept::StoreFailed)),
         }
     }
 
@@ -327,13 +331,13 @@ impl Writer {
     /// so that fills waiting for one another cannot stand still.
     async fn permit(&mut self, bytes: usize) -> Result<OwnedSemaphorePermit, Cut> {
         let bytes = u32::try_from(bytes).map_err(|_| Cut)?;
-        if !self.keep {
+        if self.not_kept.is_some() {
             self.wait_for_readers().await?;
         }
         if let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(bytes) {
             return Ok(permit);
         }
-        if self.keep && self.loose > 0 {
+        if self.not_kept.is_none() && self.loose > 0 {
             self.cut_segment().await;
         }
         let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
@@ -359,7 +363,7 @@ impl Writer {
 
     /// Writes the loose chunks as a segment. When that fails the fill goes on without being kept.
     async fn cut_segment(&mut self) {
-        if self.loose == 0 || !self.keep {
+        if self.loose == 0 || self.not_kept.is_some() {
             return;
         }
         let bytes = self.join_chunks();
@@ -375,8 +379,9 @@ impl Writer {
                 window.chunks.clear();
                 self.loose = 0;
             }
-            Err(_) => {
-                self.keep = false;
+            Err(reason) => {
+                self.not_kept = Some(reason);
+                self.loose = 0;
                 let mut window = lock(&self.fill.window);
                 window.unkept = true;
                 window.trim();
@@ -507,3 +512,169 @@ impl std::fmt::Debug for Waiting {
 const READ_ON_MAX: Duration = Duration::from_secs(120);
 /// What a fill that is not kept holds for its readers.
 const UNKEPT_BYTES_MAX: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::key::PrimaryKey;
+    use crate::rules::key::VariantKey;
+    use crate::rules::stored::StaleWindow;
+    use crate::state::index::Lookup;
+    use crate::store::Params;
+    use http::HeaderMap;
+    use http::StatusCode;
+    use std::time::SystemTime;
+
+    struct Scene {
+        shelf: Arc<Shelf>,
+        budget: Arc<Semaphore>,
+        _dir: tempfile::TempDir,
+    }
+
+    const KEY: PrimaryKey = PrimaryKey([7; 16]);
+
+    impl Scene {
+        fn new(budget: usize) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let params = Params {
+                dir: dir.path().join("store"),
+                disk_bytes_max: 32 << 20,
+            };
+            Self {
+                shelf: Shelf::open(&params, 1 << 20, 8 << 20).unwrap(),
+                budget: Arc::new(Semaphore::new(budget)),
+                _dir: dir,
+            }
+        }
+
+        fn fill(&self, length: Option<u64>) -> (Arc<Fill>, Writer) {
+            let response = StoredResponse {
+                key: KEY,
+                variant: VariantKey::ONLY,
+                vary: Vec::new(),
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                timing: crate::rules::freshness::Timing {
+                    request_time: SystemTime::UNIX_EPOCH,
+                    response_time: SystemTime::UNIX_EPOCH,
+                    date_value: SystemTime::UNIX_EPOCH,
+                    age_value: Duration::ZERO,
+                },
+                lifetime: Duration::from_secs(60),
+                stale: StaleWindow::default(),
+                validate_always: false,
+                must_revalidate: false,
+                validators: None,
+                body_bytes: 0,
+                body: Digest([0; 32]),
+            };
+            let sequence = self.shelf.next_sequence();
+            Fill::start(&self.shelf, &self.budget, sequence, response, length, None)
+        }
+    }
+
+    fn part(number: u64) -> Bytes {
+        let seed = blake3::hash(&number.to_le_bytes());
+        Bytes::from(seed.as_bytes().repeat(PART / 32))
+    }
+
+    async fn read(mut reader: Reader) -> Result<Vec<u8>, Cut> {
+        let mut body = Vec::new();
+        while let Some(bytes) = std::future::poll_fn(|c| reader.poll_next(c)).await {
+            body.extend_from_slice(&bytes?);
+        }
+        Ok(body)
+    }
+
+    fn whole(parts: u64) -> Vec<u8> {
+        (0..parts)
+            .flat_map(|number| part(number).to_vec())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_stored_before_its_readers_have_all_of_it() {
+        let scene = Scene::new(1 << 20);
+        let (fill, mut writer) = scene.fill(Some(PART as u64));
+        let reading = tokio::spawn(read(fill.reader(0, None).unwrap()));
+        writer.push(part(0)).await.unwrap();
+        assert!(!reading.is_finished());
+        writer.finish().await.unwrap();
+        let found = scene.shelf.lookup(KEY, &HeaderMap::new());
+        assert!(matches!(found, Lookup::Found(_)));
+        assert_eq!(reading.await.unwrap().unwrap(), whole(1));
+    }
+
+    #[tokio::test]
+    async fn a_late_reader_gets_all_of_a_large_body() {
+        let scene = Scene::new(8 << 20);
+        let (fill, mut writer) = scene.fill(None);
+        for number in 0..40 {
+            writer.push(part(number)).await.unwrap();
+        }
+        let late = tokio::spawn(read(fill.reader(0, None).unwrap()));
+        let middle = tokio::spawn(read(fill.reader(1_500_000, Some(1_000_000)).unwrap()));
+        writer.push(part(40)).await.unwrap();
+        let stored = writer.finish().await.unwrap();
+        assert_eq!(late.await.unwrap().unwrap(), whole(41));
+        let middle = middle.await.unwrap().unwrap();
+        assert_eq!(middle, whole(41)[1_500_000..2_500_000]);
+        assert_eq!(stored.response.body_bytes, 41 * PART as u64);
+        assert_eq!(stored.response.body, Digest::of(&whole(41)));
+    }
+
+    #[tokio::test]
+    async fn a_body_too_large_to_keep_still_reaches_its_reader_whole() {
+        let scene = Scene::new(8 << 20);
+        let (fill, mut writer) = scene.fill(None);
+        let reading = tokio::spawn(read(fill.reader(0, None).unwrap()));
+        for number in 0..400 {
+            writer.push(part(number)).await.unwrap();
+        }
+        assert_eq!(writer.finish().await.unwrap_err(), NotKept::BodyTooLarge);
+        assert_eq!(reading.await.unwrap().unwrap(), whole(400));
+        assert!(fill.reader(0, None).is_none(), "its start is gone");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_who_has_left_a_body_that_is_not_kept() {
+        let scene = Scene::new(8 << 20);
+        let (fill, mut writer) = scene.fill(None);
+        let mut reader = fill.reader(0, None).unwrap();
+        let mut number = 0;
+        while !lock(&fill.window).unkept {
+            writer.push(part(number)).await.unwrap();
+            let next = std::future::poll_fn(|c| reader.poll_next(c)).await;
+            assert!(next.unwrap().is_ok());
+            number += 1;
+        }
+        drop(reader);
+        assert_eq!(writer.push(part(number)).await, Err(Cut));
+    }
+
+    #[tokio::test]
+    async fn a_writer_dropped_early_cuts_its_readers_after_what_came() {
+        let scene = Scene::new(8 << 20);
+        let (fill, mut writer) = scene.fill(Some(1 << 30));
+        let mut reader = fill.reader(0, None).unwrap();
+        writer.push(part(0)).await.unwrap();
+        drop(writer);
+        let first = std::future::poll_fn(|c| reader.poll_next(c)).await;
+        assert_eq!(first, Some(Ok(part(0))));
+        let second = std::future::poll_fn(|c| reader.poll_next(c)).await;
+        assert_eq!(second, Some(Err(Cut)));
+    }
+
+    #[tokio::test]
+    async fn memory_is_given_back_as_segments_are_written() {
+        let scene = Scene::new(SEGMENT_BYTES_MAX + PART);
+        let (fill, mut writer) = scene.fill(None);
+        for number in 0..60 {
+            writer.push(part(number)).await.unwrap();
+        }
+        drop((fill, writer));
+        assert_eq!(scene.budget.available_permits(), SEGMENT_BYTES_MAX + PART);
+    }
+
+    const PART: usize = 65_536;
+}

@@ -706,22 +706,33 @@ impl From<Refused> for NotKept {
 
 /// How long a fill waits for room before it gives up storing.
 struct Patience {
-    waits: u32,
+    /// Waits left for room on disk, which is made by evicting.
+    room: u32,
+    /// Waits left for the writing thread, which holds back an origin that is faster than the disk.
+    writer: u32,
 }
 
 impl Patience {
     fn new() -> Self {
-        Self { waits: WAITS_MAX }
+        Self {
+            room: ROOM_WAITS,
+            writer: WRITER_WAITS,
+        }
     }
 
-    /// Waits for room to be made; `false` when patience has run out.
+    /// Waits for room to be made or for a pack to be written; `false` when patience has run out.
     async fn wait(&mut self, shelf: &Shelf) -> bool {
-        if self.waits == 0 {
-            return false;
-        }
-        self.waits -= 1;
         let made = shelf.room.notified();
-        shelf.ask_for_room();
+        let waits = if shelf.store.room_needed() == 0 {
+            &mut self.writer
+        } else {
+            shelf.ask_for_room();
+            &mut self.room
+        };
+        let Some(left) = waits.checked_sub(1) else {
+            return false;
+        };
+        *waits = left;
         // Whether or not it was made, the append that follows will tell.
         drop(timeout(WAIT, made).await);
         true
@@ -789,6 +800,7 @@ impl Keeper for Witness {
 
     fn sealed(&self, _pack: PackId, _allocated: u64) {
         if let Some(shelf) = self.0.upgrade() {
+            shelf.room.notify_waiters();
             let usage = shelf.store.usage();
             if usage.allocated + super::space::slack(usage.limit) > usage.limit {
                 shelf.ask_for_room();
@@ -839,6 +851,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What one lane may hold in memory.
 const LANE_BYTES: u64 = 8 << 20;
 const WAIT: Duration = Duration::from_millis(250);
-const WAITS_MAX: u32 = 4;
+const ROOM_WAITS: u32 = 4;
+const WRITER_WAITS: u32 = 120;
 /// How long past its freshness a response with a validator is worth its room.
 const VALIDATABLE: Duration = Duration::from_secs(30 * 24 * 3600);
