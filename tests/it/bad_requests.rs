@@ -160,7 +160,8 @@ fn two_framings_in_one_request_end_the_connection() {
     let scene = scene();
     let mut client = scene.connect();
     let head = format!(
-        "POST /a HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n\
+        "POST /a HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 6\r\n\
+         Transfer-Encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
     );
     client.send(head.as_bytes());

@@ -88,7 +88,7 @@ fn a_client_that_stops_reading_is_given_up() {
     let mut stuck = scene.connect();
     let mut reading = stuck.get("/a").begin("GET");
     reading.up_to(1);
-    thread::sleep(Duration::from_millis(1500)); // waits because a client that stands still is the scene
+    thread::sleep(Duration::from_millis(1500)); // waits because standing still is the scene
     reading.finish().is_cut();
     scene.get("/a").sees(&body).by("hit");
 }
