@@ -95,7 +95,7 @@ pub struct Writer {
     sequence: Sequence,
     budget: Arc<Semaphore>,
     draft: Option<Draft>,
-    /// Bytes in chunks that are not in a segment yet.
+    /// Bytes in chunks that are not in a segment yet; none when they are not kept.
     loose: usize,
     keep: bool,
     ended: bool,
@@ -267,7 +267,9 @@ impl Writer {
             let room = SEGMENT_BYTES_MAX - self.loose;
             let part = bytes.split_to(bytes.len().min(room));
             let permit = self.permit(part.len()).await?;
-            self.loose += part.len();
+            if self.keep {
+                self.loose += part.len();
+            }
             let end = {
                 let mut window = lock(&self.fill.window);
                 let start = window.end;
@@ -377,6 +379,7 @@ impl Writer {
             }
             Err(_) => {
                 self.keep = false;
+                self.loose = 0;
                 let mut window = lock(&self.fill.window);
                 window.unkept = true;
                 window.trim();
@@ -506,3 +509,97 @@ impl std::fmt::Debug for Waiting {
 const READ_ON_MAX: Duration = Duration::from_secs(120);
 /// What a fill that is not kept holds for its readers.
 const UNKEPT_BYTES_MAX: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::freshness::Timing;
+    use crate::rules::key::PrimaryKey;
+    use crate::rules::key::VariantKey;
+    use crate::rules::stored::StaleWindow;
+    use crate::store::Params;
+    use http::HeaderMap;
+    use http::StatusCode;
+    use std::time::SystemTime;
+    use tempfile::TempDir;
+
+    const MIB: usize = 1 << 20;
+
+    fn shelf() -> (TempDir, Arc<Shelf>) {
+        let dir = TempDir::new().unwrap();
+        let params = Params {
+            dir: dir.path().join("store"),
+            disk_bytes_max: 64 << 20,
+        };
+        let shelf = Shelf::open(&params, 1 << 20, 8 << 20).unwrap();
+        (dir, shelf)
+    }
+
+    fn response() -> StoredResponse {
+        let at = SystemTime::UNIX_EPOCH;
+        StoredResponse {
+            key: PrimaryKey([1; 16]),
+            variant: VariantKey::ONLY,
+            vary: Vec::new(),
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            timing: Timing {
+                request_time: at,
+                response_time: at,
+                date_value: at,
+                age_value: Duration::ZERO,
+            },
+            lifetime: Duration::MAX,
+            stale: StaleWindow::default(),
+            validate_always: false,
+            must_revalidate: false,
+            validators: None,
+            body_bytes: 0,
+            body: Digest([0; 32]),
+        }
+    }
+
+    fn start(shelf: &Arc<Shelf>, budget: usize, not_kept: Option<NotKept>) -> (Arc<Fill>, Writer) {
+        let budget = Arc::new(Semaphore::new(budget));
+        let sequence = shelf.next_sequence();
+        Fill::start(shelf, &budget, sequence, response(), None, not_kept)
+    }
+
+    async fn next(reader: &mut Reader) -> Option<Result<Bytes, Cut>> {
+        std::future::poll_fn(|context| reader.poll_next(context)).await
+    }
+
+    async fn rest(reader: &mut Reader) -> Result<usize, Cut> {
+        let mut bytes = 0;
+        while let Some(part) = next(reader).await {
+            bytes += part?.len();
+        }
+        Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_is_not_kept_goes_on_past_a_segment() {
+        let (_dir, shelf) = shelf();
+        let (fill, mut writer) = start(&shelf, 8 * MIB, Some(NotKept::StoreFailed));
+        let mut reader = fill.reader(0, None).unwrap();
+        for _ in 0..3 {
+            writer.push(Bytes::from(vec![1; MIB])).await.unwrap();
+        }
+        assert_eq!(writer.finish().await.err(), Some(NotKept::StoreFailed));
+        assert_eq!(rest(&mut reader).await, Ok(3 * MIB));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_outgrows_the_store_goes_on_without_being_kept() {
+        let (_dir, shelf) = shelf();
+        let (fill, mut writer) = start(&shelf, 8 * MIB, None);
+        let mut reader = fill.reader(0, None).unwrap();
+        let reading = tokio::spawn(async move { rest(&mut reader).await });
+        let segment = Bytes::from(vec![1; MIB]);
+        for _ in 0..40 {
+            writer.push(segment.clone()).await.unwrap();
+        }
+        assert!(writer.finish().await.is_err());
+        assert_eq!(reading.await.unwrap(), Ok(40 * MIB));
+    }
+}

@@ -46,9 +46,7 @@ impl Engine {
         let (body, fate) = sent_on(ask.request.body(), body, bytes_max);
         let exchanged = match ask.request.body() {
             Framing::Empty => self.exchange(&ask, ask.request.method(), &headers).await,
-            Framing::Chunked | Framing::Length(_) => {
-                self.exchange_body(&ask, &headers, body).await
-            }
+            Framing::Chunked | Framing::Length(_) => self.exchange_body(&ask, &headers, body).await,
         };
         match exchanged {
             Err(FetchError::Upstream(UpstreamError::ClientBody)) => {

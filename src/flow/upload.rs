@@ -128,7 +128,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_longer_body_ends_in_413() {
-        assert_eq!(send(b"12345", 4).await, (false, StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(
+            send(b"12345", 4).await,
+            (false, StatusCode::PAYLOAD_TOO_LARGE)
+        );
     }
 
     #[tokio::test]
