@@ -162,14 +162,16 @@ impl Engine {
         let ask = &errand.ask;
         let mut headers = forwarded_fields(ask, &self.params.identifier);
         unconditional(&mut headers);
+        // The sequence is taken before the request goes out: a purge from here on covers it.
+        let sequence = self.shelf.next_sequence();
+        // A purge before has taken the stale response away: then it must not come back by a 304.
         let stale = errand.stale.as_ref();
+        let stale = stale.filter(|stale| self.shelf.contains(stale.found));
         let mut conditional = headers.clone();
         let validating = stale.and_then(|stale| stale.response.validators.as_ref());
         if let Some(validators) = validating {
             validators.condition(&mut conditional);
         }
-        // The sequence is taken before the request goes out: a purge from here on covers it.
-        let sequence = self.shelf.next_sequence();
         let request_time = clock::now();
         let first = self.exchange(ask, &Method::GET, &conditional).await;
         let exchanged = match (first, stale) {
@@ -181,7 +183,7 @@ impl Engine {
                 if selects(&head, &stale.response) {
                     let backend = exchange.backend;
                     let landing = self
-                        .freshened(ask, stale, &head, request_time, backend)
+                        .freshened(ask, stale, &head, sequence, request_time, backend)
                         .await;
                     return trip.land(landing);
                 }
@@ -209,6 +211,7 @@ impl Engine {
         ask: &Ask,
         stale: &Stored,
         head: &Parts,
+        sequence: Sequence,
         request_time: SystemTime,
         backend: Arc<str>,
     ) -> Landing {
@@ -225,7 +228,7 @@ impl Engine {
             self.shelf.remove(stale.found);
             return Landing::Stored(unkept, backend);
         }
-        let kept = self.shelf.keep_head(stale, fresh).await;
+        let kept = self.shelf.keep_head(sequence, stale, fresh).await;
         Landing::Stored(kept.unwrap_or(unkept), backend)
     }
 
