@@ -102,6 +102,11 @@ impl Trip {
         landed.map_or(Landing::Failed(FetchError::Abandoned), |l| l.clone())
     }
 
+    /// Is it known already?
+    pub(super) fn has_landed(&self) -> bool {
+        !matches!(*self.landing.borrow(), Landing::Underway)
+    }
+
     /// Hands the private response to the first who asks.
     pub(super) fn take_private(&self) -> Option<Private> {
         lock(&self.private).take()
