@@ -145,7 +145,8 @@ impl Engine {
     /// Validates a stale response that has been served; nobody waits.
     fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
         let key = (ask.key, stored.response.variant);
-        if let Role::Leader(trip) = self.join(key) {
+        let trip = lock(&self.trips).lead(key, || self.new_trip());
+        if let Some(trip) = trip {
             let errand = Errand {
                 ask: ask.clone(),
                 stale: Some(stored.clone()),
@@ -342,11 +343,8 @@ impl Engine {
             return Shared::Answer(Answer::new(response, outcome));
         }
         if !leads && trip.may_retry() {
-            return Shared::Again(
-                need.stale
-                    .as_ref()
-                    .map_or_else(Vec::new, |stored| stored.response.vary.clone()),
-            );
+            let vary = self.shelf.read_index().known_vary(ask.key).to_vec();
+            return Shared::Again(vary);
         }
         Shared::Answer(failed(error, outcome))
     }

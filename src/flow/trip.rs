@@ -116,10 +116,6 @@ impl Trip {
     pub(super) fn may_retry(&self) -> bool {
         !self.retried.swap(true, Ordering::Relaxed)
     }
-
-    fn land(&self, landing: Landing) {
-        self.landing.send_replace(landing);
-    }
 }
 
 impl PartialEq for Trip {
@@ -163,7 +159,21 @@ impl Engine {
         });
     }
 
-    async fn travel(self: &Arc<Self>, trip: &Trip, errand: &Errand) {
+    /// Tells those who wait. Only a fill can still be joined then: whoever comes after anything
+    /// else makes a trip of its own.
+    fn land(&self, trip: &Arc<Trip>, key: &TripKey, landing: Landing) {
+        let mut trips = lock(&self.trips);
+        match landing {
+            Landing::Fill(..) => trips.open(key, trip),
+            Landing::Failed(_) | Landing::Private | Landing::Stored(..) | Landing::Underway => {
+                trips.finish(key, trip);
+            }
+        }
+        drop(trips);
+        trip.landing.send_replace(landing);
+    }
+
+    async fn travel(self: &Arc<Self>, trip: &Arc<Trip>, errand: &Errand) {
         let ask = &errand.ask;
         let mut headers = forwarded_fields(ask, &self.params.identifier);
         unconditional(&mut headers);
@@ -190,7 +200,7 @@ impl Engine {
                     let landing = self
                         .freshened(ask, stale, &head, sequence, request_time, backend)
                         .await;
-                    return trip.land(landing);
+                    return self.land(trip, &errand.key, landing);
                 }
                 // It speaks of another response: ask for the whole one.
                 self.exchange(ask, &Method::GET, &headers).await
@@ -198,11 +208,15 @@ impl Engine {
             (first, _) => first,
         };
         match exchanged {
-            Err(error) => trip.land(Landing::Failed(error)),
+            Err(error) => self.land(trip, &errand.key, Landing::Failed(error)),
             Ok(exchange) => {
                 let status = exchange.response.status();
                 if stale.is_some_and(|stale| covered_by_stale(status, stale)) {
-                    return trip.land(Landing::Failed(FetchError::Status(status)));
+                    return self.land(
+                        trip,
+                        &errand.key,
+                        Landing::Failed(FetchError::Status(status)),
+                    );
                 }
                 self.take_in(trip, errand, exchange, sequence, request_time)
                     .await;
@@ -239,7 +253,7 @@ impl Engine {
 
     async fn take_in(
         self: &Arc<Self>,
-        trip: &Trip,
+        trip: &Arc<Trip>,
         errand: &Errand,
         exchange: Exchange,
         sequence: Sequence,
@@ -268,7 +282,8 @@ impl Engine {
         match verdict {
             Storable::Store(response) if !too_large => {
                 lock(&self.hit_for_miss).clear(ask.key);
-                self.fill(trip, *response, body, sequence, backend).await;
+                self.fill(trip, errand, *response, body, sequence, backend)
+                    .await;
             }
             verdict => {
                 let (detail, remember) = match verdict {
@@ -287,14 +302,15 @@ impl Engine {
                     backend,
                     detail,
                 });
-                trip.land(Landing::Private);
+                self.land(trip, &errand.key, Landing::Private);
             }
         }
     }
 
     async fn fill(
         self: &Arc<Self>,
-        trip: &Trip,
+        trip: &Arc<Trip>,
+        errand: &Errand,
         response: StoredResponse,
         mut body: Body,
         sequence: Sequence,
@@ -313,12 +329,12 @@ impl Engine {
         let _active = Active(self);
         // A small body has often come with its head: then the readers get all of it at once.
         match pour_ready(&mut writer, &mut body).await {
-            Pour::Failed => return trip.land(Landing::Fill(fill, backend)),
+            Pour::Failed => return self.land(trip, &errand.key, Landing::Fill(fill, backend)),
             Pour::Complete => {
                 drop(writer.finish().await);
-                return trip.land(Landing::Fill(fill, backend));
+                return self.land(trip, &errand.key, Landing::Fill(fill, backend));
             }
-            Pour::Pending => trip.land(Landing::Fill(fill, backend)),
+            Pour::Pending => self.land(trip, &errand.key, Landing::Fill(fill, backend)),
         }
         if pour(&mut writer, &mut body).await {
             // Why it was not kept, if so, is in the store's own counts.
