@@ -97,7 +97,8 @@ pub struct Writer {
     draft: Option<Draft>,
     /// Bytes in chunks that are not in a segment yet; none when they are not kept.
     loose: usize,
-    keep: bool,
+    /// Why it is not kept, once that is known.
+    not_kept: Option<NotKept>,
     ended: bool,
 }
 
@@ -157,7 +158,7 @@ impl Fill {
             budget: Arc::clone(budget),
             draft: None,
             loose: 0,
-            keep: not_kept.is_none(),
+            not_kept,
             ended: false,
         };
         (fill, writer)
@@ -267,7 +268,7 @@ impl Writer {
             let room = SEGMENT_BYTES_MAX - self.loose;
             let part = bytes.split_to(bytes.len().min(room));
             let permit = self.permit(part.len()).await?;
-            if self.keep {
+            if self.not_kept.is_none() {
                 self.loose += part.len();
             }
             let end = {
@@ -293,6 +294,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Why the response is not kept, as far as it is known.
+    pub fn not_kept(&self) -> Option<NotKept> {
+        self.not_kept
+    }
+
     /// Ends the fill: the body is complete. Keeps it, when it can be kept, before the readers are
     /// told.
     pub async fn finish(mut self) -> Result<Stored, NotKept> {
@@ -304,8 +310,8 @@ impl Writer {
     }
 
     async fn keep_rest(&mut self, total: u64) -> Result<Stored, NotKept> {
-        if !self.keep {
-            return Err(self.fill.not_kept.unwrap_or(NotKept::StoreFailed));
+        if let Some(reason) = self.not_kept {
+            return Err(reason);
         }
         let mut response = StoredResponse::clone(&self.fill.response);
         if self.draft.is_none() && total <= SEGMENT_BYTES_MAX as u64 {
@@ -319,9 +325,9 @@ impl Writer {
             return shelf.keep(self.sequence, Arc::new(response), body).await;
         }
         self.cut_segment().await;
-        match self.draft.take() {
-            Some(draft) if self.keep => draft.finish(response).await,
-            _ => Err(NotKept::NoRoom),
+        match (self.not_kept, self.draft.take()) {
+            (None, Some(draft)) => draft.finish(response).await,
+            (reason, _) => Err(reason.unwrap_or(NotKept::NoRoom)),
         }
     }
 
@@ -329,13 +335,13 @@ impl Writer {
     /// so that fills waiting for one another cannot stand still.
     async fn permit(&mut self, bytes: usize) -> Result<OwnedSemaphorePermit, Cut> {
         let bytes = u32::try_from(bytes).map_err(|_| Cut)?;
-        if !self.keep {
+        if self.not_kept.is_some() {
             self.wait_for_readers().await?;
         }
         if let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(bytes) {
             return Ok(permit);
         }
-        if self.keep && self.loose > 0 {
+        if self.loose > 0 {
             self.cut_segment().await;
         }
         let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
@@ -361,7 +367,7 @@ impl Writer {
 
     /// Writes the loose chunks as a segment. When that fails the fill goes on without being kept.
     async fn cut_segment(&mut self) {
-        if self.loose == 0 || !self.keep {
+        if self.loose == 0 {
             return;
         }
         let bytes = self.join_chunks();
@@ -377,8 +383,8 @@ impl Writer {
                 window.chunks.clear();
                 self.loose = 0;
             }
-            Err(_) => {
-                self.keep = false;
+            Err(reason) => {
+                self.not_kept = Some(reason);
                 self.loose = 0;
                 let mut window = lock(&self.fill.window);
                 window.unkept = true;
@@ -599,7 +605,7 @@ mod tests {
         for _ in 0..40 {
             writer.push(segment.clone()).await.unwrap();
         }
-        assert!(writer.finish().await.is_err());
+        assert_eq!(writer.finish().await.err(), Some(NotKept::BodyTooLarge));
         assert_eq!(reading.await.unwrap(), Ok(40 * MIB));
     }
 }

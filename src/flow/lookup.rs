@@ -167,8 +167,12 @@ impl Engine {
     async fn share_trip(self: &Arc<Self>, ask: &Ask, need: &Need, vary: &[HeaderName]) -> Shared {
         let key = (ask.key, VariantKey::new(vary, ask.request.headers()));
         let stale = need.stale.as_ref();
-        let role = if stale.is_some_and(|stale| !is_for_many(&stale.response)) {
-            // Each request must ask for itself: nobody waits for an answer to another one.
+        let by_itself = stale.is_some_and(|stale| {
+            !is_for_many(&stale.response)
+                || lock(&self.hit_for_miss).contains(ask.key, clock::now())
+        });
+        let role = if by_itself {
+            // The answer is not likely to be for others: nobody waits for it.
             Role::Leader(self.new_trip())
         } else {
             self.join(key)

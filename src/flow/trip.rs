@@ -336,7 +336,12 @@ impl Engine {
             }
             Pour::Pending => self.land(trip, &errand.key, Landing::Fill(fill, backend)),
         }
-        if pour(&mut writer, &mut body).await {
+        let complete = pour(&mut writer, &mut body).await;
+        if writer.not_kept() == Some(NotKept::BodyTooLarge) {
+            // The next one is not to push everything else out of the store again.
+            lock(&self.hit_for_miss).mark(errand.ask.key, clock::now());
+        }
+        if complete {
             // Why it was not kept, if so, is in the store's own counts.
             drop(writer.finish().await);
         }
