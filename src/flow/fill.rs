@@ -95,7 +95,7 @@ pub struct Writer {
     sequence: Sequence,
     budget: Arc<Semaphore>,
     draft: Option<Draft>,
-    /// Bytes in chunks that are not in a segment yet.
+    /// Bytes in chunks that are not in a segment yet; none when they are not kept.
     loose: usize,
     /// Why it is not being kept, once that is so.
     not_kept: Option<NotKept>,
@@ -293,6 +293,11 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Why the response is not kept, as far as it is known.
+    pub fn not_kept(&self) -> Option<NotKept> {
+        self.not_kept
     }
 
     /// Ends the fill: the body is complete. Keeps it, when it can be kept, before the readers are

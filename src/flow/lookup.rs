@@ -151,7 +151,8 @@ impl Engine {
     /// Validates a stale response that has been served; nobody waits.
     fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
         let key = (ask.key, stored.response.variant);
-        if let Role::Leader(trip) = self.join(key) {
+        let trip = lock(&self.trips).lead(key, || self.new_trip());
+        if let Some(trip) = trip {
             let errand = Errand {
                 ask: ask.clone(),
                 stale: Some(stored.clone()),
@@ -162,13 +163,27 @@ impl Engine {
     }
 
     fn join(&self, key: TripKey) -> Role<Arc<Trip>> {
-        let number = self.trip_number.fetch_add(1, Ordering::Relaxed);
-        lock(&self.trips).join(key, || Trip::new(number))
+        lock(&self.trips).join(key, || self.new_trip())
+    }
+
+    fn new_trip(&self) -> Arc<Trip> {
+        Trip::new(self.trip_number.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn share_trip(self: &Arc<Self>, ask: &Ask, need: &Need, vary: &[HeaderName]) -> Shared {
         let key = (ask.key, VariantKey::new(vary, ask.request.headers()));
-        let (trip, leads) = match self.join(key) {
+        let stale = need.stale.as_ref();
+        let by_itself = stale.is_some_and(|stale| {
+            !is_for_many(&stale.response)
+                || lock(&self.hit_for_miss).contains(ask.key, clock::now())
+        });
+        let role = if by_itself {
+            // The answer is not likely to be for others: nobody waits for it.
+            Role::Leader(self.new_trip())
+        } else {
+            self.join(key)
+        };
+        let (trip, leads) = match role {
             Role::Alone => {
                 let outcome = Outcome {
                     fwd: Some(need.forward),
@@ -193,18 +208,35 @@ impl Engine {
             collapsed: !leads,
             ..Outcome::default()
         };
+        let waits = !trip.has_landed();
+        let may_have = |response| leads || self.may_share(ask, response, waits);
         match trip.landed().await {
             Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
-            Landing::Fill(fill, backend) => self.serve_fill(ask, &fill, backend, outcome),
-            Landing::Stored(stored, backend) => {
+            Landing::Fill(fill, backend) if may_have(&fill.response) => {
+                self.serve_fill(ask, &fill, backend, outcome)
+            }
+            Landing::Stored(stored, backend) if may_have(&stored.response) => {
                 self.serve_freshened(ask, &stored, backend, outcome)
             }
-            Landing::Private => {
+            Landing::Private | Landing::Fill(..) | Landing::Stored(..) => {
                 Shared::answer(self.serve_private(ask, &trip, leads, outcome).await)
             }
             // Never seen: `landed` waits for one of the others.
             Landing::Underway => Shared::Again(vary.to_vec()),
         }
+    }
+
+    /// May one who did not lead a trip have what it brought? (RFC 9111 §4) One who waited for it
+    /// may, if it is ever used without a question; one who came later, if it may be used now.
+    fn may_share(&self, ask: &Ask, response: &StoredResponse, waited: bool) -> bool {
+        if waited && is_for_many(response) {
+            return true;
+        }
+        let client = self.site(ask).client_cache_control;
+        matches!(
+            Reuse::decide(response, &ask.directives, client, clock::now()),
+            Reuse::Serve { .. } | Reuse::ServeStaleAndValidate { .. }
+        )
     }
 
     fn serve_fill(
@@ -321,11 +353,8 @@ impl Engine {
             return Shared::answer(Answer::new(response, outcome));
         }
         if !leads && trip.may_retry() {
-            return Shared::Again(
-                need.stale
-                    .as_ref()
-                    .map_or_else(Vec::new, |stored| stored.response.vary.clone()),
-            );
+            let vary = self.shelf.read_index().known_vary(ask.key).to_vec();
+            return Shared::Again(vary);
         }
         Shared::answer(failed(error, outcome))
     }
@@ -354,6 +383,12 @@ fn not_kept(reason: NotKept) -> Detail {
 
 fn freshness(response: &StoredResponse) -> Freshness {
     Freshness::new(response.lifetime, response.timing.current_age(clock::now()))
+}
+
+/// Is it ever used without asking the origin? What is not may be one client's own.
+fn is_for_many(response: &StoredResponse) -> bool {
+    let fresh_at_first = !response.lifetime.is_zero();
+    !response.validate_always && (fresh_at_first || !response.stale.while_revalidate.is_zero())
 }
 
 fn is_stale(response: &StoredResponse) -> bool {

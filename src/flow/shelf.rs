@@ -173,6 +173,11 @@ impl Shelf {
         self.read_index().lookup(key, request_headers)
     }
 
+    /// Is this entry still here, and not purged?
+    pub fn contains(&self, found: Found) -> bool {
+        self.read_index().contains(found.key, found.sequence)
+    }
+
     /// Loads what was found, from memory or from disk. `None` when it is gone or fails its check:
     /// then it has been forgotten, and the request is a miss.
     pub async fn load(self: &Arc<Self>, found: Found) -> Option<Stored> {
@@ -252,13 +257,14 @@ impl Shelf {
         }
     }
 
-    /// Keeps a new head for a body that is stored already, as after a 304.
+    /// Keeps a new head for a body that is stored already, as after a 304. The sequence is that of
+    /// the request it answers: a purge since then covers it.
     pub async fn keep_head(
         self: &Arc<Self>,
+        sequence: Sequence,
         old: &Stored,
         response: Arc<StoredResponse>,
     ) -> Result<Stored, NotKept> {
-        let sequence = self.next_sequence();
         if let StoredBody::Memory(body) = &old.body {
             return self.keep(sequence, response, body.clone()).await;
         }

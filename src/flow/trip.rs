@@ -102,6 +102,11 @@ impl Trip {
         landed.map_or(Landing::Failed(FetchError::Abandoned), |l| l.clone())
     }
 
+    /// Is it known already?
+    pub(super) fn has_landed(&self) -> bool {
+        !matches!(*self.landing.borrow(), Landing::Underway)
+    }
+
     /// Hands the private response to the first who asks.
     pub(super) fn take_private(&self) -> Option<Private> {
         lock(&self.private).take()
@@ -110,10 +115,6 @@ impl Trip {
     /// Says to one of those who shared a failed trip that it may try again.
     pub(super) fn may_retry(&self) -> bool {
         !self.retried.swap(true, Ordering::Relaxed)
-    }
-
-    fn land(&self, landing: Landing) {
-        self.landing.send_replace(landing);
     }
 }
 
@@ -158,18 +159,34 @@ impl Engine {
         });
     }
 
-    async fn travel(self: &Arc<Self>, trip: &Trip, errand: &Errand) {
+    /// Tells those who wait. Only a fill can still be joined then: whoever comes after anything
+    /// else makes a trip of its own.
+    fn land(&self, trip: &Arc<Trip>, key: &TripKey, landing: Landing) {
+        let mut trips = lock(&self.trips);
+        match landing {
+            Landing::Fill(..) => trips.open(key, trip),
+            Landing::Failed(_) | Landing::Private | Landing::Stored(..) | Landing::Underway => {
+                trips.finish(key, trip);
+            }
+        }
+        drop(trips);
+        trip.landing.send_replace(landing);
+    }
+
+    async fn travel(self: &Arc<Self>, trip: &Arc<Trip>, errand: &Errand) {
         let ask = &errand.ask;
         let mut headers = forwarded_fields(ask, &self.params.identifier);
         unconditional(&mut headers);
+        // The sequence is taken before the request goes out: a purge from here on covers it.
+        let sequence = self.shelf.next_sequence();
+        // A purge before has taken the stale response away: then it must not come back by a 304.
         let stale = errand.stale.as_ref();
+        let stale = stale.filter(|stale| self.shelf.contains(stale.found));
         let mut conditional = headers.clone();
         let validating = stale.and_then(|stale| stale.response.validators.as_ref());
         if let Some(validators) = validating {
             validators.condition(&mut conditional);
         }
-        // The sequence is taken before the request goes out: a purge from here on covers it.
-        let sequence = self.shelf.next_sequence();
         let request_time = clock::now();
         let first = self.exchange(ask, &Method::GET, &conditional).await;
         let exchanged = match (first, stale) {
@@ -181,9 +198,9 @@ impl Engine {
                 if selects(&head, &stale.response) {
                     let backend = exchange.backend;
                     let landing = self
-                        .freshened(ask, stale, &head, request_time, backend)
+                        .freshened(ask, stale, &head, sequence, request_time, backend)
                         .await;
-                    return trip.land(landing);
+                    return self.land(trip, &errand.key, landing);
                 }
                 // It speaks of another response: ask for the whole one.
                 self.exchange(ask, &Method::GET, &headers).await
@@ -191,11 +208,15 @@ impl Engine {
             (first, _) => first,
         };
         match exchanged {
-            Err(error) => trip.land(Landing::Failed(error)),
+            Err(error) => self.land(trip, &errand.key, Landing::Failed(error)),
             Ok(exchange) => {
                 let status = exchange.response.status();
                 if stale.is_some_and(|stale| covered_by_stale(status, stale)) {
-                    return trip.land(Landing::Failed(FetchError::Status(status)));
+                    return self.land(
+                        trip,
+                        &errand.key,
+                        Landing::Failed(FetchError::Status(status)),
+                    );
                 }
                 self.take_in(trip, errand, exchange, sequence, request_time)
                     .await;
@@ -209,6 +230,7 @@ impl Engine {
         ask: &Ask,
         stale: &Stored,
         head: &Parts,
+        sequence: Sequence,
         request_time: SystemTime,
         backend: Arc<str>,
     ) -> Landing {
@@ -225,13 +247,13 @@ impl Engine {
             self.shelf.remove(stale.found);
             return Landing::Stored(unkept, backend);
         }
-        let kept = self.shelf.keep_head(stale, fresh).await;
+        let kept = self.shelf.keep_head(sequence, stale, fresh).await;
         Landing::Stored(kept.unwrap_or(unkept), backend)
     }
 
     async fn take_in(
         self: &Arc<Self>,
-        trip: &Trip,
+        trip: &Arc<Trip>,
         errand: &Errand,
         exchange: Exchange,
         sequence: Sequence,
@@ -260,7 +282,8 @@ impl Engine {
         match verdict {
             Storable::Store(response) if !too_large => {
                 lock(&self.hit_for_miss).clear(ask.key);
-                self.fill(trip, *response, body, sequence, backend).await;
+                self.fill(trip, errand, *response, body, sequence, backend)
+                    .await;
             }
             verdict @ (Storable::Store(_) | Storable::Refuse(_)) => {
                 let (detail, remember) = match verdict {
@@ -279,14 +302,15 @@ impl Engine {
                     backend,
                     detail,
                 });
-                trip.land(Landing::Private);
+                self.land(trip, &errand.key, Landing::Private);
             }
         }
     }
 
     async fn fill(
         self: &Arc<Self>,
-        trip: &Trip,
+        trip: &Arc<Trip>,
+        errand: &Errand,
         response: StoredResponse,
         mut body: Body,
         sequence: Sequence,
@@ -305,14 +329,19 @@ impl Engine {
         let _active = Active(self);
         // A small body has often come with its head: then the readers get all of it at once.
         match pour_ready(&mut writer, &mut body).await {
-            Pour::Failed => return trip.land(Landing::Fill(fill, backend)),
+            Pour::Failed => return self.land(trip, &errand.key, Landing::Fill(fill, backend)),
             Pour::Complete => {
                 drop(writer.finish().await);
-                return trip.land(Landing::Fill(fill, backend));
+                return self.land(trip, &errand.key, Landing::Fill(fill, backend));
             }
-            Pour::Pending => trip.land(Landing::Fill(fill, backend)),
+            Pour::Pending => self.land(trip, &errand.key, Landing::Fill(fill, backend)),
         }
-        if pour(&mut writer, &mut body).await {
+        let complete = pour(&mut writer, &mut body).await;
+        if writer.not_kept() == Some(NotKept::BodyTooLarge) {
+            // The next one is not to push everything else out of the store again.
+            lock(&self.hit_for_miss).mark(errand.ask.key, clock::now());
+        }
+        if complete {
             // Why it was not kept, if so, is in the store's own counts.
             drop(writer.finish().await);
         }

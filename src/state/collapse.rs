@@ -4,6 +4,7 @@
 //! join(key)  ─ nobody is fetching ─► Role::Leader     makes the trip
 //!            ─ room in the queue  ─► Role::Follower   shares it
 //!            ─ queue is full      ─► Role::Alone      goes by itself, does not store
+//! open(key, trip)   ─► there is something to read: all who come now share it, none waits
 //! finish(key, trip) ─► the next request for the key leads again
 //! ```
 //!
@@ -28,12 +29,13 @@ pub enum Role<T> {
 /// Who is fetching what.
 #[derive(Debug)]
 pub struct Table<K, T> {
-    trips: HashMap<K, (T, usize)>,
+    /// Each with how many wait for it; `None` once it is open.
+    trips: HashMap<K, (T, Option<usize>)>,
     followers_max: usize,
 }
 
 impl<K: Eq + Hash, T: Clone + PartialEq> Table<K, T> {
-    /// Makes an empty table; `followers_max` bounds how many share one trip with its leader.
+    /// Makes an empty table; `followers_max` bounds how many wait for one trip with its leader.
     pub fn new(followers_max: usize) -> Self {
         Self {
             trips: HashMap::new(),
@@ -46,14 +48,35 @@ impl<K: Eq + Hash, T: Clone + PartialEq> Table<K, T> {
         match self.trips.get_mut(&key) {
             None => {
                 let trip = trip();
-                self.trips.insert(key, (trip.clone(), 0));
+                self.trips.insert(key, (trip.clone(), Some(0)));
                 Role::Leader(trip)
             }
-            Some((_, followers)) if *followers >= self.followers_max => Role::Alone,
-            Some((trip, followers)) => {
-                *followers += 1;
+            Some((_, Some(waiting))) if *waiting >= self.followers_max => Role::Alone,
+            Some((trip, waiting)) => {
+                if let Some(waiting) = waiting {
+                    *waiting += 1;
+                }
                 Role::Follower(trip.clone())
             }
+        }
+    }
+
+    /// Makes a trip that its leader does not wait for, unless one is under way.
+    pub fn lead(&mut self, key: K, trip: impl FnOnce() -> T) -> Option<T> {
+        if self.trips.contains_key(&key) {
+            return None;
+        }
+        let trip = trip();
+        self.trips.insert(key, (trip.clone(), Some(0)));
+        Some(trip)
+    }
+
+    /// Notes that `trip` has brought something to read while it goes on.
+    pub fn open(&mut self, key: &K, trip: &T) {
+        if let Some((current, waiting)) = self.trips.get_mut(key)
+            && current == trip
+        {
+            *waiting = None;
         }
     }
 
@@ -107,6 +130,25 @@ mod tests {
         assert_eq!(table.join("/a", || 1), Role::Leader(1));
         assert_eq!(table.join("/a", || 2), Role::Follower(1));
         assert_eq!(table.join("/a", || 3), Role::Alone);
+    }
+
+    #[test]
+    fn once_there_is_something_to_read_all_share_it() {
+        let mut table = Table::new(1);
+        assert_eq!(table.join("/a", || 1), Role::Leader(1));
+        table.open(&"/a", &2);
+        assert_eq!(table.join("/a", || 3), Role::Follower(1));
+        assert_eq!(table.join("/a", || 4), Role::Alone);
+        table.open(&"/a", &1);
+        assert_eq!(table.join("/a", || 5), Role::Follower(1));
+    }
+
+    #[test]
+    fn a_trip_nobody_waits_for_is_made_once() {
+        let mut table = Table::new(1);
+        assert_eq!(table.lead("/a", || 1), Some(1));
+        assert_eq!(table.lead("/a", || 2), None);
+        assert_eq!(table.join("/a", || 3), Role::Follower(1));
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Many clients, one trip to the origin; and nobody waits who need not.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::origin::Gate;
 use crate::origin::Reply;
+use crate::origin::Seen;
 use crate::origin::noise;
 use crate::scene::Scene;
 
@@ -91,6 +95,52 @@ fn a_crowd_learns_at_the_head_that_a_target_is_uncacheable() {
         answer.is(200).sees("one's own").not_stored();
     }
     scene.origin.saw("/a", CROWD);
+}
+
+#[test]
+fn what_must_be_validated_for_each_request_is_shared_with_nobody() {
+    let scene = Scene::usual();
+    // An origin that knows its visitors and lets caches keep what they ask about every time.
+    let own = |request: &Seen| {
+        let name = request.header("Cookie").unwrap_or("nobody").to_owned();
+        Reply::ok(name.clone())
+            .tagged(&format!("\"{name}\""))
+            .cache("no-cache")
+            .delayed(Duration::from_millis(100))
+    };
+    scene.origin.does("/a", own);
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            for name in ["alice", "bob", "carol"] {
+                let scene = &scene;
+                scope.spawn(move || {
+                    scene.get_with("/a", &[("Cookie", name)]).is(200).sees(name);
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn what_has_gone_stale_while_it_came_is_not_given_to_latecomers() {
+    let scene = Scene::usual();
+    let gate = Gate::new();
+    let body = noise(19, 400_000);
+    scene.origin.says_once(
+        "/a",
+        Reply::ok(body.clone())
+            .cache("max-age=60")
+            .aged(59)
+            .held_after(200_000, &gate),
+    );
+    scene.origin.says("/a", Reply::ok("new").fresh());
+    let mut early = scene.connect();
+    let mut early = early.get("/a").begin("GET");
+    assert_eq!(early.up_to(200_000), &body[..200_000]);
+    thread::sleep(Duration::from_millis(1100));
+    scene.get("/a").sees("new");
+    gate.open();
+    early.finish().sees(&body);
 }
 
 #[test]

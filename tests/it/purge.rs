@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::client::Client;
+use crate::origin::Gate;
 use crate::origin::Reply;
 use crate::scene::Scene;
 use crate::scene::url;
@@ -39,6 +40,33 @@ fn purging_everything_leaves_nothing() {
     scene.purge_all();
     scene.get("/a").sees("/a").by("uri-miss");
     scene.get("/b").sees("/b").by("uri-miss");
+}
+
+#[test]
+fn a_validation_under_way_brings_nothing_back() {
+    let scene = Scene::usual();
+    for (target, purge_all) in [("/a", false), ("/b", true)] {
+        let gate = Gate::new();
+        let tagged = || Reply::ok("v1").tagged("\"1\"");
+        let stale = tagged().cache("max-age=60").aged(100);
+        scene.origin.says_once(target, stale);
+        scene.origin.says(target, tagged().fresh().held(&gate));
+        scene.get(target).by("uri-miss").stored();
+        let before = scene.origin.seen(target).len();
+        let crowd = scene.crowd(1, target);
+        scene.origin.await_requests(target, before + 1);
+        if purge_all {
+            scene.purge_all();
+        } else {
+            scene.purge(&[target]);
+        }
+        gate.open();
+        for answer in crowd.answers() {
+            answer.is(200).sees("v1");
+        }
+        scene.origin.says(target, Reply::ok("v2").fresh());
+        scene.get(target).sees("v2").by("uri-miss");
+    }
 }
 
 #[test]
