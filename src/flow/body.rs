@@ -55,10 +55,15 @@ pub struct Segments {
     /// Bytes to leave out at the start.
     skip: u64,
     left: u64,
-    reading: Option<Reading>,
+    part: Part,
 }
 
-struct Reading(Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>);
+/// The part of a stored body that goes next.
+enum Part {
+    Due,
+    Here(Option<Bytes>),
+    Reading(Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>),
+}
 
 struct Log {
     report: Report,
@@ -111,6 +116,15 @@ impl Body {
             started,
         }));
         self
+    }
+
+    /// Reads and checks the first part, when that comes from disk. `false` when it cannot be had:
+    /// nothing has been sent yet, so the response can still be another one.
+    pub async fn prime(&mut self) -> bool {
+        match &mut self.source {
+            Source::Segments(segments) => segments.prime().await,
+            Source::Empty | Source::Fill(_) | Source::Origin(_) | Source::Whole(_) => true,
+        }
     }
 
     /// How many bytes are left, when that is known.
@@ -208,9 +222,13 @@ impl std::fmt::Debug for Log {
     }
 }
 
-impl std::fmt::Debug for Reading {
+impl std::fmt::Debug for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Reading")
+        f.write_str(match self {
+            Self::Due => "Due",
+            Self::Here(_) => "Here",
+            Self::Reading(_) => "Reading",
+        })
     }
 }
 
@@ -242,8 +260,16 @@ impl Segments {
             next,
             skip,
             left: bytes,
-            reading: None,
+            part: Part::Due,
         }
+    }
+
+    /// Reads the first part ahead; `false` when it cannot be read or fails its check.
+    async fn prime(&mut self) -> bool {
+        if self.left > 0 && matches!(self.part, Part::Due) {
+            self.part = Part::Here(self.read_next().await);
+        }
+        !matches!(self.part, Part::Here(None))
     }
 
     /// `None` at the end; `Some(None)` when a part cannot be read or fails its check.
@@ -251,28 +277,15 @@ impl Segments {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let reading = match &mut self.reading {
-            Some(reading) => reading,
-            None => {
-                let Some(segment) = self.segments.get(self.next).copied() else {
-                    return Poll::Ready(Some(None));
-                };
-                let shelf = Arc::clone(&self.shelf);
-                let found = self.found;
-                self.next += 1;
-                self.reading.insert(Reading(Box::pin(async move {
-                    match shelf.read_segment(segment).await {
-                        Ok(bytes) => Some(bytes),
-                        Err(error) => {
-                            shelf.forget(found, &error);
-                            None
-                        }
-                    }
-                })))
-            }
+        if matches!(self.part, Part::Due) {
+            self.part = Part::Reading(Box::pin(self.read_next()));
+        }
+        let bytes = match &mut self.part {
+            Part::Here(bytes) => bytes.take(),
+            Part::Reading(reading) => ready!(reading.as_mut().poll(context)),
+            Part::Due => None,
         };
-        let bytes = ready!(reading.0.as_mut().poll(context));
-        self.reading = None;
+        self.part = Part::Due;
         let part = bytes.and_then(|bytes| {
             let skip = usize::try_from(std::mem::take(&mut self.skip)).ok()?;
             let mut part = (skip < bytes.len()).then(|| bytes.slice(skip..))?;
@@ -281,5 +294,21 @@ impl Segments {
             Some(part)
         });
         Poll::Ready(Some(part))
+    }
+
+    /// Reads the next segment, whole; forgets the entry when that fails.
+    fn read_next(&mut self) -> impl Future<Output = Option<Bytes>> + Send + use<> {
+        let segment = self.segments.get(self.next).copied();
+        self.next += 1;
+        let (shelf, found) = (Arc::clone(&self.shelf), self.found);
+        async move {
+            match shelf.read_segment(segment?).await {
+                Ok(bytes) => Some(bytes),
+                Err(error) => {
+                    shelf.forget(found, &error);
+                    None
+                }
+            }
+        }
     }
 }

@@ -123,8 +123,7 @@ impl Engine {
                     ttl: Some(ttl_seconds(ttl)),
                     ..Outcome::default()
                 };
-                let response = deliver::stored(&self.shelf, ask, &stored, now);
-                Ok(Answer::new(response, outcome))
+                self.serve_stored(ask, &stored, outcome).await
             }
             Reuse::ServeStaleAndValidate { stale_by } => {
                 self.validate_behind(ask, &stored);
@@ -134,8 +133,7 @@ impl Engine {
                     detail: Some(Detail::StaleWhileRevalidate),
                     ..Outcome::default()
                 };
-                let response = deliver::stored(&self.shelf, ask, &stored, now);
-                Ok(Answer::new(response, outcome))
+                self.serve_stored(ask, &stored, outcome).await
             }
             Reuse::Validate { stale_by, .. } | Reuse::Forward { stale_by } => {
                 let forward = if stale_by.is_zero() && !is_stale(&stored.response) {
@@ -146,6 +144,24 @@ impl Engine {
                 need(forward, Some(stored))
             }
         }
+    }
+
+    /// Answers from the store; when the body turns out unreadable before anything was sent, it is a
+    /// miss after all.
+    async fn serve_stored(
+        &self,
+        ask: &Ask,
+        stored: &Stored,
+        outcome: Outcome,
+    ) -> Result<Answer, Need> {
+        let mut response = deliver::stored(&self.shelf, ask, stored, clock::now());
+        if response.body_mut().prime().await {
+            return Ok(Answer::new(response, outcome));
+        }
+        Err(Need {
+            forward: Forward::Miss,
+            stale: None,
+        })
     }
 
     /// Validates a stale response that has been served; nobody waits.
