@@ -186,27 +186,34 @@ impl Shelf {
         {
             return Some(stored);
         }
-        let place = self.read_index().place(found.key, found.sequence)?;
-        let loaded = match self.load_open(&place) {
-            Some(loaded) => loaded,
-            None => {
-                let shelf = Arc::clone(self);
-                let head_pack = place.head.pack;
-                tokio::task::spawn_blocking(move || shelf.load_disk(&place))
-                    .await
-                    .unwrap_or(Err(StoreError::Missing(head_pack)))
-            }
-        };
-        match loaded {
-            Ok(hot) => {
-                self.memory.insert(found.sequence, hot.clone());
-                self.stored(found, hot)
-            }
-            Err(error) => {
-                self.forget(found, &error);
-                None
+        for _ in 0..LOADS_MAX {
+            let place = self.read_index().place(found.key, found.sequence)?;
+            match self.load_from(&place).await {
+                Ok(hot) => {
+                    self.memory.insert(found.sequence, hot.clone());
+                    return self.stored(found, hot);
+                }
+                // It was moved to another pack meanwhile: look there.
+                Err(_) if self.read_index().place(found.key, found.sequence) != Some(place) => {}
+                Err(error) => {
+                    self.forget(found, &error);
+                    return None;
+                }
             }
         }
+        None
+    }
+
+    async fn load_from(self: &Arc<Self>, place: &Put) -> Result<Hot, StoreError> {
+        if let Some(loaded) = self.load_open(place) {
+            return loaded;
+        }
+        let shelf = Arc::clone(self);
+        let head_pack = place.head.pack;
+        let place = place.clone();
+        tokio::task::spawn_blocking(move || shelf.load_disk(&place))
+            .await
+            .unwrap_or(Err(StoreError::Missing(head_pack)))
     }
 
     /// Reads one segment of a large body and checks it.
@@ -854,6 +861,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How often a load follows an entry that is being moved.
+const LOADS_MAX: usize = 4;
 /// What one lane may hold in memory.
 const LANE_BYTES: u64 = 8 << 20;
 const WAIT: Duration = Duration::from_millis(250);
