@@ -13,6 +13,7 @@
 
 use super::shelf::Draft;
 use super::shelf::NotKept;
+use super::shelf::Pins;
 use super::shelf::Shelf;
 use super::shelf::Stored;
 use super::shelf::lock;
@@ -69,6 +70,8 @@ pub enum Progress {
 #[derive(Debug, Default)]
 struct Window {
     segments: Vec<(u64, Segment)>,
+    /// Keeps the segments readable once the draft has ended, whatever became of it.
+    pins: Option<Pins>,
     chunks: VecDeque<Chunk>,
     /// Where the first chunk starts.
     chunks_start: u64,
@@ -239,11 +242,14 @@ impl Fill {
 }
 
 impl Window {
-    /// Drops chunks that every reader has passed.
+    /// Drops what every reader has passed.
     fn trim(&mut self) {
         let Some(slowest) = self.readers.values().copied().min() else {
             return;
         };
+        if slowest >= self.chunks_start {
+            self.pins = None;
+        }
         while let Some(chunk) = self.chunks.front() {
             let end = chunk.start + chunk.bytes.len() as u64;
             if end > slowest {
@@ -326,10 +332,12 @@ impl Writer {
             return shelf.keep(self.sequence, Arc::new(response), body).await;
         }
         self.cut_segment().await;
-        match (self.not_kept, self.draft.take()) {
+        let kept = match (self.not_kept, &mut self.draft) {
             (None, Some(draft)) => draft.finish(response).await,
             (reason, _) => Err(reason.unwrap_or(NotKept::StoreFailed)),
-        }
+        };
+        self.end_draft();
+        kept
     }
 
     /// Gets the chunk's share of memory. When there is none left, what is loose goes to disk early,
@@ -387,10 +395,17 @@ impl Writer {
             Err(reason) => {
                 self.not_kept = Some(reason);
                 self.loose = 0;
+                self.end_draft();
                 let mut window = lock(&self.fill.window);
                 window.unkept = true;
                 window.trim();
             }
+        }
+    }
+
+    fn end_draft(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            lock(&self.fill.window).pins = Some(draft.into_pins());
         }
     }
 
@@ -431,6 +446,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if !self.ended {
+            self.end_draft();
             let end = lock(&self.fill.window).end;
             self.fill.progress.send_replace(Progress::Failed(end));
         }
@@ -639,6 +655,23 @@ mod tests {
         assert_eq!(writer.finish().await.unwrap_err(), NotKept::BodyTooLarge);
         assert_eq!(reading.await.unwrap().unwrap(), whole(400));
         assert!(fill.reader(0, None).is_none(), "its start is gone");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_not_cut_when_the_response_is_purged() {
+        let scene = Scene::new(8 << 20);
+        let (fill, mut writer) = scene.fill(None);
+        let slow = fill.reader(0, None).unwrap();
+        for number in 0..40 {
+            writer.push(part(number)).await.unwrap();
+        }
+        drop(writer.finish().await.unwrap());
+        drop(fill);
+        scene.shelf.store.flush().await.unwrap();
+        scene.shelf.purge_keys(&[KEY]).await;
+        assert_eq!(scene.shelf.drop_empty_packs(), 0);
+        assert_eq!(read(slow).await.unwrap(), whole(40));
+        assert!(scene.shelf.drop_empty_packs() > 0);
     }
 
     #[tokio::test]

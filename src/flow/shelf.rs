@@ -615,7 +615,7 @@ impl Draft {
     }
 
     /// Writes the head and takes the response in.
-    pub async fn finish(mut self, mut response: StoredResponse) -> Result<Stored, NotKept> {
+    pub async fn finish(&mut self, mut response: StoredResponse) -> Result<Stored, NotKept> {
         response.detach();
         response.body = Digest(*self.hasher.finalize().as_bytes());
         response.body_bytes = self.bytes;
@@ -644,6 +644,16 @@ impl Draft {
             variant: put.variant,
         };
         self.shelf.stored(found, hot).ok_or(NotKept::Purged)
+    }
+
+    /// Ends the draft, finished or not; what it wrote can be read for as long as the pins are held.
+    pub fn into_pins(mut self) -> Pins {
+        self.end_lane();
+        let none = Pins {
+            shelf: Arc::clone(&self.shelf),
+            packs: Vec::new(),
+        };
+        std::mem::replace(&mut self.pins, none)
     }
 
     fn append(&mut self, pieces: &[NewPiece]) -> Result<Location, StoreError> {

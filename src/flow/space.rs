@@ -149,7 +149,7 @@ impl Shelf {
         }
     }
 
-    fn drop_empty_packs(&self) -> usize {
+    pub(super) fn drop_empty_packs(&self) -> usize {
         let empty: Vec<PackId> = {
             // Nobody is between an append and its index change while this is held.
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
