@@ -87,8 +87,8 @@ struct Window {
 struct Chunk {
     start: u64,
     bytes: Bytes,
-    /// Its share of the memory all fills may use.
-    _permit: OwnedSemaphorePermit,
+    /// Its share of the memory all fills may use, unless there was none left.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The writing end. Dropped without [`finish`](Self::finish), the fill has failed.
@@ -273,7 +273,11 @@ impl Writer {
         while !bytes.is_empty() {
             let room = SEGMENT_BYTES_MAX - self.loose;
             debug_assert!(room > 0, "a full segment is cut at once");
-            let part = bytes.split_to(bytes.len().min(room));
+            let mut part = bytes.split_to(bytes.len().min(room));
+            if self.loose > 0 && part.len() < COPY_BYTES {
+                // Where many small parts come one by one, each would keep a whole read buffer.
+                part = Bytes::copy_from_slice(&part);
+            }
             let permit = self.permit(part.len()).await?;
             if self.not_kept.is_none() {
                 self.loose += part.len();
@@ -285,7 +289,7 @@ impl Writer {
                 window.chunks.push_back(Chunk {
                     start,
                     bytes: part,
-                    _permit: permit,
+                    permit,
                 });
                 window.end
             };
@@ -340,24 +344,30 @@ impl Writer {
         kept
     }
 
-    /// Gets the chunk's share of memory. When there is none left, what is loose goes to disk early,
-    /// so that fills waiting for one another cannot stand still.
-    async fn permit(&mut self, bytes: usize) -> Result<OwnedSemaphorePermit, Cut> {
-        let bytes = u32::try_from(bytes).map_err(|_| Cut)?;
+    /// Gets a chunk's share of memory. When there is none left, what is loose goes to disk early.
+    /// When the others give nothing back either, it goes on without, one chunk at a time: fills
+    /// must not stand still because of the origins and clients of others.
+    async fn permit(&mut self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Cut> {
+        let bytes = u32::try_from(bytes.saturating_add(CHUNK_BYTES)).map_err(|_| Cut)?;
         if self.not_kept.is_some() {
-            self.wait_for_readers().await?;
+            self.wait_for_readers(UNKEPT_BYTES_MAX).await?;
         }
         if let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(bytes) {
-            return Ok(permit);
+            return Ok(Some(permit));
         }
-        if self.not_kept.is_none() && self.loose > 0 {
-            self.cut_segment().await;
+        self.cut_segment().await;
+        let permit = Arc::clone(&self.budget).acquire_many_owned(bytes);
+        if let Ok(permit) = timeout(PERMIT_WAIT, permit).await {
+            return permit.map(Some).map_err(|_| Cut);
         }
-        let permit = Arc::clone(&self.budget).acquire_many_owned(bytes).await;
-        permit.map_err(|_| Cut)
+        if self.not_kept.is_some() {
+            self.wait_for_readers(1).await?;
+        }
+        Ok(None)
     }
 
-    async fn wait_for_readers(&self) -> Result<(), Cut> {
+    /// Waits until the readers have left less than `bytes` unread.
+    async fn wait_for_readers(&self, bytes: u64) -> Result<(), Cut> {
         loop {
             let read_on = self.fill.read_on.notified();
             {
@@ -365,7 +375,7 @@ impl Writer {
                 if window.readers.is_empty() && window.next_reader > 0 {
                     return Err(Cut);
                 }
-                if window.bytes() < UNKEPT_BYTES_MAX {
+                if window.bytes() < bytes {
                     return Ok(());
                 }
             }
@@ -424,19 +434,18 @@ impl Writer {
                 let start = window.chunks_start;
                 for chunk in window.chunks.drain(..) {
                     joined.extend_from_slice(&chunk.bytes);
-                    match &mut permit {
-                        None => permit = Some(chunk._permit),
-                        Some(permit) => permit.merge(chunk._permit),
+                    match (&mut permit, chunk.permit) {
+                        (Some(permit), Some(more)) => permit.merge(more),
+                        (None, more) => permit = more,
+                        (Some(_), None) => {}
                     }
                 }
                 let bytes = joined.freeze();
-                if let Some(permit) = permit {
-                    window.chunks.push_back(Chunk {
-                        start,
-                        bytes: bytes.clone(),
-                        _permit: permit,
-                    });
-                }
+                window.chunks.push_back(Chunk {
+                    start,
+                    bytes: bytes.clone(),
+                    permit,
+                });
                 bytes
             }
         }
@@ -529,6 +538,12 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
+/// What a chunk takes beside its bytes.
+const CHUNK_BYTES: usize = 128;
+/// A part smaller than this is copied out of its buffer.
+const COPY_BYTES: usize = 8 << 10;
+/// How long a fill waits for others to give memory back.
+const PERMIT_WAIT: Duration = Duration::from_millis(20);
 /// How long a fill that is not kept waits for somebody to read on.
 const READ_ON_MAX: Duration = Duration::from_secs(120);
 /// What a fill that is not kept holds for its readers.
@@ -701,6 +716,21 @@ mod tests {
         assert_eq!(first, Some(Ok(part(0))));
         let second = std::future::poll_fn(|c| reader.poll_next(c)).await;
         assert_eq!(second, Some(Err(Cut)));
+    }
+
+    #[tokio::test]
+    async fn memory_that_others_keep_stops_no_fill() {
+        let scene = Scene::new(3 * PART);
+        let all = Arc::clone(&scene.budget).acquire_many_owned(3 * PART as u32);
+        let all = all.await.unwrap();
+        let (fill, mut writer) = scene.fill(None);
+        let reading = tokio::spawn(read(fill.reader(0, None).unwrap()));
+        for number in 0..4 {
+            writer.push(part(number)).await.unwrap();
+        }
+        writer.finish().await.unwrap();
+        assert_eq!(reading.await.unwrap().unwrap(), whole(4));
+        drop(all);
     }
 
     #[tokio::test]

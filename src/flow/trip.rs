@@ -365,6 +365,7 @@ enum Pour {
 
 /// Takes what has arrived already, at most a few frames.
 async fn pour_ready(writer: &mut Writer, body: &mut Body) -> Pour {
+    let mut taken = 0;
     for look in 0..READY_LOOKS {
         if look > 0 {
             // Lets the connection's own task hand over what it has read.
@@ -380,11 +381,11 @@ async fn pour_ready(writer: &mut Writer, body: &mut Body) -> Pour {
                 Poll::Ready(Some(Err(_))) => return Pour::Failed,
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        let large = data.len() > READY_BYTES_MAX;
+                        taken += data.len();
                         if writer.push(data).await.is_err() {
                             return Pour::Failed;
                         }
-                        if large {
+                        if taken > READY_BYTES_MAX {
                             return Pour::Pending;
                         }
                     }
