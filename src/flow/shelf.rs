@@ -238,7 +238,7 @@ impl Shelf {
         response: Arc<StoredResponse>,
         body: Bytes,
     ) -> Result<Stored, NotKept> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::for_whole();
         loop {
             match self.try_keep(sequence, &response, Some(&body)) {
                 Err(StoreError::NoRoom) if patience.wait(self).await => {}
@@ -275,7 +275,7 @@ impl Shelf {
         if let StoredBody::Memory(body) = &old.body {
             return self.keep(sequence, response, body.clone()).await;
         }
-        let mut patience = Patience::new();
+        let mut patience = Patience::for_whole();
         loop {
             match self.try_keep(sequence, &response, None) {
                 Err(StoreError::NoRoom) if patience.wait(self).await => {}
@@ -598,7 +598,7 @@ impl Draft {
         }
         let digest = Digest::of(&bytes);
         let piece = [NewPiece::Segment(digest, bytes.clone())];
-        let mut patience = Patience::new();
+        let mut patience = Patience::for_part();
         loop {
             match self.append(&piece) {
                 Err(StoreError::NoRoom) if patience.wait(&self.shelf).await => {}
@@ -620,7 +620,7 @@ impl Draft {
         response.body = Digest(*self.hasher.finalize().as_bytes());
         response.body_bytes = self.bytes;
         let pieces = [NewPiece::Head(head::encode(self.sequence, &response))];
-        let mut patience = Patience::new();
+        let mut patience = Patience::for_part();
         let head = loop {
             match self.append(&pieces) {
                 Err(StoreError::NoRoom) if patience.wait(&self.shelf).await => {}
@@ -736,10 +736,19 @@ struct Patience {
 }
 
 impl Patience {
-    fn new() -> Self {
+    /// For a part of a body: the origin can wait for the disk.
+    fn for_part() -> Self {
         Self {
             room: ROOM_WAITS,
             writer: WRITER_WAITS,
+        }
+    }
+
+    /// For a whole response: clients wait for it.
+    fn for_whole() -> Self {
+        Self {
+            room: ROOM_WAITS,
+            writer: ROOM_WAITS,
         }
     }
 
