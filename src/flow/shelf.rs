@@ -144,6 +144,8 @@ impl Shelf {
     ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
         let store = Store::open(params, &mut |record| replay.take(record))?;
+        // What a purge of everything covers has lost its packs: its bodies must not be counted on.
+        drop(replay.index.sweep(0, u32::MAX, 0));
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
             index: RwLock::new(replay.index),
@@ -583,6 +585,10 @@ impl Shelf {
             (gone, put)
         };
         self.forget_hot(&gone);
+        for sequence in gone {
+            // Else it would be back after a start that no longer finds what replaced it.
+            self.store.record_remove(sequence);
+        }
         self.journal(put.clone());
         Ok(put)
     }
@@ -889,3 +895,92 @@ const ROOM_WAITS: u32 = 4;
 const WRITER_WAITS: u32 = 120;
 /// How long past its freshness a response with a validator is worth its room.
 const VALIDATABLE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::freshness::Timing;
+    use crate::rules::key::VariantKey;
+    use crate::rules::stored::StaleWindow;
+    use http::StatusCode;
+    use tempfile::TempDir;
+
+    const KEY: PrimaryKey = PrimaryKey([7; 16]);
+
+    fn open(dir: &TempDir) -> Arc<Shelf> {
+        let params = crate::store::Params {
+            dir: dir.path().join("store"),
+            disk_bytes_max: 64 << 20,
+        };
+        // No memory tier: everything comes from disk.
+        Shelf::open(&params, 0, 8 << 20).unwrap()
+    }
+
+    async fn keep(shelf: &Arc<Shelf>, key: PrimaryKey, body: &'static str) -> Stored {
+        let response = StoredResponse {
+            key,
+            variant: VariantKey::ONLY,
+            vary: Vec::new(),
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            timing: Timing {
+                request_time: SystemTime::UNIX_EPOCH,
+                response_time: SystemTime::UNIX_EPOCH,
+                date_value: SystemTime::UNIX_EPOCH,
+                age_value: Duration::ZERO,
+            },
+            lifetime: Duration::from_secs(60),
+            stale: StaleWindow::default(),
+            validate_always: false,
+            must_revalidate: false,
+            validators: None,
+            body_bytes: body.len() as u64,
+            body: Digest::of(body.as_bytes()),
+        };
+        let sequence = shelf.next_sequence();
+        let body = Bytes::from_static(body.as_bytes());
+        let kept = shelf.keep(sequence, Arc::new(response), body).await;
+        kept.unwrap()
+    }
+
+    fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {
+        match shelf.lookup(key, &HeaderMap::new()) {
+            Lookup::Found(found) => Some(found),
+            Lookup::UriMiss | Lookup::VaryMiss => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_replaced_is_not_back_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let old = keep(&shelf, KEY, "old").await;
+        // Keeps the old one's pack alive.
+        keep(&shelf, PrimaryKey([8; 16]), "neighbour").await;
+        shelf.store.flush().await.unwrap();
+        let new = keep(&shelf, KEY, "new").await;
+        shelf.store.flush().await.unwrap();
+        shelf.remove(new.found);
+        assert!(shelf.drop_empty_packs() > 0);
+        shelf.close();
+        drop((shelf, old, new));
+        assert_eq!(found(&open(&dir), KEY), None);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_purged_with_everything_is_written_anew_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        keep(&shelf, KEY, "body").await;
+        shelf.store.flush().await.unwrap();
+        shelf.purge_all().await;
+        shelf.close();
+        drop(shelf);
+        let shelf = open(&dir);
+        assert_eq!(shelf.entries(), 0);
+        keep(&shelf, KEY, "body").await;
+        let found = found(&shelf, KEY).unwrap();
+        let stored = shelf.load(found).await.unwrap();
+        assert!(matches!(stored.body, StoredBody::Memory(body) if body == "body"));
+    }
+}
