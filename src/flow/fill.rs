@@ -721,7 +721,7 @@ mod tests {
     #[tokio::test]
     async fn memory_that_others_keep_stops_no_fill() {
         let scene = Scene::new(3 * PART);
-        let all = Arc::clone(&scene.budget).acquire_many_owned(3 * PART as u32);
+        let all = Arc::clone(&scene.budget).acquire_many_owned(3 * 65_536);
         let all = all.await.unwrap();
         let (fill, mut writer) = scene.fill(None);
         let reading = tokio::spawn(read(fill.reader(0, None).unwrap()));

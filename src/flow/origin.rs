@@ -116,9 +116,10 @@ impl Engine {
     ) -> Result<Exchange, FetchError> {
         let origin = self.origin(ask);
         let mut tried = Vec::new();
+        let mut failed = FetchError::NoBackend;
         loop {
             let Some(backend) = origin.pick(&tried) else {
-                return Err(FetchError::NoBackend);
+                return Err(failed);
             };
             let request = outgoing(ask, method, headers, no_body());
             let error = match self.try_backend(origin, backend, request).await {
@@ -127,8 +128,10 @@ impl Engine {
             };
             tried.push(backend);
             let more = tried.len() < self.params.tries_max.min(origin.upstream.backends());
-            if !more || !error.retry(method.is_idempotent()) {
-                return Err(error.into());
+            let again = more && error.retry(method.is_idempotent());
+            failed = error.into();
+            if !again {
+                return Err(failed);
             }
         }
     }
