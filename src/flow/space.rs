@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! asked, or once a second:
+//!   entries that a purge covers or that can serve nothing are swept, some at a time
 //!   packs with nothing alive ─► dropped
 //!   more alive than may be   ─► evict the coldest entries, so that packs empty out
 //!   the emptiest packs       ─► their used entries move to the open pack, the rest go; dropped
 //!   small packs of quiet times are merged the same way
-//!   entries that a purge covers or that can serve nothing are swept, some at a time
 //!   a long journal gets a snapshot
 //! ```
 //!
@@ -67,9 +67,9 @@ fn run(shelf: &Arc<Shelf>) {
         }
         wanting.room = false;
         drop(wanting);
+        next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.make_room();
         shelf.room.notify_waiters();
-        next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.drop_empty_packs();
         shelf.merge_small_packs();
         if snapshot
@@ -329,16 +329,24 @@ impl Shelf {
         }
     }
 
+    /// Sweeps some places, and goes on for as long as most of what it finds must go, as after a
+    /// purge of everything: nothing that is wanted is to be evicted before.
     fn sweep(&self, from: u32) -> Option<u32> {
         let now = clock::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let (gone, next) = self.write_index().sweep(from, SWEEP, now.as_secs());
-        self.forget_hot(&gone);
-        for sequence in gone {
-            self.store.record_remove(sequence);
+        let mut from = from;
+        loop {
+            let (gone, next) = self.write_index().sweep(from, SWEEP, now.as_secs());
+            self.forget_hot(&gone);
+            for sequence in &gone {
+                self.store.record_remove(*sequence);
+            }
+            if gone.len() < SWEEP_MANY {
+                return next;
+            }
+            from = next?;
         }
-        next
     }
 
     fn snapshot(&self) {
@@ -379,4 +387,5 @@ const TICK: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 1024;
 const BATCH: usize = 256;
 const SWEEP: u32 = 4096;
+const SWEEP_MANY: usize = 2048;
 const MERGE_MIN: usize = 32;

@@ -279,12 +279,13 @@ impl Index {
         Ok(gone)
     }
 
-    /// Removes one entry.
+    /// Removes one entry, also one that a mark hides.
     pub fn remove(&mut self, key: PrimaryKey, sequence: Sequence) -> bool {
-        let Some((id, _)) = self.find(key, sequence) else {
-            return false;
-        };
-        self.remove_id(id).is_some()
+        let found = self
+            .chain(key)
+            .find(|(_, entry)| entry.sequence == sequence);
+        let id = found.map(|(id, _)| id);
+        id.and_then(|id| self.remove_id(id)).is_some()
     }
 
     /// Removes every variant of a key that is older than `mark`, and sees to it that none is taken
@@ -883,6 +884,15 @@ mod tests {
         assert_eq!(index.insert(&put(1, 1, b"one")), Err(Refused::Covered));
         assert_eq!(index.sweep(0, u32::MAX, 0), (vec![Sequence(1)], None));
         assert_eq!(index.len(), 1);
+    }
+
+    #[test]
+    fn what_a_mark_hides_can_be_removed() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        index.mark_all(Sequence(2));
+        assert!(index.remove(key(1), Sequence(1)));
+        assert_eq!((index.len(), index.live_bytes()), (0, 0));
     }
 
     #[test]
