@@ -169,11 +169,7 @@ impl Engine {
         let key = (ask.key, stored.response.variant);
         let trip = lock(&self.trips).lead(key, || self.new_trip());
         if let Some(trip) = trip {
-            let errand = Errand {
-                ask: ask.clone(),
-                stale: Some(stored.clone()),
-                key,
-            };
+            let errand = Errand::new(ask, Some(stored), key);
             self.depart(trip, errand);
         }
     }
@@ -210,11 +206,7 @@ impl Engine {
             }
             Role::Follower(trip) => (trip, false),
             Role::Leader(trip) => {
-                let errand = Errand {
-                    ask: ask.clone(),
-                    stale: need.stale.clone(),
-                    key,
-                };
+                let errand = Errand::new(ask, need.stale.as_ref(), key);
                 self.depart(Arc::clone(&trip), errand);
                 (trip, true)
             }

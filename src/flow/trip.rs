@@ -77,10 +77,10 @@ pub(super) struct Private {
 
 /// One trip's errand.
 pub(super) struct Errand {
-    pub(super) ask: Ask,
+    ask: Ask,
     /// The stale response to validate or to replace.
-    pub(super) stale: Option<Stored>,
-    pub(super) key: TripKey,
+    stale: Option<Stored>,
+    key: TripKey,
 }
 
 impl Trip {
@@ -121,6 +121,21 @@ impl Trip {
 impl PartialEq for Trip {
     fn eq(&self, other: &Self) -> bool {
         self.number == other.number
+    }
+}
+
+impl Errand {
+    /// For whoever asks: a trip always asks for the whole response.
+    pub(super) fn new(ask: &Ask, stale: Option<&Stored>, key: TripKey) -> Self {
+        let ask = ask.clone();
+        Self {
+            ask: Ask {
+                request: ask.request.into_get(),
+                ..ask
+            },
+            stale: stale.cloned(),
+            key,
+        }
     }
 }
 

@@ -268,6 +268,15 @@ impl NormalRequest {
         &self.method
     }
 
+    /// The request for the whole of what this one, a HEAD, asks the head of.
+    #[must_use]
+    pub fn into_get(self) -> Self {
+        Self {
+            method: Method::GET,
+            ..self
+        }
+    }
+
     /// How the client reached us.
     pub fn scheme(&self) -> Scheme {
         self.scheme

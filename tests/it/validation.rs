@@ -196,3 +196,21 @@ fn a_failed_precondition_from_the_client_is_told() {
         .is(200)
         .sees("v1");
 }
+
+#[test]
+fn a_head_that_finds_a_stale_response_brings_the_new_one() {
+    let scene = Scene::usual();
+    scene.origin.says_once("/a", stale("v1").tagged("\"1\""));
+    scene
+        .origin
+        .says("/a", Reply::ok("two").tagged("\"2\"").fresh());
+    scene.get("/a").stored();
+    scene
+        .head("/a")
+        .is(200)
+        .sees("")
+        .by("stale")
+        .has("Content-Length", "3");
+    scene.get("/a").sees("two");
+    scene.origin.saw("/a", 2);
+}
