@@ -292,10 +292,12 @@ impl Engine {
         if !selects_variant(&stored.response, ask.request.headers()) {
             return Shared::Again(stored.response.vary.clone());
         }
-        let response = deliver::stored(&self.shelf, ask, stored, clock::now());
+        let now = clock::now();
+        let response = deliver::stored(&self.shelf, ask, stored, now);
+        let kept = stored.response.worth_keeping(now) && self.shelf.contains(stored.found);
         let outcome = Outcome {
             fwd_status: Some(StatusCode::NOT_MODIFIED),
-            stored: true,
+            stored: kept,
             ttl: Some(remaining(&stored.response)),
             ..outcome
         };

@@ -20,6 +20,7 @@ use super::shelf::lock;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
+use crate::rules::directives::ResponseDirectives;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::reuse::Reuse;
@@ -33,6 +34,7 @@ use crate::upstream::Body;
 use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
+use http::header::AUTHORIZATION;
 use http::response::Parts;
 use http_body::Body as _;
 use std::pin::Pin;
@@ -253,11 +255,21 @@ impl Engine {
         let now = clock::now();
         let mut fresh = freshen(&stale.response, head, policy, request_time, now);
         fresh.detach();
+        // What the origin says to one who has credentials is for others only if it says so (§3.5).
+        let own = ask.request.headers().contains_key(AUTHORIZATION)
+            && !ResponseDirectives::read_targeted(&fresh.headers, &policy.targeted)
+                .allow_authorized();
+        if own {
+            fresh.condemn();
+        }
         let fresh = Arc::new(fresh);
         let unkept = Stored {
             response: Arc::clone(&fresh),
             ..stale.clone()
         };
+        if own {
+            return Landing::Stored(unkept, backend);
+        }
         if !fresh.worth_keeping(now) {
             self.shelf.remove(stale.found);
             return Landing::Stored(unkept, backend);

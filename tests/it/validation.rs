@@ -214,3 +214,30 @@ fn a_head_that_finds_a_stale_response_brings_the_new_one() {
     scene.get("/a").sees("two");
     scene.origin.saw("/a", 2);
 }
+
+#[test]
+fn what_a_validation_with_credentials_brings_is_for_its_client_only() {
+    let scene = Scene::usual();
+    let page = || Reply::ok("v1").tagged("\"1\"");
+    scene
+        .origin
+        .says_once("/a", page().cache("max-age=60").aged(100));
+    scene
+        .origin
+        .says_once("/a", page().fresh().header("X-Own", "alice"));
+    scene
+        .origin
+        .says("/a", page().fresh().header("X-Own", "nobody"));
+    scene.get("/a").stored();
+    scene
+        .get_with("/a", &[("Authorization", "Basic YTpi")])
+        .sees("v1")
+        .not_stored()
+        .has("X-Own", "alice");
+    scene
+        .get("/a")
+        .sees("v1")
+        .by("stale")
+        .has("X-Own", "nobody");
+    scene.get("/a").by("hit").has("X-Own", "nobody");
+}
