@@ -683,7 +683,7 @@ mod tests {
         drop(writer.finish().await.unwrap());
         drop(fill);
         scene.shelf.store.flush().await.unwrap();
-        scene.shelf.purge_keys(&[KEY]).await;
+        scene.shelf.purge_keys(&[KEY]);
         assert_eq!(scene.shelf.drop_empty_packs(), 0);
         assert_eq!(read(slow).await.unwrap(), whole(40));
         assert!(scene.shelf.drop_empty_packs() > 0);

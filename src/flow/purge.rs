@@ -7,6 +7,7 @@ use super::Receipt;
 use super::shelf::lock;
 use crate::clock;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::parse_url;
 
@@ -15,8 +16,9 @@ impl Engine {
     pub async fn purge(&self, purge: Purge) -> Result<Receipt, PurgeError> {
         let (sequence, entries, durable) = match purge {
             Purge::All => {
-                let (sequence, durable) = self.shelf.purge_all().await;
+                let sequence = self.shelf.purge_all();
                 lock(&self.trips).clear();
+                let durable = self.shelf.record_purge(sequence, &[Selector::All]).await;
                 (sequence, None, durable)
             }
             Purge::Urls(urls) if urls.len() > URLS_MAX => {
@@ -38,10 +40,13 @@ impl Engine {
     }
 
     /// Removes all variants of some keys, and lets nobody join a fill of theirs that is under way.
+    /// Dropped half-way, it holds until a restart.
     pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
-        let purged = self.shelf.purge_keys(keys).await;
+        let (sequence, entries) = self.shelf.purge_keys(keys);
         lock(&self.trips).finish_where(|(key, _)| keys.contains(key));
-        purged
+        let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
+        let durable = self.shelf.record_purge(sequence, &selectors).await;
+        (sequence, entries, durable)
     }
 
     fn key_of(&self, url: &str) -> Result<PrimaryKey, PurgeError> {

@@ -344,8 +344,8 @@ impl Shelf {
         }
     }
 
-    /// Removes all variants of `keys`; says how many entries went, and whether it is durable.
-    pub async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
+    /// Removes all variants of `keys`, at once; says how many entries went.
+    pub fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64) {
         let sequence = self.next_sequence();
         let gone: Vec<Sequence> = {
             let mut index = self.write_index();
@@ -354,22 +354,26 @@ impl Shelf {
                 .collect()
         };
         self.forget_hot(&gone);
-        let mut durable = true;
-        for key in keys {
-            let written = self.store.record_purge(sequence, Selector::Url(*key)).await;
-            durable &= written.is_ok();
-        }
-        (sequence, gone.len() as u64, durable)
+        (sequence, gone.len() as u64)
     }
 
-    /// Removes everything, at once, by a mark; says whether it is durable.
-    pub async fn purge_all(&self) -> (Sequence, bool) {
+    /// Removes everything, at once, by a mark.
+    pub fn purge_all(&self) -> Sequence {
         let sequence = self.next_sequence();
         self.write_index().mark_all(sequence);
         self.memory.clear();
-        let written = self.store.record_purge(sequence, Selector::All).await;
         self.ask_for_room();
-        (sequence, written.is_ok())
+        sequence
+    }
+
+    /// Writes a purge to the journal; says whether it is durable.
+    pub async fn record_purge(&self, sequence: Sequence, selectors: &[Selector]) -> bool {
+        let mut durable = true;
+        for selector in selectors {
+            let written = self.store.record_purge(sequence, selector.clone()).await;
+            durable &= written.is_ok();
+        }
+        durable
     }
 
     /// Removes one entry, as when a validation withdrew what it allowed.
@@ -973,7 +977,8 @@ mod tests {
         let shelf = open(&dir);
         keep(&shelf, KEY, "body").await;
         shelf.store.flush().await.unwrap();
-        shelf.purge_all().await;
+        let sequence = shelf.purge_all();
+        assert!(shelf.record_purge(sequence, &[Selector::All]).await);
         shelf.close();
         drop(shelf);
         let shelf = open(&dir);
