@@ -12,6 +12,7 @@ use super::upload::sent_on;
 use crate::rules::cache_status::Outcome;
 use crate::rules::invalidate::invalidated_targets;
 use crate::rules::key::PrimaryKey;
+use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::RequestBody as Framing;
 use crate::upstream::RequestBody;
 use crate::upstream::UpstreamError;
@@ -50,7 +51,10 @@ impl Engine {
         };
         match exchanged {
             Err(FetchError::Upstream(UpstreamError::ClientBody)) => {
-                Answer::new(synth::bad_body(fate.status()), outcome)
+                Answer {
+                    error: Some(ProxyError::HttpRequestError),
+                    ..Answer::new(synth::bad_body(fate.status()), outcome)
+                }
             }
             Err(error) => failed(&error, outcome),
             Ok(exchange) => {
