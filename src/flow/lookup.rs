@@ -64,7 +64,7 @@ impl Shared {
 
 impl Engine {
     pub(super) async fn serve(self: &Arc<Self>, ask: Ask) -> Answer {
-        let need = match self.look_up(&ask).await {
+        let mut need = match self.look_up(&ask).await {
             Ok(answer) => return answer,
             Err(need) => need,
         };
@@ -95,6 +95,14 @@ impl Engine {
         }
         let mut vary = self.shelf.read_index().known_vary(ask.key).to_vec();
         for _ in 0..TRIPS_MAX {
+            let stale = need.stale.as_ref();
+            if stale.is_some_and(|stale| !self.shelf.contains(stale.found)) {
+                // Freshened, replaced or purged since it was looked up.
+                need = match self.look_up(&ask).await {
+                    Ok(answer) => return answer,
+                    Err(need) => need,
+                };
+            }
             match self.share_trip(&ask, &need, &vary).await {
                 Shared::Answer(answer) => return *answer,
                 Shared::Again(fields) => vary = fields,
