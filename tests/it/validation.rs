@@ -155,6 +155,8 @@ fn a_condition_on_a_miss_fills_the_store_and_is_then_answered() {
         .is(304)
         .sees("")
         .by("uri-miss");
+    // The 304 does not wait for the body.
+    scene.await_stat("store.entries", |entries| entries == 1);
     scene.get("/a").is(200).sees("v1").by("hit");
     scene.origin.saw("/a", 1);
 }
