@@ -87,6 +87,7 @@ fn a_crowd_learns_at_the_head_that_a_target_is_uncacheable() {
         .says("/a", Reply::ok("one's own").cache("private").held(&others));
     let crowd = scene.crowd(CROWD, "/a");
     scene.fence();
+    scene.origin.await_requests("/a", 1);
     scene.origin.saw("/a", 1);
     head.open();
     scene.origin.await_requests("/a", CROWD);
