@@ -19,7 +19,6 @@ mod pass;
 mod purge;
 mod report;
 pub mod shelf;
-mod space;
 mod synth;
 mod trip;
 mod upload;
@@ -235,7 +234,7 @@ impl Engine {
         sink: Arc<dyn Sink>,
     ) -> Result<Arc<Self>, StoreError> {
         let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
-        let space = space::start(&shelf).map_err(|source| StoreError::Io {
+        let space = shelf::space::start(&shelf).map_err(|source| StoreError::Io {
             action: "start a thread for",
             path: store.dir.clone(),
             source,
@@ -320,7 +319,7 @@ impl Engine {
 
     /// Writes everything that is pending, and ends the threads. Blocks for as long as that takes.
     pub fn close(&self) {
-        space::close(&self.shelf);
+        shelf::space::close(&self.shelf);
         if let Some(space) = lock(&self.space).take()
             && space.join().is_err()
         {

@@ -50,12 +50,10 @@ impl Engine {
             Framing::Chunked | Framing::Length(_) => self.exchange_body(&ask, &headers, body).await,
         };
         match exchanged {
-            Err(FetchError::Upstream(UpstreamError::ClientBody)) => {
-                Answer {
-                    error: Some(ProxyError::HttpRequestError),
-                    ..Answer::new(synth::bad_body(fate.status()), outcome)
-                }
-            }
+            Err(FetchError::Upstream(UpstreamError::ClientBody)) => Answer {
+                error: Some(ProxyError::HttpRequestError),
+                ..Answer::new(synth::bad_body(fate.status()), outcome)
+            },
             Err(error) => failed(&error, outcome),
             Ok(exchange) => {
                 let (head, body) = exchange.response.into_parts();

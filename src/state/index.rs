@@ -378,6 +378,24 @@ impl Index {
         self.segment_owner(digest, location).is_some()
     }
 
+    /// The entries under `key` that use the body with a segment called `digest` at `location`.
+    /// `None` when entries under other keys use it too.
+    pub fn sole_users(
+        &self,
+        key: PrimaryKey,
+        digest: Digest,
+        location: Location,
+    ) -> Option<Vec<Sequence>> {
+        let id = self.segment_owner(digest, location)?;
+        let users: Vec<Sequence> = self
+            .chain(key)
+            .filter(|(_, entry)| entry.body == id)
+            .map(|(_, entry)| entry.sequence)
+            .collect();
+        let all = self.bodies.get(id)?.references as usize == users.len();
+        all.then_some(users)
+    }
+
     /// Points an entry's head at its new place.
     pub fn move_head(&mut self, key: PrimaryKey, from: Location, to: Location) -> bool {
         let Some(id) = self
@@ -961,6 +979,18 @@ mod tests {
         assert_eq!(after.head, at(2, 0, 100));
         assert_eq!(after.segments[0].location, at(2, 100, 3));
         assert_eq!((index.live(PackId(1)), index.live(PackId(2))), (0, 103));
+    }
+
+    #[test]
+    fn a_body_that_other_keys_use_has_no_sole_users() {
+        let mut index = Index::new();
+        let first = put(1, 1, b"one");
+        let segment = first.segments[0];
+        index.insert(&first).unwrap();
+        let users = |index: &Index| index.sole_users(key(1), segment.digest, segment.location);
+        assert_eq!(users(&index), Some(vec![Sequence(1)]));
+        index.insert(&put(2, 2, b"one")).unwrap();
+        assert_eq!(users(&index), None);
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
+use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -207,6 +208,20 @@ pub enum StoreError {
         /// The format written here.
         expected: u32,
     },
+}
+
+impl StoreError {
+    /// Is it this process that is short of something, such as file descriptors? Then the error
+    /// says nothing of the bytes.
+    pub fn is_of_this_process(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.raw_os_error().map(Errno::from_raw_os_error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+        )
+    }
 }
 
 /// Locks, whatever became of the thread that held the lock before: the bookkeeping behind these

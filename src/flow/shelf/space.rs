@@ -12,13 +12,15 @@
 //!
 //! All of it runs on one thread of its own; requests meet it only where they wait for room.
 
-use super::shelf::Shelf;
-use super::shelf::lock;
+use super::Shelf;
+use super::lock;
 use crate::clock;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Put;
+use crate::rules::address::Sequence;
+use crate::rules::key::PrimaryKey;
 use crate::store::NewPiece;
 use crate::store::Piece;
 use crate::store::StoreError;
@@ -39,7 +41,7 @@ pub(super) fn slack(limit: u64) -> u64 {
 }
 
 /// Starts the thread. It ends after [`close`].
-pub(super) fn start(shelf: &Arc<Shelf>) -> io::Result<thread::JoinHandle<()>> {
+pub(in crate::flow) fn start(shelf: &Arc<Shelf>) -> io::Result<thread::JoinHandle<()>> {
     let shelf = Arc::clone(shelf);
     thread::Builder::new()
         .name("larder-space".to_owned())
@@ -47,7 +49,7 @@ pub(super) fn start(shelf: &Arc<Shelf>) -> io::Result<thread::JoinHandle<()>> {
 }
 
 /// Asks the thread to end.
-pub(super) fn close(shelf: &Shelf) {
+pub(in crate::flow) fn close(shelf: &Shelf) {
     lock(&shelf.wanting.0).close = true;
     shelf.wanting.1.notify_one();
 }
@@ -149,7 +151,7 @@ impl Shelf {
         }
     }
 
-    pub(super) fn drop_empty_packs(&self) -> usize {
+    pub(in crate::flow) fn drop_empty_packs(&self) -> usize {
         let empty: Vec<PackId> = {
             // Nobody is between an append and its index change while this is held.
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -196,7 +198,7 @@ impl Shelf {
     /// Moves what is alive (or used) out of `packs` and drops them; `false` when there was no room
     /// to move anything to.
     fn compact(&self, packs: &[PackId], keep: Keep) -> bool {
-        let mut moved = HashSet::new();
+        let mut moved = Moved::default();
         let mut emptied = Vec::new();
         for pack in packs {
             match self.empty(*pack, keep, &mut moved) {
@@ -209,7 +211,7 @@ impl Shelf {
             }
         }
         // The new places are journaled before the old ones go.
-        for put in self.read_index_residents(&moved) {
+        for put in self.places(&moved) {
             self.journal(put);
         }
         let flushed = block_on(self.store.flush());
@@ -219,34 +221,35 @@ impl Shelf {
         !emptied.is_empty()
     }
 
-    fn read_index_residents(&self, packs: &HashSet<PackId>) -> Vec<Put> {
-        if packs.is_empty() {
-            return Vec::new();
+    /// Where the parts of what was moved are now.
+    fn places(&self, moved: &Moved) -> Vec<Put> {
+        let index = self.read_index();
+        let places = moved.entries.iter();
+        let mut places: Vec<Put> = places
+            .filter_map(|(key, sequence)| index.place(*key, *sequence))
+            .collect();
+        if !moved.shared.is_empty() {
+            places.extend(index.residents(&moved.shared));
         }
-        self.read_index().residents(packs)
+        places
     }
 
     /// Moves every living part of one pack; entries nobody asked for lately go instead when `keep`
-    /// says so. The packs that took parts in are added to `moved`.
-    fn empty(
-        &self,
-        pack: PackId,
-        keep: Keep,
-        moved: &mut HashSet<PackId>,
-    ) -> Result<(), StoreError> {
+    /// says so.
+    fn empty(&self, pack: PackId, keep: Keep, moved: &mut Moved) -> Result<(), StoreError> {
         let pieces = self.store.pieces(pack)?;
         if keep == Keep::Used {
             self.evict_unused(&pieces);
         }
         for piece in pieces {
-            let to = match piece {
+            match piece {
                 Piece::Head { key, location, .. } => {
                     if self.read_index().head_at(key, location).is_none() {
                         continue;
                     }
                     let bytes = self.store.read(location)?;
                     head::decode(&bytes).ok_or(StoreError::Corrupt { location })?;
-                    self.relocate(&piece, NewPiece::Head(bytes))?
+                    self.relocate(&piece, NewPiece::Head(bytes), moved)?;
                 }
                 Piece::Segment {
                     digest, location, ..
@@ -255,10 +258,9 @@ impl Shelf {
                         continue;
                     }
                     let bytes = self.checked(digest, location)?;
-                    self.relocate(&piece, NewPiece::Segment(digest, bytes))?
+                    self.relocate(&piece, NewPiece::Segment(digest, bytes), moved)?;
                 }
-            };
-            moved.insert(to);
+            }
         }
         Ok(())
     }
@@ -292,20 +294,40 @@ impl Shelf {
         self.evicted.fetch_add(gone.len() as u64, Ordering::Relaxed);
     }
 
-    fn relocate(&self, piece: &Piece, bytes: NewPiece) -> Result<PackId, StoreError> {
-        let (Piece::Head { sequence, key, .. } | Piece::Segment { sequence, key, .. }) = piece;
+    fn relocate(
+        &self,
+        piece: &Piece,
+        bytes: NewPiece,
+        moved: &mut Moved,
+    ) -> Result<(), StoreError> {
+        let (Piece::Head { sequence, key, .. } | Piece::Segment { sequence, key, .. }) = *piece;
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let places = self.store.append(None, *sequence, *key, &[bytes])?;
+        let places = self.store.append(None, sequence, key, &[bytes])?;
         let to = *places.first().ok_or(StoreError::NoRoom)?;
         let mut index = self.write_index();
         // What went away in the meantime leaves a dead piece behind, no more.
         match *piece {
-            Piece::Head { key, location, .. } => index.move_head(key, location, to),
+            Piece::Head { location, .. } => {
+                if index.move_head(key, location, to)
+                    && let Some((sequence, _)) = index.head_at(key, to)
+                {
+                    moved.entries.insert((key, sequence));
+                }
+            }
             Piece::Segment {
                 digest, location, ..
-            } => index.move_segment(digest, location, to),
-        };
-        Ok(to.pack)
+            } => {
+                if index.move_segment(digest, location, to) {
+                    match index.sole_users(key, digest, to) {
+                        Some(users) => moved.entries.extend(users.into_iter().map(|s| (key, s))),
+                        None => {
+                            moved.shared.insert(to.pack);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes every entry with a part in `packs`, and drops them.
@@ -376,6 +398,14 @@ enum Keep {
     Used,
 }
 
+/// What a compaction has moved, and whose records must say so.
+#[derive(Default)]
+struct Moved {
+    entries: HashSet<(PrimaryKey, Sequence)>,
+    /// Packs that took in bodies which other keys use too: all who have a part there are told.
+    shared: HashSet<PackId>,
+}
+
 /// Waits for the store on this thread, which may block.
 fn block_on<T>(flush: impl Future<Output = Result<T, StoreError>>) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -389,3 +419,72 @@ const BATCH: usize = 256;
 const SWEEP: u32 = 4096;
 const SWEEP_MANY: usize = 2048;
 const MERGE_MIN: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::super::StoredBody;
+    use super::super::tests::found;
+    use super::super::tests::keep;
+    use super::super::tests::open;
+    use super::*;
+    use tempfile::TempDir;
+
+    const KEYS: [PrimaryKey; 3] = [
+        PrimaryKey([1; 16]),
+        PrimaryKey([2; 16]),
+        PrimaryKey([3; 16]),
+    ];
+
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(future)
+    }
+
+    fn body_of(shelf: &Arc<Shelf>, key: PrimaryKey) -> Option<Bytes> {
+        let stored = wait(shelf.load(found(shelf, key)?))?;
+        match stored.body {
+            StoredBody::Memory(body) => Some(body),
+            StoredBody::Segments(..) => None,
+        }
+    }
+
+    #[test]
+    fn what_a_compaction_moved_is_found_now_and_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "goes"));
+        // Two keys with one body: both must learn where it went.
+        wait(keep(&shelf, KEYS[1], "stays"));
+        wait(keep(&shelf, KEYS[2], "stays"));
+        wait(shelf.store.flush()).unwrap();
+        let gone = found(&shelf, KEYS[0]).unwrap();
+        shelf.remove(gone);
+        let before: Vec<PackId> = shelf.store.packs().iter().map(|(pack, _)| *pack).collect();
+        assert!(shelf.compact(&before, Keep::All));
+        let after = shelf.store.packs();
+        assert!(after.iter().all(|(pack, _)| !before.contains(pack)));
+        assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "stays");
+        shelf.close();
+        drop(shelf);
+        let shelf = open(&dir);
+        assert_eq!(found(&shelf, KEYS[0]), None);
+        assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "stays");
+        assert_eq!(body_of(&shelf, KEYS[2]).unwrap(), "stays");
+    }
+
+    #[test]
+    fn a_compaction_under_pressure_keeps_only_what_was_asked_for() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "unasked"));
+        wait(keep(&shelf, KEYS[1], "asked"));
+        wait(shelf.store.flush()).unwrap();
+        assert!(found(&shelf, KEYS[1]).is_some());
+        let packs: Vec<PackId> = shelf.store.packs().iter().map(|(pack, _)| *pack).collect();
+        assert!(shelf.compact(&packs, Keep::Used));
+        assert_eq!(found(&shelf, KEYS[0]), None);
+        assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "asked");
+    }
+}

@@ -1,0 +1,170 @@
+//! Stored responses on their way out: from the memory tier, else from disk, checked.
+
+use super::Shelf;
+use super::Stored;
+use super::StoredBody;
+use crate::rules::address::Digest;
+use crate::rules::address::Location;
+use crate::rules::address::Put;
+use crate::rules::address::Segment;
+use crate::state::index::Found;
+use crate::store::StoreError;
+use crate::store::head;
+use crate::store::memory::Hot;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::PoisonError;
+
+impl Shelf {
+    /// Loads what was found, from memory or from disk. `None` when it is gone or fails its check:
+    /// then it has been forgotten, and the request is a miss.
+    pub async fn load(self: &Arc<Self>, found: Found) -> Option<Stored> {
+        if let Some(hot) = self.memory.get(found.sequence)
+            && let Some(stored) = self.stored(found, hot)
+        {
+            return Some(stored);
+        }
+        for _ in 0..LOADS_MAX {
+            let place = self.read_index().place(found.key, found.sequence)?;
+            match self.load_from(&place).await {
+                Ok(hot) => {
+                    self.memory.insert(found.sequence, hot.clone());
+                    return self.stored(found, hot);
+                }
+                // It was moved to another pack meanwhile: look there.
+                Err(_) if self.read_index().place(found.key, found.sequence) != Some(place) => {}
+                Err(error) => {
+                    self.forget(found, &error);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    async fn load_from(self: &Arc<Self>, place: &Put) -> Result<Hot, StoreError> {
+        if let Some(loaded) = self.load_open(place) {
+            return loaded;
+        }
+        let shelf = Arc::clone(self);
+        let head_pack = place.head.pack;
+        let place = place.clone();
+        tokio::task::spawn_blocking(move || shelf.load_disk(&place))
+            .await
+            .unwrap_or(Err(StoreError::Missing(head_pack)))
+    }
+
+    /// Reads one segment of a large body and checks it.
+    pub async fn read_segment(self: &Arc<Self>, segment: Segment) -> Result<Bytes, StoreError> {
+        if let Some(bytes) = self.store.read_open(segment.location) {
+            return Ok(bytes);
+        }
+        let shelf = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let bytes = shelf.store.read(segment.location)?;
+            shelf.check(segment, bytes)
+        })
+        .await
+        .unwrap_or(Err(StoreError::Missing(segment.location.pack)))
+    }
+
+    /// Removes an entry that turned out unreadable.
+    pub(in crate::flow) fn forget(&self, found: Found, error: &StoreError) {
+        if error.is_of_this_process() {
+            tracing::warn!(%error, "a stored response could not be read now");
+            return;
+        }
+        tracing::warn!(%error, "a stored response could not be read; it is forgotten");
+        if matches!(error, StoreError::Corrupt { .. }) {
+            self.store.count_corrupt();
+        }
+        self.remove(found);
+    }
+
+    pub(super) fn stored(self: &Arc<Self>, found: Found, hot: Hot) -> Option<Stored> {
+        let body = match hot.body {
+            Some(body) => StoredBody::Memory(body),
+            None if hot.response.body_bytes == 0 => StoredBody::Memory(Bytes::new()),
+            None => {
+                // Pinned while the gate is held, so that no pack goes between look and pin.
+                let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+                let place = self.read_index().place(found.key, found.sequence)?;
+                let pins = self.pin(place.segments.iter().map(|s| s.location.pack));
+                StoredBody::Segments(place.segments.into(), Arc::new(pins))
+            }
+        };
+        Some(Stored {
+            found,
+            response: hot.response,
+            body,
+        })
+    }
+
+    /// Loads from the packs that are still in memory. `None`: go to the disk.
+    fn load_open(&self, place: &Put) -> Option<Result<Hot, StoreError>> {
+        let head = self.store.read_open(place.head)?;
+        let body = match place.segments.as_slice() {
+            [] => Some(Bytes::new()),
+            [one] => Some(self.store.read_open(one.location)?),
+            _ => None,
+        };
+        Some(self.decode(place, &head, body))
+    }
+
+    /// Loads from disk: one read when head and body lie side by side, as small ones do.
+    fn load_disk(&self, place: &Put) -> Result<Hot, StoreError> {
+        let head_at = place.head;
+        let [segment] = place.segments.as_slice() else {
+            let head = self.store.read(head_at)?;
+            let body = place.segments.is_empty().then(Bytes::new);
+            return self.decode(place, &head, body);
+        };
+        let body_at = segment.location;
+        let adjacent = body_at.pack == head_at.pack
+            && head_at.offset.checked_add(head_at.bytes) == Some(body_at.offset);
+        let joined = head_at
+            .bytes
+            .checked_add(body_at.bytes)
+            .filter(|_| adjacent);
+        let (head, body) = match joined {
+            Some(bytes) => {
+                let mut both = self.store.read(Location { bytes, ..head_at })?;
+                let head = both.split_to(both.len().min(head_at.bytes as usize));
+                (head, both)
+            }
+            None => (self.store.read(head_at)?, self.store.read(body_at)?),
+        };
+        let body = self.check(*segment, body)?;
+        self.decode(place, &head, Some(body))
+    }
+
+    fn decode(&self, place: &Put, head: &[u8], body: Option<Bytes>) -> Result<Hot, StoreError> {
+        let corrupt = || StoreError::Corrupt {
+            location: place.head,
+        };
+        let (_, response) = head::decode(head).ok_or_else(corrupt)?;
+        // A head in the wrong place is as wrong as a damaged one.
+        let is_it = response.key == place.key
+            && response.variant == place.variant
+            && response.body == place.body;
+        if !is_it {
+            return Err(corrupt());
+        }
+        Ok(Hot {
+            response: Arc::new(response),
+            body,
+        })
+    }
+
+    fn check(&self, segment: Segment, bytes: Bytes) -> Result<Bytes, StoreError> {
+        if Digest::of(&bytes) == segment.digest {
+            return Ok(bytes);
+        }
+        Err(StoreError::Corrupt {
+            location: segment.location,
+        })
+    }
+}
+
+/// How often a load follows an entry that is being moved.
+const LOADS_MAX: usize = 4;

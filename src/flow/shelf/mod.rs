@@ -1,0 +1,382 @@
+//! The one place where the index, the disk and the memory tier change together.
+//!
+//! ```text
+//! lookup ─► Found ─► hot: memory tier ─ miss ─► load: head (and a small body) from disk, checked
+//! keep(small body) / Draft(large body) ─► store.append ─► index.insert ─► journal, once on disk
+//! purge ─► mark in the index ─► memory tier ─► journal ─► receipt
+//! ```
+//!
+//! Locks, in the order they may be taken: `gate`, then `index`, then `pending` or `pins`. The store
+//! is never called while `index`, `pending` or `pins` is held: it calls back into them.
+
+mod draft;
+mod keep;
+mod load;
+mod patience;
+mod pins;
+mod record;
+pub(super) mod space;
+
+use self::record::Replay;
+use self::record::Witness;
+use crate::rules::address::PackId;
+use crate::rules::address::Segment;
+use crate::rules::address::Sequence;
+use crate::rules::invalidate::Selector;
+use crate::rules::key::PrimaryKey;
+use crate::rules::stored::StoredResponse;
+use crate::state::index::Found;
+use crate::state::index::Index;
+use crate::state::index::Lookup;
+use crate::state::index::Refused;
+use crate::store::Condition;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::Usage;
+use crate::store::memory::Memory;
+use bytes::Bytes;
+use http::HeaderMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::RwLockReadGuard;
+use std::sync::RwLockWriteGuard;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use tokio::sync::Notify;
+
+pub use self::draft::Draft;
+pub use self::pins::Pins;
+/// Stored responses: what they are, where they lie, and the hot ones themselves.
+#[derive(Debug)]
+pub struct Shelf {
+    pub(super) index: RwLock<Index>,
+    pub(super) store: Store,
+    pub(super) memory: Memory,
+    /// Held for reading from an append to its index change; who drops packs holds it for writing.
+    pub(super) gate: RwLock<()>,
+    /// Entries with records that are not written yet, and how many of them.
+    pending: Mutex<HashMap<Sequence, (PrimaryKey, u32)>>,
+    /// Packs that somebody is reading or filling; they must not be dropped.
+    pins: Mutex<HashMap<PackId, u32>>,
+    lanes: AtomicUsize,
+    lanes_max: usize,
+    sequence: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    /// Wakes the thread that makes room.
+    pub(super) wanting: (Mutex<Wanting>, Condvar),
+    /// Tells those who wait that room was made.
+    pub(super) room: Notify,
+}
+
+/// What the thread that makes room has been asked for.
+#[derive(Debug, Default)]
+pub(super) struct Wanting {
+    pub(super) room: bool,
+    pub(super) close: bool,
+}
+
+/// A stored response, loaded.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Which entry it is.
+    pub found: Found,
+    /// Its head.
+    pub response: Arc<StoredResponse>,
+    /// Its body.
+    pub body: StoredBody,
+}
+
+/// Where a stored body's bytes are to be had.
+#[derive(Clone, Debug)]
+pub enum StoredBody {
+    /// Here, whole and checked.
+    Memory(Bytes),
+    /// On disk, in these parts, each to be checked when it is read.
+    Segments(Arc<[Segment]>, Arc<Pins>),
+}
+
+/// Why a response was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// It is larger than the store allows.
+    BodyTooLarge,
+    /// No room could be made in time.
+    NoRoom,
+    /// A purge came while it was under way, or a newer response.
+    Purged,
+    /// The disk has failed.
+    StoreFailed,
+}
+
+impl Shelf {
+    /// Opens the store and fills the index from its journal.
+    pub fn open(
+        params: &crate::store::Params,
+        memory_bytes_max: u64,
+        fill_bytes_max: u64,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut replay = Replay::default();
+        let store = Store::open(params, &mut |record| replay.take(record))?;
+        let (index, newest) = replay.finish();
+        let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
+        let shelf = Arc::new(Self {
+            index: RwLock::new(index),
+            store,
+            memory: Memory::new(memory_bytes_max),
+            gate: RwLock::new(()),
+            pending: Mutex::default(),
+            pins: Mutex::default(),
+            lanes: AtomicUsize::new(0),
+            lanes_max: usize::try_from(lanes_max).unwrap_or(1),
+            sequence: AtomicU64::new(newest.0 + 1),
+            evicted: AtomicU64::new(0),
+            wanting: (Mutex::default(), Condvar::new()),
+            room: Notify::new(),
+        });
+        shelf.store.start(Arc::new(Witness(Arc::downgrade(&shelf))));
+        Ok(shelf)
+    }
+
+    /// Takes the next sequence.
+    pub fn next_sequence(&self) -> Sequence {
+        Sequence(self.sequence.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Finds an entry.
+    pub fn lookup(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Lookup {
+        self.read_index().lookup(key, request_headers)
+    }
+
+    /// Is this entry still here, and not purged?
+    pub fn contains(&self, found: Found) -> bool {
+        self.read_index().contains(found.key, found.sequence)
+    }
+
+    /// The largest body that will be kept: half of the disk's limit.
+    pub fn body_bytes_max(&self) -> u64 {
+        self.store.usage().limit / 2
+    }
+
+    /// Why nothing can be stored now, if so.
+    pub fn pass_through(&self) -> Option<Arc<str>> {
+        match self.store.condition() {
+            Condition::Healthy => None,
+            Condition::PassThrough(reason) => Some(reason),
+        }
+    }
+
+    /// Removes all variants of `keys`, at once; says how many entries went.
+    pub fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64) {
+        let sequence = self.next_sequence();
+        let gone: Vec<Sequence> = {
+            let mut index = self.write_index();
+            keys.iter()
+                .flat_map(|key| index.mark_key(*key, sequence))
+                .collect()
+        };
+        self.forget_hot(&gone);
+        (sequence, gone.len() as u64)
+    }
+
+    /// Removes everything, at once, by a mark.
+    pub fn purge_all(&self) -> Sequence {
+        let sequence = self.next_sequence();
+        self.write_index().mark_all(sequence);
+        self.memory.clear();
+        self.ask_for_room();
+        sequence
+    }
+
+    /// Writes a purge to the journal; says whether it is durable.
+    pub async fn record_purge(&self, sequence: Sequence, selectors: &[Selector]) -> bool {
+        let mut durable = true;
+        for selector in selectors {
+            let written = self.store.record_purge(sequence, selector.clone()).await;
+            durable &= written.is_ok();
+        }
+        durable
+    }
+
+    /// Removes one entry, as when a validation withdrew what it allowed.
+    pub fn remove(&self, found: Found) {
+        if self.write_index().remove(found.key, found.sequence) {
+            self.store.record_remove(found.sequence);
+        }
+        self.memory.remove(found.sequence);
+    }
+
+    /// How many responses are stored.
+    pub fn entries(&self) -> usize {
+        self.read_index().len()
+    }
+
+    /// Writes everything that is pending and ends the store's thread. Blocks for as long as that
+    /// takes.
+    pub fn close(&self) {
+        self.store.close();
+    }
+
+    /// Sizes on disk.
+    pub fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+
+    pub(super) fn read_index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write_index(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops entries that are gone from the index out of memory.
+    pub(super) fn forget_hot(&self, gone: &[Sequence]) {
+        for sequence in gone {
+            self.memory.remove(*sequence);
+        }
+    }
+
+    /// Wakes the thread that makes room.
+    pub(super) fn ask_for_room(&self) {
+        lock(&self.wanting.0).room = true;
+        self.wanting.1.notify_one();
+    }
+}
+
+impl From<&StoreError> for NotKept {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::NoRoom => Self::NoRoom,
+            StoreError::Corrupt { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Io { .. }
+            | StoreError::Locked { .. }
+            | StoreError::Missing(_)
+            | StoreError::PassThrough(_)
+            | StoreError::TooLarge { .. }
+            | StoreError::Version { .. } => Self::StoreFailed,
+        }
+    }
+}
+
+impl From<Refused> for NotKept {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Covered | Refused::Superseded => Self::Purged,
+            Refused::Full => Self::NoRoom,
+        }
+    }
+}
+
+/// Locks a mutex whose holder may have panicked: what it guards is counts and maps, each changed
+/// in one step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one lane may hold in memory.
+const LANE_BYTES: u64 = 8 << 20;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::rules::address::Digest;
+    use crate::rules::freshness::Timing;
+    use crate::rules::key::VariantKey;
+    use crate::rules::stored::StaleWindow;
+    use bytes::Bytes;
+    use http::StatusCode;
+    use std::time::Duration;
+    use std::time::SystemTime;
+    use tempfile::TempDir;
+
+    const KEY: PrimaryKey = PrimaryKey([7; 16]);
+
+    pub(in crate::flow) fn open(dir: &TempDir) -> Arc<Shelf> {
+        let params = crate::store::Params {
+            dir: dir.path().join("store"),
+            disk_bytes_max: 64 << 20,
+        };
+        // No memory tier: everything comes from disk.
+        Shelf::open(&params, 0, 8 << 20).unwrap()
+    }
+
+    pub(in crate::flow) async fn keep(
+        shelf: &Arc<Shelf>,
+        key: PrimaryKey,
+        body: &'static str,
+    ) -> Stored {
+        let response = StoredResponse {
+            key,
+            variant: VariantKey::ONLY,
+            vary: Vec::new(),
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            timing: Timing {
+                request_time: SystemTime::UNIX_EPOCH,
+                response_time: SystemTime::UNIX_EPOCH,
+                date_value: SystemTime::UNIX_EPOCH,
+                age_value: Duration::ZERO,
+            },
+            lifetime: Duration::from_secs(60),
+            stale: StaleWindow::default(),
+            validate_always: false,
+            must_revalidate: false,
+            validators: None,
+            body_bytes: body.len() as u64,
+            body: Digest::of(body.as_bytes()),
+        };
+        let sequence = shelf.next_sequence();
+        let body = Bytes::from_static(body.as_bytes());
+        let kept = shelf.keep(sequence, Arc::new(response), body).await;
+        kept.unwrap()
+    }
+
+    pub(in crate::flow) fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {
+        match shelf.lookup(key, &HeaderMap::new()) {
+            Lookup::Found(found) => Some(found),
+            Lookup::UriMiss | Lookup::VaryMiss => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_replaced_is_not_back_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let old = keep(&shelf, KEY, "old").await;
+        // Keeps the old one's pack alive.
+        keep(&shelf, PrimaryKey([8; 16]), "neighbour").await;
+        shelf.store.flush().await.unwrap();
+        let new = keep(&shelf, KEY, "new").await;
+        shelf.store.flush().await.unwrap();
+        shelf.remove(new.found);
+        assert!(shelf.drop_empty_packs() > 0);
+        shelf.close();
+        drop((shelf, old, new));
+        assert_eq!(found(&open(&dir), KEY), None);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_purged_with_everything_is_written_anew_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        keep(&shelf, KEY, "body").await;
+        shelf.store.flush().await.unwrap();
+        let sequence = shelf.purge_all();
+        assert!(shelf.record_purge(sequence, &[Selector::All]).await);
+        shelf.close();
+        drop(shelf);
+        let shelf = open(&dir);
+        assert_eq!(shelf.entries(), 0);
+        keep(&shelf, KEY, "body").await;
+        let found = found(&shelf, KEY).unwrap();
+        let stored = shelf.load(found).await.unwrap();
+        assert!(matches!(stored.body, StoredBody::Memory(body) if body == "body"));
+    }
+}
