@@ -384,7 +384,7 @@ mod tests {
             script.extend([Act::Await(Arc::clone(notify)), Act::Say(Bytes::from("x"))]);
         }
         let origin = Origin::playing(vec![script]).await;
-        let limit = Duration::from_millis(200);
+        let limit = Duration::from_secs(1);
         let upstream = Upstream::new(Params {
             between_bytes_timeout: limit,
             ..origin.params()

@@ -822,7 +822,7 @@ mod tests {
     }
 
     /// How long the tests of time limits wait.
-    const IMPATIENCE: Duration = Duration::from_millis(40);
+    const IMPATIENCE: Duration = Duration::from_millis(300);
 
     fn impatient(origin: &Origin) -> Upstream {
         Upstream::new(Params {

@@ -138,7 +138,7 @@ fn what_has_gone_stale_while_it_came_is_not_given_to_latecomers() {
     let mut early = scene.connect();
     let mut early = early.get("/a").begin("GET");
     assert_eq!(early.up_to(200_000), &body[..200_000]);
-    thread::sleep(Duration::from_millis(1100));
+    thread::sleep(Duration::from_millis(1100)); // waits because its freshness must run out
     scene.get("/a").sees("new");
     gate.open();
     early.finish().sees(&body);
