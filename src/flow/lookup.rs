@@ -229,7 +229,7 @@ impl Engine {
         match trip.landed().await {
             Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
             Landing::Fill(fill, backend) if may_have(&fill.response) => {
-                self.serve_fill(ask, &fill, backend, outcome)
+                self.serve_fill(ask, &fill, backend, leads || waits, outcome)
             }
             Landing::Stored(stored, backend) if may_have(&stored.response) => {
                 self.serve_freshened(ask, &stored, backend, outcome)
@@ -260,6 +260,7 @@ impl Engine {
         ask: &Ask,
         fill: &Arc<Fill>,
         backend: Arc<str>,
+        waited: bool,
         outcome: Outcome,
     ) -> Shared {
         if !selects_variant(&fill.response, ask.request.headers()) {
@@ -269,7 +270,7 @@ impl Engine {
         let Some(response) = deliver::fill(ask, fill, now) else {
             return Shared::Again(fill.response.vary.clone());
         };
-        let late = outcome.collapsed && matches!(fill.progress(), Progress::Complete(_));
+        let late = !waited && matches!(fill.progress(), Progress::Complete(_));
         let outcome = Outcome {
             stored: fill.not_kept.is_none(),
             detail: fill.not_kept.map(not_kept),

@@ -27,15 +27,32 @@ fn a_crowd_at_a_cold_entry_is_one_request_to_the_origin() {
         answer.is(200).sees(&body);
     }
     scene.origin.saw("/a", 1);
-    // Whoever comes to it when it is complete already may call it a hit.
-    let alone = answers.iter().filter(|answer| {
-        answer.cache_status("collapsed").is_none() && answer.cache_status("hit").is_none()
-    });
+    let collapsed = answers
+        .iter()
+        .filter(|a| a.cache_status("collapsed").is_some());
     assert_eq!(
-        alone.count(),
-        1,
-        "all but one say that they had no trip of their own"
+        collapsed.count(),
+        CROWD - 1,
+        "all but the first say that they shared its trip"
     );
+}
+
+#[test]
+fn a_crowd_that_waited_for_a_small_body_says_that_it_was_collapsed() {
+    let scene = Scene::usual();
+    let gate = Gate::new();
+    scene
+        .origin
+        .says("/a", Reply::ok("small").fresh().held(&gate));
+    let crowd = scene.crowd(CROWD, "/a");
+    scene.fence();
+    gate.open();
+    let answers = crowd.answers();
+    let collapsed = answers
+        .iter()
+        .filter(|a| a.cache_status("collapsed").is_some());
+    assert_eq!(collapsed.count(), CROWD - 1);
+    scene.get("/a").sees("small").by("hit");
 }
 
 #[test]
