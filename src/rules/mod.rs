@@ -4,9 +4,11 @@
 //! section or per noun. Time and chance are arguments.
 
 pub mod address;
+mod authority;
 pub mod balance;
 pub mod cache_status;
 pub mod directives;
+mod fields;
 pub mod freshness;
 pub mod guard;
 pub mod invalidate;

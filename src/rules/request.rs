@@ -18,8 +18,10 @@
 //!
 //! Which methods and addresses a site admits is asked in [`guard`](super::guard).
 
+use super::authority::normal_authority;
+use super::fields::join_cookies;
+use super::fields::take_off;
 use http::HeaderMap;
-use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
@@ -27,7 +29,6 @@ use http::Uri;
 use http::Version;
 use http::header;
 use http::request::Parts;
-use std::net::Ipv6Addr;
 
 /// How the client reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,70 +348,6 @@ pub fn parse_url(url: &str) -> Result<(Scheme, String, String), Refusal> {
     Ok((scheme, authority, target))
 }
 
-/// Reads `host[:port]` strictly and returns it in lower case without the scheme's own port.
-///
-/// Refuses user information, white space, control characters and everything else RFC 3986 §3.2.2
-/// does not allow in a host, an empty host, a port over 65535, and more than 255 bytes.
-pub(super) fn normal_authority(authority: &[u8], scheme: Scheme) -> Result<String, Refusal> {
-    if authority.len() > AUTHORITY_BYTES_MAX {
-        return Err(Refusal::BadHost);
-    }
-    let authority = std::str::from_utf8(authority).map_err(|_| Refusal::BadHost)?;
-    // Inside brackets a colon belongs to the address.
-    let from = authority.find(']').unwrap_or(0);
-    let colon = authority
-        .get(from..)
-        .and_then(|rest| rest.find(':'))
-        .map(|at| at + from);
-    let (host, port) = match colon {
-        Some(at) => authority.split_at(at),
-        None => (authority, ""),
-    };
-    let mut normal = normal_host(host).ok_or(Refusal::BadHost)?;
-    match port_number(port.strip_prefix(':').unwrap_or_default())? {
-        Some(number) if number != scheme.default_port() => {
-            normal.push(':');
-            normal.push_str(&number.to_string());
-        }
-        _ => {}
-    }
-    Ok(normal)
-}
-
-/// Returns a registered name or IPv4 address in lower case, or a bracketed IPv6 address in its
-/// canonical spelling; `None` for anything else (RFC 3986 §3.2.2).
-pub(super) fn normal_host(host: &str) -> Option<String> {
-    if let Some(inside) = host.strip_prefix('[') {
-        let address: Ipv6Addr = inside.strip_suffix(']')?.parse().ok()?;
-        return Some(format!("[{address}]"));
-    }
-    let mut bytes = host.bytes();
-    while let Some(byte) = bytes.next() {
-        let fits = match byte {
-            b'%' => {
-                let hex = |digit: Option<u8>| digit.is_some_and(|d| d.is_ascii_hexdigit());
-                hex(bytes.next()) && hex(bytes.next())
-            }
-            _ => byte.is_ascii_alphanumeric() || HOST_PUNCTUATION.contains(&byte),
-        };
-        if !fits {
-            return None;
-        }
-    }
-    (!host.is_empty()).then(|| host.to_ascii_lowercase())
-}
-
-/// Reads the digits after the colon; none mean the default port (RFC 3986 §3.2.3).
-fn port_number(digits: &str) -> Result<Option<u16>, Refusal> {
-    if digits.is_empty() {
-        return Ok(None);
-    }
-    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(Refusal::BadHost);
-    }
-    digits.parse().map(Some).map_err(|_| Refusal::BadHost)
-}
-
 /// What delimits a request's body, and whether the connection can be trusted afterwards.
 struct Framing {
     body: RequestBody,
@@ -540,131 +477,6 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
         Err(Refusal::ExpectationUnknown)
     }
 }
-
-/// Takes off every field that must not go further than this hop.
-fn take_off(headers: &mut HeaderMap) {
-    let mut going: Vec<HeaderName> = connection_options(headers);
-    going.extend(headers.keys().filter(|name| stays_here(name)).cloned());
-    for name in going {
-        headers.remove(name);
-    }
-}
-
-/// Lists the fields that Connection names, save those that no sender may name there because they
-/// belong to the message and not to the connection (RFC 9110 §7.6.1).
-fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|option| !option.is_empty())
-        .filter_map(|option| HeaderName::from_bytes(option).ok())
-        // A long list of absent names must not cost memory.
-        .filter(|name| headers.contains_key(name) && !belongs_to_message(name.as_str()))
-        .collect()
-}
-
-/// Whether a field is for this hop only, or would steer the origin past the key.
-fn stays_here(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    if name.contains('_') {
-        // CGI and its heirs cannot tell `X_Original_URL` from `X-Original-URL`.
-        let dashed = name.replace('_', "-");
-        return ends_here(&dashed) || steers(&dashed);
-    }
-    ends_here(name) || steers(name)
-}
-
-/// Fields that end at this hop (RFC 9110 §7.6.1), those that `NormalRequest` says in another way,
-/// and those that only make sense to whoever answers them: us.
-fn ends_here(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "content-length"
-            | "expect"
-            | "host"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// Fields that some origins obey before Host, target, method or the connection's own address.
-/// None of them is in a key, so a stored answer to one would be served to everybody.
-fn steers(name: &str) -> bool {
-    name.starts_with("x-forwarded-")
-        || matches!(
-            name,
-            "forwarded"
-                | "front-end-https"
-                | "proxy"
-                | "x-forwarded"
-                | "x-host"
-                | "x-http-host-override"
-                | "x-http-method"
-                | "x-http-method-override"
-                | "x-method-override"
-                | "x-original-host"
-                | "x-original-url"
-                | "x-real-ip"
-                | "x-rewrite-url"
-        )
-}
-
-/// Fields that stay whatever Connection says: without them the request means something else.
-fn belongs_to_message(name: &str) -> bool {
-    matches!(
-        name,
-        "accept"
-            | "accept-encoding"
-            | "accept-language"
-            | "authorization"
-            | "cache-control"
-            | "content-encoding"
-            | "content-range"
-            | "content-type"
-            | "cookie"
-            | "if-match"
-            | "if-modified-since"
-            | "if-none-match"
-            | "if-range"
-            | "if-unmodified-since"
-            | "origin"
-            | "pragma"
-            | "range"
-            | "via"
-    )
-}
-
-/// Joins the Cookie lines into which HTTP/2 may split one (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let lines: Vec<&[u8]> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if lines.len() < 2 {
-        return;
-    }
-    // Parts of valid values joined by visible characters are a valid value.
-    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(b"; ".as_slice())) {
-        headers.insert(header::COOKIE, joined);
-    }
-}
-
-/// Longest host and port together, in bytes: what DNS allows, and some room for the port.
-const AUTHORITY_BYTES_MAX: usize = 255;
-
-/// `unreserved` and `sub-delims` of RFC 3986 §2.2 and §2.3 beside letters and digits.
-const HOST_PUNCTUATION: &[u8] = b"-._~!$&'()*+,;=";
 
 #[cfg(test)]
 mod tests {

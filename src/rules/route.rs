@@ -3,7 +3,7 @@
 //! The table is made once, from the config's host patterns; a lookup costs one hash for the host
 //! and one for each dot in it. What a site is and does is left to `flow`.
 
-use super::request::normal_host;
+use super::authority::normal_host;
 use std::collections::HashMap;
 
 /// The number of a site: its place in the config.

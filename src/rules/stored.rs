@@ -6,6 +6,8 @@
 
 use super::address::Digest;
 use super::directives::ResponseDirectives;
+use super::fields::connection_options;
+use super::fields::is_hop_by_hop;
 use super::freshness::Freshness;
 use super::freshness::Timing;
 use super::freshness::date_field;
@@ -21,7 +23,6 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header::AGE;
-use http::header::CONNECTION;
 use http::header::CONTENT_LENGTH;
 use http::header::DATE;
 use http::header::SET_COOKIE;
@@ -147,7 +148,10 @@ pub(super) fn kept_fields(
     let named = connection_options(received);
     for (name, value) in received {
         let computed = *name == AGE || *name == CONTENT_LENGTH;
-        if !computed && !is_hop_by_hop(name) && !named.contains(name) && !directives.withhold(name)
+        if !computed
+            && !is_hop_by_hop(name.as_str())
+            && !named.contains(name)
+            && !directives.withhold(name)
         {
             kept.append(name.clone(), value.clone());
         }
@@ -164,7 +168,7 @@ pub fn passed_fields(received: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::with_capacity(received.keys_len());
     let named = connection_options(received);
     for (name, value) in received {
-        if !is_hop_by_hop(name) && !named.contains(name) {
+        if !is_hop_by_hop(name.as_str()) && !named.contains(name) {
             passed.append(name.clone(), value.clone());
         }
     }
@@ -177,36 +181,6 @@ pub(super) fn withhold_cookies(headers: &mut HeaderMap, policy: &StorePolicy) {
         headers.remove(SET_COOKIE);
     }
 }
-
-/// The fields that Connection names (RFC 9110 §7.6.1).
-fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // A long list of absent names must not cost memory.
-        .filter(|name| headers.contains_key(name))
-        .collect()
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(&name.as_str())
-}
-
-/// Fields that concern one connection (RFC 9110 §7.6.1) or one proxy (RFC 9111 §3.1).
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 #[cfg(test)]
 mod tests {
@@ -241,7 +215,11 @@ mod tests {
     #[test]
     fn hop_by_hop_and_computed_fields_are_left_out() {
         let mut lines = vec![("date", NOON), ("age", "5"), ("content-length", "7")];
-        lines.extend(HOP_BY_HOP.iter().map(|name| (*name, "x")));
+        lines.extend(
+            super::super::fields::HOP_BY_HOP
+                .iter()
+                .map(|name| (*name, "x")),
+        );
         assert_eq!(kept(&lines), fields(&[("date", NOON)]));
     }
 
