@@ -63,11 +63,17 @@ impl Shared {
 }
 
 impl Engine {
+    /// Answers a request that may be answered from the store.
     pub(super) async fn serve(self: &Arc<Self>, ask: Ask) -> Answer {
-        let mut need = match self.look_up(&ask).await {
-            Ok(answer) => return answer,
-            Err(need) => need,
-        };
+        match self.look_up(&ask).await {
+            Ok(answer) => answer,
+            // Apart, so that a hit does not carry the room a miss needs.
+            Err(need) => Box::pin(self.ask_origin(ask, need)).await,
+        }
+    }
+
+    /// Answers with what the origin is asked for.
+    async fn ask_origin(self: &Arc<Self>, ask: Ask, mut need: Need) -> Answer {
         let outcome = Outcome {
             fwd: Some(need.forward),
             ..Outcome::default()

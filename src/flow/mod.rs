@@ -356,7 +356,7 @@ impl Engine {
         match Guard::decide(&ask.request, client.address.ip(), &site.guard) {
             Guard::Refuse(refusal) => refuse(refusal),
             Guard::Purge => {
-                let (_, entries, _) = self.purge_keys(&[ask.key]).await;
+                let (_, entries, _) = Box::pin(self.purge_keys(&[ask.key])).await;
                 Answer::new(synth::purged(entries), synthetic())
             }
             Guard::Admit if ask.request.cacheable() => self.serve(ask).await,
@@ -366,7 +366,7 @@ impl Engine {
                     detail: (ask.request.body() != Framing::Empty).then_some(Detail::RequestBody),
                     ..Outcome::default()
                 };
-                self.pass_unsafe(ask, body, outcome).await
+                Box::pin(self.pass_unsafe(ask, body, outcome)).await
             }
         }
     }
