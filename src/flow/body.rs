@@ -24,6 +24,10 @@ use std::time::Instant;
 pub struct Body {
     source: Source,
     left: Option<u64>,
+    /// Something of it was handed out, or asked for in vain.
+    begun: bool,
+    /// A failure that waits until the head has gone out.
+    fault: Option<BodyError>,
     log: Option<Box<Log>>,
 }
 
@@ -104,6 +108,8 @@ impl Body {
         Self {
             source,
             left,
+            begun: false,
+            fault: None,
             log: None,
         }
     }
@@ -169,7 +175,22 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         let frame = ready!(self.poll_source(context));
+        let frame = match frame {
+            Some(Err(fault)) if !self.begun => {
+                // hyper drops a head that it has not sent yet when the body fails: pausing once
+                // sends it, so that the client sees a response cut short and not a lost connection.
+                self.begun = true;
+                self.fault = Some(fault);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            frame @ (Some(_) | None) => frame,
+        };
+        self.begun = true;
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);

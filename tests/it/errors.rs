@@ -92,6 +92,21 @@ fn a_body_shorter_than_its_length_is_cut_and_not_stored() {
 }
 
 #[test]
+fn a_body_that_ends_before_it_begins_is_a_response_cut_short() {
+    let scene = Scene::usual();
+    for caching in ["no-store", "max-age=60"] {
+        scene
+            .origin
+            .says("/a", Reply::ok("never").cache(caching).cut_after(0));
+        for _ in 0..20 {
+            // Not a connection that was lost without a word.
+            let answer = scene.get("/a");
+            assert_eq!(answer.is_cut().status, 200);
+        }
+    }
+}
+
+#[test]
 fn a_chunked_body_without_its_end_is_cut_and_not_stored() {
     let scene = Scene::usual();
     let body = noise(22, 100_000);
