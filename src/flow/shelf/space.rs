@@ -359,9 +359,14 @@ impl Shelf {
             .unwrap_or_default();
         let mut from = from;
         loop {
-            let (gone, next) = self.write_index().sweep(from, SWEEP, now.as_secs());
+            let (gone, next, mark) = {
+                let mut index = self.write_index();
+                let (gone, next) = index.sweep(from, SWEEP, now.as_secs());
+                (gone, next, index.mark())
+            };
             self.forget_hot(&gone);
-            for sequence in &gone {
+            // What a mark covers, the record of its purge covers too.
+            for sequence in gone.iter().filter(|sequence| **sequence >= mark) {
                 self.store.record_remove(*sequence);
             }
             if gone.len() < SWEEP_MANY {
