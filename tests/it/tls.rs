@@ -64,6 +64,22 @@ fn a_client_with_tls_gets_the_same_answers() {
 }
 
 #[test]
+fn an_answer_that_varies_by_the_scheme_is_not_given_across_schemes() {
+    let (scene, made) = encrypted();
+    scene.origin.does("/a", |request| {
+        let scheme = request.header("X-Forwarded-Proto").unwrap_or_default();
+        let reply = Reply::ok(scheme.to_owned()).fresh();
+        reply.header("Vary", "X-Forwarded-Proto")
+    });
+    let mut client = connect(&scene, &made);
+    scene.get("/a").sees("http").stored();
+    client.get("/a").answer("GET").sees("https").by("vary-miss");
+    scene.get("/a").sees("http").by("hit");
+    client.get("/a").answer("GET").sees("https").by("hit");
+    scene.origin.saw("/a", 2);
+}
+
+#[test]
 fn clear_text_on_the_tls_listener_is_turned_away() {
     let (scene, made) = encrypted();
     let mut wire = tcp(scene.tls_front());
