@@ -13,8 +13,8 @@
 //! Fields by which a client could steer the origin although no key contains them are taken off as
 //! well: every `X-Forwarded-*`, `Forwarded`, `X-Original-URL`, `X-HTTP-Method-Override` and
 //! their kin, with `_` for `-` too. What the origin should know about the client
-//! it learns from us, never from the client's word: `X-Forwarded-Proto` is set here, because
-//! responses may vary by it, and `X-Forwarded-For` by `flow`.
+//! (`X-Forwarded-For`, `X-Forwarded-Proto`) is for `flow` to say, from the connection, never from
+//! the client's word.
 //!
 //! Which methods and addresses a site admits is asked in [`guard`](super::guard).
 
@@ -22,7 +22,6 @@ use super::authority::normal_authority;
 use super::fields::join_cookies;
 use super::fields::take_off;
 use http::HeaderMap;
-use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
@@ -250,8 +249,6 @@ impl NormalRequest {
         let target = request_target(&uri, &method, params.target_bytes_max)?;
         check_expectation(&headers)?;
         take_off(&mut headers);
-        // Here, and not when it is sent on: responses may vary by it.
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
         if version == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
@@ -481,8 +478,6 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -555,25 +550,6 @@ mod tests {
         fn refused(self) -> Refusal {
             self.over(Scheme::Http).unwrap_err()
         }
-    }
-
-    /// The fields without the one that is ours.
-    fn client_fields(request: &NormalRequest) -> HeaderMap {
-        let mut fields = request.headers().clone();
-        assert!(fields.remove(X_FORWARDED_PROTO).is_some());
-        fields
-    }
-
-    #[test]
-    fn the_origin_learns_the_scheme_from_us() {
-        let head = get("/").field("x-forwarded-proto", "https");
-        let request = head.passes();
-        let said: Vec<_> = request
-            .headers()
-            .get_all(X_FORWARDED_PROTO)
-            .iter()
-            .collect();
-        assert_eq!(said, ["http"]);
     }
 
     #[test]
@@ -967,26 +943,26 @@ mod tests {
             "upgrade",
         ] {
             let request = get("/").field(name, "x").passes();
-            assert!(client_fields(&request).is_empty(), "{name}");
+            assert!(request.headers().is_empty(), "{name}");
         }
     }
 
     #[test]
     fn host_is_not_among_the_fields() {
-        assert!(client_fields(&get("/").passes()).is_empty());
+        assert!(get("/").passes().headers().is_empty());
     }
 
     #[test]
     fn framing_is_not_among_the_fields() {
         let request = get("/").field("content-length", "5").passes();
-        assert!(client_fields(&request).is_empty());
+        assert!(request.headers().is_empty());
     }
 
     #[test]
     fn fields_that_connection_names_are_taken_off() {
         let head = get("/").field("connection", "close, X-Hop");
         let request = head.field("x-hop", "1").passes();
-        assert!(client_fields(&request).is_empty());
+        assert!(request.headers().is_empty());
     }
 
     #[test]
@@ -1007,7 +983,7 @@ mod tests {
         let head = get("/").field("connection", "cache-control, cookie");
         let head = head.field("cache-control", "no-store");
         let request = head.field("cookie", "a=1").passes();
-        assert_eq!(client_fields(&request).len(), 2);
+        assert_eq!(request.headers().len(), 2);
     }
 
     #[test]
@@ -1026,14 +1002,14 @@ mod tests {
             "x-rewrite-url",
         ] {
             let request = get("/").field(name, "evil").passes();
-            assert!(client_fields(&request).is_empty(), "{name}");
+            assert!(request.headers().is_empty(), "{name}");
         }
     }
 
     #[test]
     fn underscores_do_not_bring_steering_fields_back() {
         let request = get("/").field("x_forwarded_host", "evil").passes();
-        assert!(client_fields(&request).is_empty());
+        assert!(request.headers().is_empty());
     }
 
     #[test]
