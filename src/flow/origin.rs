@@ -182,8 +182,6 @@ pub(super) fn forwarded_fields(ask: &Ask, identifier: &str) -> HeaderMap {
     if let Ok(address) = HeaderValue::from_str(&address) {
         headers.insert("x-forwarded-for", address);
     }
-    let scheme = ask.request.scheme().as_str();
-    headers.insert("x-forwarded-proto", HeaderValue::from_static(scheme));
     let version = if ask.request.http10() { "1.0" } else { "1.1" };
     if let Ok(via) = HeaderValue::from_str(&format!("{version} {identifier}")) {
         headers.append(header::VIA, via);

@@ -213,7 +213,7 @@ fn json(line: &mut String, report: &Report) {
         time: humantime::format_rfc3339_micros(report.at).to_string(),
         client: report.client.to_string(),
         method: report.method.as_str(),
-        target: report.uri.to_string(),
+        target: printable(&report.uri.to_string()),
         version: version(report.version),
         host: text(report.host.as_ref()),
         status: report.status.as_u16(),
@@ -267,15 +267,17 @@ fn field(value: Option<&HeaderValue>) -> &[u8] {
 
 /// Makes text of a field; bytes that are not UTF-8 and control characters become U+FFFD.
 fn text(value: Option<&HeaderValue>) -> Option<String> {
-    let text = String::from_utf8_lossy(value?.as_bytes());
-    let printable = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
-    };
-    Some(text.chars().map(printable).collect())
+    Some(printable(&String::from_utf8_lossy(value?.as_bytes())))
+}
+
+/// Puts U+FFFD for control characters, of which a target may have those from U+0080 on.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c.is_control() {
+            true => char::REPLACEMENT_CHARACTER,
+            false => c,
+        })
+        .collect()
 }
 
 /// Writes bytes so that quotes, backslashes and whatever is not printable ASCII show as `\xHH`.
@@ -391,6 +393,16 @@ pub(crate) mod tests {
             line.contains("\"user_agent\":\"a\\\"\u{fffd}\u{fffd}\u{fffd}\""),
             "{line}"
         );
+    }
+
+    #[test]
+    fn control_characters_in_a_target_cannot_move_a_terminals_cursor() {
+        let mut nasty = report();
+        nasty.uri = Uri::from_maybe_shared(bytes::Bytes::from("/\u{9b}2J")).unwrap();
+        let json = json_line(&nasty);
+        assert!(json.contains("\"target\":\"/\u{fffd}2J\""), "{json}");
+        let combined = combined_line(&nasty);
+        assert!(combined.contains(r"/\xc2\x9b2J"), "{combined}");
     }
 
     #[test]

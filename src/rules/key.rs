@@ -49,7 +49,8 @@ impl Vary {
     /// Reads all `Vary` lines of a response.
     ///
     /// More than [`VARY_FIELDS_MAX`] names come to [`Vary::Any`]: such a response would hardly
-    /// ever be found again.
+    /// ever be found again. So do names of fields that are written for the origin and are not
+    /// among the client's: what they select by cannot be seen in a request.
     pub fn read(headers: &HeaderMap) -> Self {
         let mut fields = Vec::new();
         for line in headers.get_all(header::VARY) {
@@ -62,7 +63,8 @@ impl Vary {
                 let Ok(name) = HeaderName::from_bytes(member) else {
                     return Self::Any;
                 };
-                if member == b"*" || fields.len() == VARY_FIELDS_MAX {
+                let unseen = WRITTEN_FOR_ORIGIN.contains(&name.as_str());
+                if member == b"*" || unseen || fields.len() == VARY_FIELDS_MAX {
                     return Self::Any;
                 }
                 fields.push(name);
@@ -190,6 +192,9 @@ fn delimits(byte: u8) -> bool {
 /// Most names in the `Vary` of a response that can be found again.
 pub const VARY_FIELDS_MAX: usize = 32;
 
+/// Fields that `flow` writes from the connection when it asks an origin.
+const WRITTEN_FOR_ORIGIN: [&str; 2] = ["via", "x-forwarded-for"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +259,22 @@ mod tests {
         for target in ["/x/", "/X", "/%78", "/x?", "/x?y", "/x;y", "/y/../x", "//x"] {
             assert_ne!(key("a.test", "/x"), key("a.test", target), "{target}");
         }
+    }
+
+    #[test]
+    fn what_varies_by_the_clients_address_matches_no_later_request() {
+        assert_eq!(vary(&["accept, X-Forwarded-For"]), Vary::Any);
+        assert_eq!(vary(&["via"]), Vary::Any);
+    }
+
+    #[test]
+    fn what_varies_by_the_forwarded_scheme_is_apart_for_http_and_https() {
+        let names = fields(&["x-forwarded-proto"]);
+        let variant = |scheme| {
+            let request = request(Method::GET, "a.test", "/", scheme);
+            VariantKey::new(&names, request.headers())
+        };
+        assert_ne!(variant(Scheme::Http), variant(Scheme::Https));
     }
 
     #[test]

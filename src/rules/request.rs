@@ -12,9 +12,9 @@
 //!
 //! Fields by which a client could steer the origin although no key contains them are taken off as
 //! well: every `X-Forwarded-*`, `Forwarded`, `X-Original-URL`, `X-HTTP-Method-Override` and
-//! their kin, with `_` for `-` too. What the origin should know about the client
-//! (`X-Forwarded-For`, `X-Forwarded-Proto`) is for `flow` to say, from the connection, never from
-//! the client's word.
+//! their kin, with `_` for `-` too. What the origin should know about the client is said from the
+//! connection, never from the client's word: `X-Forwarded-Proto` here, so that a `Vary` that names
+//! it selects by it, `X-Forwarded-For` in `flow`.
 //!
 //! Which methods and addresses a site admits is asked in [`guard`](super::guard).
 
@@ -22,6 +22,7 @@ use super::authority::normal_authority;
 use super::fields::join_cookies;
 use super::fields::take_off;
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
@@ -252,6 +253,7 @@ impl NormalRequest {
         if version == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
         Ok(Self {
             method,
             scheme,
@@ -302,7 +304,7 @@ impl NormalRequest {
         &self.target
     }
 
-    /// End-to-end fields, repeats kept.
+    /// End-to-end fields, repeats kept, and an `X-Forwarded-Proto` of our own.
     ///
     /// Host, Content-Length, Transfer-Encoding and Expect are not among them:
     /// [`authority`](Self::authority) and [`body`](Self::body) say what the first three said, and
@@ -478,6 +480,9 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// Tells the origin the scheme that the client reached us by.
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -549,6 +554,26 @@ mod tests {
         }
         fn refused(self) -> Refusal {
             self.over(Scheme::Http).unwrap_err()
+        }
+    }
+
+    /// The names of the fields that came from the client.
+    fn of_client(request: &NormalRequest) -> Vec<&HeaderName> {
+        let names = request.headers().keys();
+        names.filter(|name| *name != X_FORWARDED_PROTO).collect()
+    }
+
+    #[test]
+    fn the_scheme_is_told_by_the_connection_and_not_by_the_client() {
+        for scheme in [Scheme::Http, Scheme::Https] {
+            let lied = get("/").field("x-forwarded-proto", "evil");
+            let request = lied.over(scheme).unwrap();
+            let told: Vec<_> = request
+                .headers()
+                .get_all(X_FORWARDED_PROTO)
+                .iter()
+                .collect();
+            assert_eq!(told, [scheme.as_str()]);
         }
     }
 
@@ -943,26 +968,26 @@ mod tests {
             "upgrade",
         ] {
             let request = get("/").field(name, "x").passes();
-            assert!(request.headers().is_empty(), "{name}");
+            assert!(of_client(&request).is_empty(), "{name}");
         }
     }
 
     #[test]
     fn host_is_not_among_the_fields() {
-        assert!(get("/").passes().headers().is_empty());
+        assert!(of_client(&get("/").passes()).is_empty());
     }
 
     #[test]
     fn framing_is_not_among_the_fields() {
         let request = get("/").field("content-length", "5").passes();
-        assert!(request.headers().is_empty());
+        assert!(of_client(&request).is_empty());
     }
 
     #[test]
     fn fields_that_connection_names_are_taken_off() {
         let head = get("/").field("connection", "close, X-Hop");
         let request = head.field("x-hop", "1").passes();
-        assert!(request.headers().is_empty());
+        assert!(of_client(&request).is_empty());
     }
 
     #[test]
@@ -983,7 +1008,7 @@ mod tests {
         let head = get("/").field("connection", "cache-control, cookie");
         let head = head.field("cache-control", "no-store");
         let request = head.field("cookie", "a=1").passes();
-        assert_eq!(request.headers().len(), 2);
+        assert_eq!(of_client(&request).len(), 2);
     }
 
     #[test]
@@ -1002,14 +1027,14 @@ mod tests {
             "x-rewrite-url",
         ] {
             let request = get("/").field(name, "evil").passes();
-            assert!(request.headers().is_empty(), "{name}");
+            assert!(of_client(&request).is_empty(), "{name}");
         }
     }
 
     #[test]
     fn underscores_do_not_bring_steering_fields_back() {
         let request = get("/").field("x_forwarded_host", "evil").passes();
-        assert!(request.headers().is_empty());
+        assert!(of_client(&request).is_empty());
     }
 
     #[test]

@@ -211,9 +211,12 @@ fn framing(
     let chunked = chunked(headers, version)?;
     let length = content_length(headers)?;
     // Two framings in one head are an attempt at smuggling: the stronger one is believed, the
-    // other removed, the connection not used again (RFC 9112 §6.1).
-    let ambiguous = chunked && length.is_some();
-    if ambiguous || status == StatusCode::NO_CONTENT {
+    // other removed, the connection not used again (RFC 9112 §6.1). The same goes for a body that
+    // is announced where none can be: it may follow, and would answer the next request.
+    let no_content = status == StatusCode::NO_CONTENT;
+    let bodied = chunked || length.is_some_and(|length| length > 0);
+    let ambiguous = chunked && length.is_some() || no_content && bodied;
+    if ambiguous || no_content {
         headers.remove(CONTENT_LENGTH);
     }
     let bodyless = *method == Method::HEAD
@@ -659,7 +662,7 @@ mod tests {
             ),
             (
                 "GET",
-                "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+                "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
             ),
         ] {
             let origin = Origin::playing(vec![
@@ -675,6 +678,19 @@ mod tests {
             assert_eq!(kept, response.status() != 204, "{said}");
             assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
             assert_eq!(origin.connections(), [0, 0], "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_closed_after_no_content_that_announces_some() {
+        for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+            let said = format!("HTTP/1.1 204 No Content\r\n{framing}\r\n\r\n");
+            let first = [answer(said), answer("HTTP/1.1 200 OK\r\n\r\nEVIL")].concat();
+            let origin = Origin::playing(vec![first, answer(HELLO)]).await;
+            let upstream = origin.upstream();
+            assert_eq!(get(&upstream, "/1").await.unwrap(), "");
+            assert_eq!(get(&upstream, "/2").await.unwrap(), "hello", "{framing}");
+            assert_eq!(origin.connections(), [0, 1], "{framing}");
         }
     }
 
