@@ -217,7 +217,7 @@ impl Workers {
         for (number, sockets) in sockets.into_iter().enumerate() {
             let runtime = worker_runtime(plan)?;
             let (front, token, released) = (Arc::clone(&front), token.clone(), released.clone());
-            let work = move || runtime.block_on(work(sockets, front, token, released));
+            let work = move || run_to_end(runtime, work(sockets, front, token, released));
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(work).context("could not start a worker")?);
         }
@@ -400,6 +400,12 @@ impl Signals {
     }
 }
 
+/// Runs `work`, then ends the runtime even if a name server or a folder hangs.
+fn run_to_end(runtime: Runtime, work: impl Future<Output = ()>) {
+    runtime.block_on(work);
+    runtime.shutdown_timeout(BLOCKED_WAIT_MAX);
+}
+
 /// Makes the body that the engine takes; most requests have none, and that costs no allocation.
 fn body(body: RequestBody) -> upstream::RequestBody {
     if body.is_end_stream() {
@@ -469,5 +475,31 @@ fn raise_open_files_limit(connections_max: usize) {
 
 /// Files that connections to backends, packs and logs may well need at once.
 const FILES_BESIDE_CLIENTS: u64 = 1024;
+/// How long a runtime's end waits for names being looked up and files being read for nobody.
+const BLOCKED_WAIT_MAX: Duration = Duration::from_millis(250);
 const ADMIN_CONNECTIONS_MAX: usize = 256;
 const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_thread_does_not_hold_up_the_end() {
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let (ended, end) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            run_to_end(runtime, async move {
+                drop(tokio::task::spawn_blocking(move || blocked.recv()));
+                // Lets the blocking thread take it up.
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+            });
+            ended.send(()).unwrap();
+        });
+        let long = Duration::from_secs(20);
+        assert!(end.recv_timeout(long).is_ok());
+        drop(release);
+        thread.join().unwrap();
+    }
+}
