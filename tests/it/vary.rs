@@ -56,6 +56,18 @@ fn a_purge_takes_every_variant() {
 }
 
 #[test]
+fn what_depends_on_the_clients_address_is_never_shared() {
+    let scene = Scene::usual();
+    let reply = Reply::ok("for 127.0.0.1").fresh();
+    scene
+        .origin
+        .says("/a", reply.header("Vary", "X-Forwarded-For"));
+    scene.get("/a").by("uri-miss").not_stored();
+    scene.get("/a").by("uri-miss");
+    scene.origin.saw("/a", 2);
+}
+
+#[test]
 fn vary_on_everything_never_hits() {
     let scene = Scene::usual();
     scene
