@@ -30,7 +30,8 @@ pub(super) fn run(config: &Path, all: bool, urls: &[String]) -> anyhow::Result<E
     let bodies = if all {
         vec![json!({"all": true})]
     } else {
-        urls.chunks(URLS_A_CALL)
+        calls(urls)
+            .iter()
             .map(|urls| json!({"urls": urls}))
             .collect()
     };
@@ -50,6 +51,24 @@ pub(super) fn run(config: &Path, all: bool, urls: &[String]) -> anyhow::Result<E
         }
     }
     Ok(code)
+}
+
+/// Splits URLs into what one call takes, by number and by bytes.
+fn calls(urls: &[String]) -> Vec<Vec<&str>> {
+    let mut calls: Vec<Vec<&str>> = Vec::new();
+    let mut bytes = 0_usize;
+    for url in urls {
+        // In JSON a byte takes at most six.
+        bytes = bytes.saturating_add(url.len().saturating_mul(6));
+        match calls.last_mut() {
+            Some(call) if bytes <= URL_BYTES_A_CALL && call.len() < URLS_A_CALL => call.push(url),
+            Some(_) | None => {
+                bytes = url.len().saturating_mul(6);
+                calls.push(vec![url]);
+            }
+        }
+    }
+    calls
 }
 
 /// What the admin listener answered.
@@ -109,6 +128,8 @@ impl Reply {
 
 /// Most URLs the engine takes in one purge.
 const URLS_A_CALL: usize = 1000;
+/// Most bytes of URLs in one call: the admin listener takes 1 MiB, of which quotes need some.
+const URL_BYTES_A_CALL: usize = 1_000_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 const REPLY_BYTES_MAX: u64 = 1 << 20;
@@ -123,6 +144,19 @@ mod tests {
         assert_eq!(called("0.0.0.0:1"), "127.0.0.1:1");
         assert_eq!(called("[::]:1"), "[::1]:1");
         assert_eq!(called("192.0.2.1:1"), "192.0.2.1:1");
+    }
+
+    #[test]
+    fn many_and_long_urls_take_several_calls_in_order() {
+        let lengths = |urls: &[String]| calls(urls).iter().map(Vec::len).collect::<Vec<_>>();
+        let short: Vec<String> = (0..2001).map(|n| format!("http://a/{n}")).collect();
+        assert_eq!(lengths(&short), [1000, 1000, 1]);
+        assert_eq!(calls(&short).concat(), short);
+        let long = vec!["a".repeat(60_000); 5];
+        assert_eq!(lengths(&long), [2, 2, 1]);
+        for call in calls(&vec!["\u{1}".repeat(1000); 1000]) {
+            assert!(json!({"urls": call}).to_string().len() <= 1 << 20);
+        }
     }
 
     #[test]
