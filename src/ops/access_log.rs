@@ -28,6 +28,7 @@ use std::sync::mpsc::TryRecvError;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::time::SystemTime;
 
 /// The form of a line.
@@ -100,18 +101,33 @@ impl AccessLog {
         self.queue.try_send(Message::Line(Box::new(report))).is_ok()
     }
 
-    /// Writes what is queued and ends the writer. Blocking; later lines are dropped.
+    /// Writes what is queued and ends the writer; later lines are dropped. Blocking, but a
+    /// destination that takes nothing, such as a full pipe, is given up after a while.
     pub fn close(&self) {
+        if !self.close_within(CLOSE_WAIT_MAX) {
+            tracing::warn!("the access log takes no lines: the last of them are lost");
+        }
+    }
+
+    fn close_within(&self, limit: Duration) -> bool {
         let writer = self
             .writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(writer) = writer {
-            // Either fails only when the writer is gone already.
-            let _gone = self.queue.send(Message::Close);
+        let Some(writer) = writer else {
+            return true;
+        };
+        let queue = self.queue.clone();
+        let (closed, closing) = sync_channel(1);
+        // There is no sending to a full queue and no joining with a time limit.
+        let close = thread::Builder::new().spawn(move || {
+            // Each fails only when the other end is gone already.
+            let _gone = queue.send(Message::Close);
             let _gone = writer.join();
-        }
+            let _gone = closed.send(());
+        });
+        close.is_ok() && closing.recv_timeout(limit).is_ok()
     }
 }
 
@@ -301,6 +317,8 @@ fn escape(line: &mut String, bytes: &[u8]) {
 const QUEUE_LINES: usize = 65_536;
 /// Bytes gathered before they are written, unless the queue runs empty.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// How long the last lines may take to be written.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -311,7 +329,6 @@ pub(crate) mod tests {
     use http::Uri;
     use std::net::SocketAddr;
     use std::sync::Arc;
-    use std::time::Duration;
 
     /// A hit on a page, fit for changes.
     pub(crate) fn report() -> Report {
@@ -420,7 +437,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_lines_instead_of_waiting() {
+    fn a_full_queue_drops_lines_and_does_not_hold_up_the_end() {
         /// Blocks at the first byte until the other end is dropped.
         struct Stuck(Receiver<()>);
         impl Write for Stuck {
@@ -436,8 +453,8 @@ pub(crate) mod tests {
         let log = AccessLog::start(Stuck(stuck), Format::Combined, 16).unwrap();
         let written = (0..100).filter(|_| log.write(report())).count();
         assert!((16..=17).contains(&written));
+        assert!(!log.close_within(Duration::from_millis(20)), "it is stuck");
         drop(release);
-        log.close();
     }
 
     proptest::proptest! {
