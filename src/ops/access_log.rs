@@ -11,7 +11,9 @@
 use crate::flow::Report;
 use crate::rules::cache_status::Outcome;
 use http::HeaderValue;
+use http::Uri;
 use http::Version;
+use http::uri::Authority;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -184,7 +186,7 @@ fn combined(line: &mut String, report: &Report) {
     );
     escape(line, report.method.as_str().as_bytes());
     line.push(' ');
-    escape(line, report.uri.to_string().as_bytes());
+    escape(line, target(&report.uri).as_bytes());
     let (version, status, bytes) = (version(report.version), report.status, report.body_bytes);
     let _ = write!(line, " {version}\" {} {bytes} \"", status.as_u16());
     escape(line, field(report.referer.as_ref()));
@@ -229,7 +231,7 @@ fn json(line: &mut String, report: &Report) {
         time: humantime::format_rfc3339_micros(report.at).to_string(),
         client: report.client.to_string(),
         method: report.method.as_str(),
-        target: printable(&report.uri.to_string()),
+        target: printable(&target(&report.uri)),
         version: version(report.version),
         host: text(report.host.as_ref()),
         status: report.status.as_u16(),
@@ -274,6 +276,16 @@ fn version(version: Version) -> &'static str {
         Version::HTTP_11 => "HTTP/1.1",
         Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/3.0",
+    }
+}
+
+/// Writes a target without the user and password that an absolute one may carry.
+fn target(uri: &Uri) -> String {
+    let target = uri.to_string();
+    let authority = uri.authority().map(Authority::as_str);
+    match authority.and_then(|authority| authority.rsplit_once('@')) {
+        Some((secret, _)) => target.replacen(&format!("{secret}@"), "", 1),
+        None => target,
     }
 }
 
@@ -326,7 +338,6 @@ pub(crate) mod tests {
     use crate::rules::cache_status::Forward;
     use http::Method;
     use http::StatusCode;
-    use http::Uri;
     use std::net::SocketAddr;
     use std::sync::Arc;
 
@@ -420,6 +431,15 @@ pub(crate) mod tests {
         assert!(json.contains("\"target\":\"/\u{fffd}2J\""), "{json}");
         let combined = combined_line(&nasty);
         assert!(combined.contains(r"/\xc2\x9b2J"), "{combined}");
+    }
+
+    #[test]
+    fn a_password_in_a_target_is_not_written() {
+        let mut secret = report();
+        secret.uri = Uri::from_static("http://user:s3cret@example.com/a@b");
+        for line in [combined_line(&secret), json_line(&secret)] {
+            assert!(line.contains("http://example.com/a@b"), "{line}");
+        }
     }
 
     #[test]
