@@ -73,9 +73,13 @@ fn steers(name: &str) -> bool {
                 | "x-http-method-override"
                 | "x-method-override"
                 | "x-original-host"
+                | "x-original-uri"
                 | "x-original-url"
                 | "x-real-ip"
                 | "x-rewrite-url"
+                | "x-scheme"
+                | "x-script-name"
+                | "x-url-scheme"
         )
 }
 

@@ -1023,8 +1023,12 @@ mod tests {
             "x-http-method",
             "x-http-method-override",
             "x-method-override",
+            "x-original-uri",
             "x-original-url",
             "x-rewrite-url",
+            "x-scheme",
+            "x-script-name",
+            "x-url-scheme",
         ] {
             let request = get("/").field(name, "evil").passes();
             assert!(of_client(&request).is_empty(), "{name}");
