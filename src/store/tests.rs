@@ -751,6 +751,31 @@ fn a_directory_taken_away_is_passed_through_and_made_again() {
 }
 
 #[test]
+fn a_start_on_a_disk_that_takes_no_journal_passes_through_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let old = store_one(&store, 1, &bytes(1, 100));
+    drop(store);
+    // A folder where the next journal belongs: as good as a full disk.
+    let taken = dir.path().join(format!("journal/{}.journal", u64::MAX));
+    fs::create_dir(&taken).unwrap();
+    let (store, records) = open(dir.path());
+    assert_eq!(records, [Record::Put(old.clone())]);
+    assert!(matches!(store.condition(), Condition::PassThrough(_)));
+    store.start(Arc::new(Wants::default()));
+    assert!(store.read(old.head).is_ok());
+    assert!(wait(store.record_purge(Sequence(3), Selector::All)).is_err());
+    fs::remove_dir(&taken).unwrap();
+    wait_for(|| store.condition() == Condition::Healthy);
+    drop(store);
+    let purge = Record::Purge {
+        sequence: Sequence(3),
+        selector: Selector::All,
+    };
+    assert_eq!(open_records(dir.path()), [Record::Put(old), purge]);
+}
+
+#[test]
 fn a_pack_that_cannot_be_written_is_told_lost_and_the_rest_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let (store, keeper) = started(dir.path());

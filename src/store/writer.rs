@@ -15,10 +15,12 @@ use super::Record;
 use super::StoreError;
 use super::disk::Shared;
 use super::folder::failed;
+use super::folder::is_full;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
 use super::lock;
+use super::replay::Begun;
 use super::replay::places;
 use super::table::Pack;
 use crate::rules::address::PackId;
@@ -79,7 +81,7 @@ impl Threads {
 pub(super) fn start(
     shared: Arc<Shared>,
     keeper: Arc<dyn Keeper>,
-    journal: Journal,
+    begun: Begun,
     jobs: mpsc::Receiver<Job>,
     ticks: mpsc::Sender<Job>,
 ) -> io::Result<Threads> {
@@ -93,12 +95,11 @@ pub(super) fn start(
                 }
             }
         })?;
-    let number = journal.number();
     let writer = Writer {
         shared,
         keeper,
-        journal: Some(journal),
-        number,
+        journal: begun.journal,
+        number: begun.number,
         records: Vec::new(),
         puts: 0,
         overflown: false,
@@ -431,14 +432,10 @@ impl Writer {
     }
 
     fn fail(&mut self, action: &str, error: &io::Error) {
-        let full = matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        );
         self.ticks_low = 0;
         let reason: Arc<str> = format!("{action}: {error}").into();
         let condition = Condition::PassThrough(Arc::clone(&reason));
-        if self.shared.write().set_condition(condition, full) {
+        if self.shared.write().set_condition(condition, is_full(error)) {
             tracing::warn!(%reason, "the store passes through");
         }
     }
