@@ -8,6 +8,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Condvar;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -19,6 +21,7 @@ const MIB: u64 = 1 << 20;
 struct Wants {
     unwanted: Mutex<HashSet<Sequence>>,
     told: Mutex<(Vec<PackId>, Vec<PackId>)>,
+    losses: AtomicU64,
     news: Condvar,
 }
 
@@ -26,8 +29,9 @@ impl Keeper for Wants {
     fn wanted(&self, sequence: Sequence) -> bool {
         !lock(&self.unwanted).contains(&sequence)
     }
-    fn lost(&self, pack: PackId) {
-        lock(&self.told).1.push(pack);
+    fn lost(&self, packs: &[PackId]) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        lock(&self.told).1.extend(packs);
         self.news.notify_all();
     }
     fn sealed(&self, pack: PackId, allocated: u64) {
@@ -486,7 +490,7 @@ impl Keeper for LastHandle {
     fn wanted(&self, _: Sequence) -> bool {
         true
     }
-    fn lost(&self, _: PackId) {}
+    fn lost(&self, _: &[PackId]) {}
     fn sealed(&self, _: PackId, _: u64) {
         drop(lock(&self.0).take());
         self.1.send(()).unwrap();
@@ -748,6 +752,39 @@ fn a_directory_taken_away_is_passed_through_and_made_again() {
     store.record_put(new.clone());
     drop(store);
     assert_eq!(puts(&open_records(&inner)), [new]);
+}
+
+#[test]
+fn packs_taken_away_together_are_told_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("store");
+    let (store, keeper) = started(&inner);
+    for sequence in 1..=3 {
+        store_one(&store, sequence, &bytes(sequence, 100));
+        wait(store.flush()).unwrap();
+    }
+    fs::remove_dir_all(&inner).unwrap();
+    keeper.wait_until(|_, lost| lost.len() == 3);
+    assert_eq!(keeper.losses.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_is_left_of_a_lost_pack_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, keeper) = started(dir.path());
+    let put = store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    let contents = dir.path().join("content-v2");
+    let [pack] = files(&contents).try_into().unwrap();
+    fs::File::options()
+        .write(true)
+        .open(pack)
+        .unwrap()
+        .set_len(50)
+        .unwrap();
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    keeper.wait_until(|_, lost| lost == [put.head.pack]);
+    assert_eq!(files(&contents), Vec::<PathBuf>::new());
 }
 
 #[test]

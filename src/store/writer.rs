@@ -260,7 +260,7 @@ impl Writer {
         let sealed = match self.shared.contents.write(&builder) {
             Ok(sealed) => sealed,
             Err(error) => {
-                self.lose(pack);
+                self.lose(&[pack]);
                 self.fail("writing a pack", &error);
                 return;
             }
@@ -412,23 +412,35 @@ impl Writer {
 
     /// Gives up packs whose files were taken away with the disk.
     fn lose_missing(&mut self) {
-        let sealed = self.shared.read().sealed();
-        for (pack, expected) in sealed {
-            let found = self.shared.contents.look(expected.address);
-            if found.map_or(true, |found| found.bytes != expected.bytes) {
-                self.lose(pack);
-            }
+        let mut sealed = self.shared.read().sealed();
+        sealed.retain(
+            |(_, expected)| match self.shared.contents.look(expected.address) {
+                Ok(found) => found.bytes != expected.bytes,
+                // Any other error may pass; who reads the pack will learn.
+                Err(error) => matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ),
+            },
+        );
+        let missing: Vec<PackId> = sealed.into_iter().map(|(pack, _)| pack).collect();
+        for packs in missing.chunks(LOST_AT_ONCE) {
+            self.lose(packs);
         }
     }
 
-    fn lose(&mut self, pack: PackId) {
-        let removed = self.shared.write().remove(pack);
-        self.shared.files.remove(&pack);
-        if let Some(Pack::Sealed(_)) = removed {
-            self.keep(&Line::Dropped(pack));
+    fn lose(&mut self, packs: &[PackId]) {
+        for pack in packs {
+            let removed = self.shared.write().remove(*pack);
+            self.shared.files.remove(pack);
+            if let Some(Pack::Sealed(sealed)) = removed {
+                // What is left of it would lie on disk uncounted.
+                drop(self.shared.contents.remove(sealed.address));
+                self.keep(&Line::Dropped(*pack));
+            }
+            self.release(*pack);
         }
-        self.release(pack);
-        self.keeper.lost(pack);
+        self.keeper.lost(packs);
     }
 
     fn fail(&mut self, action: &str, error: &io::Error) {
@@ -472,6 +484,8 @@ enum Absent {
 
 const TICK: Duration = Duration::from_millis(500);
 const BATCH_JOBS: usize = 4096;
+/// Bounds what the keeper must hold of their entries.
+const LOST_AT_ONCE: usize = 256;
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 /// Two minutes: a disk that is really smaller than the limit loses one pack in this time.
 const LIMIT_TICKS: u32 = 240;
