@@ -169,17 +169,19 @@ impl Shelf {
     }
 
     pub(in crate::flow) fn drop_empty_packs(&self) -> usize {
-        let empty: Vec<PackId> = {
-            // Nobody is between an append and its index change while this is held.
-            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-            let packs = self.store.packs();
+        let packs = self.store.packs();
+        let mut empty: Vec<PackId> = {
             let index = self.read_index();
-            packs
-                .into_iter()
-                .map(|(pack, _)| pack)
-                .filter(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack))
-                .collect()
+            let packs = packs.iter().map(|(pack, _)| *pack);
+            packs.filter(|pack| index.live(*pack) == 0).collect()
         };
+        if !empty.is_empty() {
+            // Nobody is between an append and its index change while this is held. Requests wait
+            // for it: only those few packs are looked at again.
+            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            let index = self.read_index();
+            empty.retain(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack));
+        }
         for pack in &empty {
             self.store.drop_pack(*pack);
         }
