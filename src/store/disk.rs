@@ -71,6 +71,8 @@ impl Drop for Lane {
             && let Some(Pack::Open(_)) = table.get(open)
         {
             drop(table.remove(open));
+            // Puts may wait for it.
+            self.shared.send(Job::Seal(open));
         }
     }
 }
@@ -301,8 +303,11 @@ impl Store {
     pub fn drop_pack(&self, pack: PackId) {
         let removed = self.shared.write().remove(pack);
         self.shared.files.remove(&pack);
-        let Some(Pack::Sealed(sealed)) = removed else {
-            return;
+        let sealed = match removed {
+            Some(Pack::Sealed(sealed)) => sealed,
+            // Puts may wait for it.
+            Some(Pack::Open(_) | Pack::Closed(_)) => return self.shared.send(Job::Seal(pack)),
+            None => return,
         };
         if let Err(error) = self.shared.contents.remove(sealed.address) {
             tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");

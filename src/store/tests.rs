@@ -330,6 +330,23 @@ fn a_lane_that_is_dropped_takes_its_open_pack_along() {
 }
 
 #[test]
+fn puts_that_wait_for_a_pack_go_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let before = store.usage().allocated;
+    let piece = [NewPiece::Head(head::encode(Sequence(1), &sample()))];
+    let mut lane = store.lane().unwrap();
+    let places = store.append(Some(&mut lane), Sequence(1), KEY, &piece);
+    store.record_put(put(1, &places.unwrap()));
+    drop(lane);
+    let places = store.append(None, Sequence(2), KEY, &piece).unwrap();
+    store.record_put(put(2, &places));
+    store.drop_pack(places[0].pack);
+    wait(store.flush()).unwrap();
+    assert_eq!(store.usage().allocated, before);
+}
+
+#[test]
 fn lanes_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());

@@ -49,7 +49,7 @@ pub(super) enum Job {
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
-    /// Write a closed pack.
+    /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
     /// Half a second has gone by.
     Tick,
@@ -246,9 +246,6 @@ impl Writer {
 
     /// Writes one closed pack and what waited for it. While the disk has failed it waits on.
     fn seal(&mut self, pack: PackId) {
-        if !self.healthy() {
-            return;
-        }
         let builder = match self.shared.read().get(pack) {
             Some(Pack::Closed(builder)) => Some(Arc::clone(builder)),
             Some(Pack::Open(_) | Pack::Sealed(_)) | None => None,
@@ -257,6 +254,9 @@ impl Writer {
             self.release(pack);
             return;
         };
+        if !self.healthy() {
+            return;
+        }
         let sealed = match self.shared.contents.write(&builder) {
             Ok(sealed) => sealed,
             Err(error) => {
