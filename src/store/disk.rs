@@ -15,7 +15,6 @@ use super::Usage;
 use super::folder::Folder;
 use super::folder::failed;
 use super::journal;
-use super::journal::Journal;
 use super::journal::Line;
 use super::journal::Part;
 use super::lock;
@@ -23,6 +22,7 @@ use super::pack;
 use super::pack::Contents;
 use super::pack::Sealed;
 use super::replay;
+use super::replay::Begun;
 use super::table::Pack;
 use super::table::Table;
 use super::writer;
@@ -71,6 +71,8 @@ impl Drop for Lane {
             && let Some(Pack::Open(_)) = table.get(open)
         {
             drop(table.remove(open));
+            // Puts may wait for it.
+            self.shared.send(Job::Seal(open));
         }
     }
 }
@@ -80,7 +82,7 @@ impl Drop for Lane {
 pub struct Store {
     shared: Arc<Shared>,
     /// What the writing thread will need, until it is started.
-    waiting: Mutex<Option<(mpsc::Receiver<Job>, Journal)>>,
+    waiting: Mutex<Option<(mpsc::Receiver<Job>, Begun)>>,
     threads: Mutex<Option<Threads>>,
     snapshot: Mutex<()>,
 }
@@ -115,11 +117,12 @@ impl Shared {
 impl Store {
     /// Opens (or makes) the store, takes its lock, skips damage in the journal, sweeps temporary
     /// files, drops contents no surviving put names, and hands every surviving record to `each`
-    /// in order. Records whose pack is missing or short are left out. Blocking.
+    /// in order. Records whose pack is missing or short are left out. A disk that can be read but
+    /// not written, as a full one, is passed through. Blocking.
     pub fn open(params: &Params, each: &mut dyn FnMut(Record)) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
         let contents = Contents::new(&params.dir);
-        let (table, journal) = replay::replay(&folder, &contents, params.disk_bytes_max, each)?;
+        let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, each)?;
         let (jobs, receiver) = mpsc::channel();
         let shared = Shared {
             contents,
@@ -131,7 +134,7 @@ impl Store {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            waiting: Mutex::new(Some((receiver, journal))),
+            waiting: Mutex::new(Some((receiver, begun))),
             threads: Mutex::new(None),
             snapshot: Mutex::new(()),
         })
@@ -140,11 +143,12 @@ impl Store {
     /// Starts the writing thread. Until then appends stay in memory, and what waits for the disk
     /// (purges, flushes, snapshots) fails at once. A second call does nothing.
     pub fn start(&self, keeper: Arc<dyn Keeper>) {
-        let Some((jobs, journal)) = lock(&self.waiting).take() else {
+        let Some((jobs, begun)) = lock(&self.waiting).take() else {
             return;
         };
         let ticks = self.shared.jobs.clone();
-        match writer::start(Arc::clone(&self.shared), keeper, journal, jobs, ticks) {
+        let shared = Arc::clone(&self.shared);
+        match writer::start(shared, keeper, begun, jobs, ticks) {
             Ok(threads) => *lock(&self.threads) = Some(threads),
             Err(error) => {
                 tracing::warn!(%error, "could not start the store's threads");
@@ -299,8 +303,11 @@ impl Store {
     pub fn drop_pack(&self, pack: PackId) {
         let removed = self.shared.write().remove(pack);
         self.shared.files.remove(&pack);
-        let Some(Pack::Sealed(sealed)) = removed else {
-            return;
+        let sealed = match removed {
+            Some(Pack::Sealed(sealed)) => sealed,
+            // Puts may wait for it.
+            Some(Pack::Open(_) | Pack::Closed(_)) => return self.shared.send(Job::Seal(pack)),
+            None => return,
         };
         if let Err(error) = self.shared.contents.remove(sealed.address) {
             tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");

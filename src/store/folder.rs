@@ -117,10 +117,13 @@ impl Folder {
         fs::create_dir_all(self.tmp())
     }
 
-    /// Whole or not at all: a half marker would be taken for another version's.
+    /// Whole or not at all, also when the power fails: a half marker would be taken for another
+    /// version's, and no start would come past it.
     fn write_marker(&self) -> io::Result<()> {
         let new = self.dir.join(MARKER_NEW);
-        fs::write(&new, format!("{MARKER_TEXT}{FORMAT}\n"))?;
+        let mut file = File::create(&new)?;
+        file.write_all(format!("{MARKER_TEXT}{FORMAT}\n").as_bytes())?;
+        file.sync_all()?;
         fs::rename(new, self.dir.join(MARKER))
     }
 }
@@ -190,6 +193,14 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
         path,
         source,
     }
+}
+
+/// Is it for want of room that the system refused?
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// The format this larder writes.

@@ -337,7 +337,6 @@ pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
-    number: u64,
     bytes: u64,
 }
 
@@ -351,14 +350,8 @@ impl Journal {
         Ok(Self {
             file,
             path,
-            number,
             bytes: header.len().try_into().unwrap_or(u64::MAX),
         })
-    }
-
-    /// Its number.
-    pub(super) fn number(&self) -> u64 {
-        self.number
     }
 
     /// Its length.

@@ -119,9 +119,9 @@ pub trait Keeper: Send + Sync {
     /// Is this entry still in the index? Asked once for each recorded put: just before its record
     /// is written, or, with the answer ignored, when it turned out that none can be.
     fn wanted(&self, sequence: Sequence) -> bool;
-    /// A pack could not be written, or its file was taken away: everything in it is lost and must
-    /// be forgotten.
-    fn lost(&self, pack: PackId);
+    /// Packs could not be written, or their files were taken away: everything in them is lost and
+    /// must be forgotten. Many are told at once, for who looks them up looks at everything.
+    fn lost(&self, packs: &[PackId]);
     /// A pack is on disk; `allocated` bytes of it.
     fn sealed(&self, pack: PackId, allocated: u64);
 }

@@ -3,11 +3,13 @@
 //! Twice over the files: first for packs, because a pack may be dropped long after the puts that
 //! name it; then for records, of which those are handed on whose packs are all there.
 
+use super::Condition;
 use super::Put;
 use super::Record;
 use super::StoreError;
 use super::folder::Folder;
 use super::folder::failed;
+use super::folder::is_full;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
@@ -27,16 +29,17 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Reads the journal and hands every record to `each`, in order, puts with missing or short packs
-/// left out. Deletes contents that no surviving put names. Starts a journal file of its own.
-/// Blocking.
+/// left out. Deletes contents that no surviving put names. Starts a journal file of its own, and
+/// passes a disk through that refuses it, as a full one does. Blocking.
 pub(super) fn replay(
     folder: &Folder,
     contents: &Contents,
     disk_bytes_max: u64,
     each: &mut dyn FnMut(Record),
-) -> Result<(Table, Journal), StoreError> {
+) -> Result<(Table, Begun), StoreError> {
     folder.sweep_tmp();
     let path = folder.journal();
     sweep_unfinished(&path);
@@ -76,9 +79,6 @@ pub(super) fn replay(
         .max();
     let number = newest.map_or(1, |newest| newest.saturating_add(1));
     let mut table = Table::new(packs, found.next_pack, disk_bytes_max);
-    let journal = Journal::create(&path, number, table.next_pack())
-        .map_err(failed("create", &Part::Journal(number).path(&path)))?;
-    table.journal.current = journal.bytes();
     table.journal.parts = kept.len();
     for (part, bytes) in kept {
         match part {
@@ -89,7 +89,33 @@ pub(super) fn replay(
             Part::Snapshot(_) => table.journal.snapshot = bytes,
         }
     }
-    Ok((table, journal))
+    let begun = begin(&path, number, &mut table);
+    Ok((table, begun))
+}
+
+/// The journal file that a start begins.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// Its number.
+    pub(super) number: u64,
+    /// `None` when the disk refused it.
+    pub(super) journal: Option<Journal>,
+}
+
+fn begin(folder: &Path, number: u64, table: &mut Table) -> Begun {
+    let journal = match Journal::create(folder, number, table.next_pack()) {
+        Ok(journal) => {
+            table.journal.current = journal.bytes();
+            Some(journal)
+        }
+        Err(error) => {
+            let reason: Arc<str> = format!("beginning a journal: {error}").into();
+            tracing::warn!(%reason, "the store passes through");
+            table.set_condition(Condition::PassThrough(reason), is_full(&error));
+            None
+        }
+    };
+    Begun { number, journal }
 }
 
 /// Reads one file for its packs, and says how long it is. What cannot be read counts as empty.

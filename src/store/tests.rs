@@ -8,6 +8,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Condvar;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -19,6 +21,7 @@ const MIB: u64 = 1 << 20;
 struct Wants {
     unwanted: Mutex<HashSet<Sequence>>,
     told: Mutex<(Vec<PackId>, Vec<PackId>)>,
+    losses: AtomicU64,
     news: Condvar,
 }
 
@@ -26,8 +29,9 @@ impl Keeper for Wants {
     fn wanted(&self, sequence: Sequence) -> bool {
         !lock(&self.unwanted).contains(&sequence)
     }
-    fn lost(&self, pack: PackId) {
-        lock(&self.told).1.push(pack);
+    fn lost(&self, packs: &[PackId]) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        lock(&self.told).1.extend(packs);
         self.news.notify_all();
     }
     fn sealed(&self, pack: PackId, allocated: u64) {
@@ -326,6 +330,23 @@ fn a_lane_that_is_dropped_takes_its_open_pack_along() {
 }
 
 #[test]
+fn puts_that_wait_for_a_pack_go_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let before = store.usage().allocated;
+    let piece = [NewPiece::Head(head::encode(Sequence(1), &sample()))];
+    let mut lane = store.lane().unwrap();
+    let places = store.append(Some(&mut lane), Sequence(1), KEY, &piece);
+    store.record_put(put(1, &places.unwrap()));
+    drop(lane);
+    let places = store.append(None, Sequence(2), KEY, &piece).unwrap();
+    store.record_put(put(2, &places));
+    store.drop_pack(places[0].pack);
+    wait(store.flush()).unwrap();
+    assert_eq!(store.usage().allocated, before);
+}
+
+#[test]
 fn lanes_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
@@ -486,7 +507,7 @@ impl Keeper for LastHandle {
     fn wanted(&self, _: Sequence) -> bool {
         true
     }
-    fn lost(&self, _: PackId) {}
+    fn lost(&self, _: &[PackId]) {}
     fn sealed(&self, _: PackId, _: u64) {
         drop(lock(&self.0).take());
         self.1.send(()).unwrap();
@@ -748,6 +769,64 @@ fn a_directory_taken_away_is_passed_through_and_made_again() {
     store.record_put(new.clone());
     drop(store);
     assert_eq!(puts(&open_records(&inner)), [new]);
+}
+
+#[test]
+fn packs_taken_away_together_are_told_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("store");
+    let (store, keeper) = started(&inner);
+    for sequence in 1..=3 {
+        store_one(&store, sequence, &bytes(sequence, 100));
+        wait(store.flush()).unwrap();
+    }
+    fs::remove_dir_all(&inner).unwrap();
+    keeper.wait_until(|_, lost| lost.len() == 3);
+    assert_eq!(keeper.losses.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_is_left_of_a_lost_pack_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, keeper) = started(dir.path());
+    let put = store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    let contents = dir.path().join("content-v2");
+    let [pack] = files(&contents).try_into().unwrap();
+    fs::File::options()
+        .write(true)
+        .open(pack)
+        .unwrap()
+        .set_len(50)
+        .unwrap();
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    keeper.wait_until(|_, lost| lost == [put.head.pack]);
+    assert_eq!(files(&contents), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_start_on_a_disk_that_takes_no_journal_passes_through_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let old = store_one(&store, 1, &bytes(1, 100));
+    drop(store);
+    // A folder where the next journal belongs: as good as a full disk.
+    let taken = dir.path().join(format!("journal/{}.journal", u64::MAX));
+    fs::create_dir(&taken).unwrap();
+    let (store, records) = open(dir.path());
+    assert_eq!(records, [Record::Put(old.clone())]);
+    assert!(matches!(store.condition(), Condition::PassThrough(_)));
+    store.start(Arc::new(Wants::default()));
+    assert!(store.read(old.head).is_ok());
+    assert!(wait(store.record_purge(Sequence(3), Selector::All)).is_err());
+    fs::remove_dir(&taken).unwrap();
+    wait_for(|| store.condition() == Condition::Healthy);
+    drop(store);
+    let purge = Record::Purge {
+        sequence: Sequence(3),
+        selector: Selector::All,
+    };
+    assert_eq!(open_records(dir.path()), [Record::Put(old), purge]);
 }
 
 #[test]

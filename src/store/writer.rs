@@ -15,10 +15,12 @@ use super::Record;
 use super::StoreError;
 use super::disk::Shared;
 use super::folder::failed;
+use super::folder::is_full;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
 use super::lock;
+use super::replay::Begun;
 use super::replay::places;
 use super::table::Pack;
 use crate::rules::address::PackId;
@@ -47,7 +49,7 @@ pub(super) enum Job {
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
-    /// Write a closed pack.
+    /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
     /// Half a second has gone by.
     Tick,
@@ -79,7 +81,7 @@ impl Threads {
 pub(super) fn start(
     shared: Arc<Shared>,
     keeper: Arc<dyn Keeper>,
-    journal: Journal,
+    begun: Begun,
     jobs: mpsc::Receiver<Job>,
     ticks: mpsc::Sender<Job>,
 ) -> io::Result<Threads> {
@@ -93,12 +95,11 @@ pub(super) fn start(
                 }
             }
         })?;
-    let number = journal.number();
     let writer = Writer {
         shared,
         keeper,
-        journal: Some(journal),
-        number,
+        journal: begun.journal,
+        number: begun.number,
         records: Vec::new(),
         puts: 0,
         overflown: false,
@@ -245,9 +246,6 @@ impl Writer {
 
     /// Writes one closed pack and what waited for it. While the disk has failed it waits on.
     fn seal(&mut self, pack: PackId) {
-        if !self.healthy() {
-            return;
-        }
         let builder = match self.shared.read().get(pack) {
             Some(Pack::Closed(builder)) => Some(Arc::clone(builder)),
             Some(Pack::Open(_) | Pack::Sealed(_)) | None => None,
@@ -256,10 +254,13 @@ impl Writer {
             self.release(pack);
             return;
         };
+        if !self.healthy() {
+            return;
+        }
         let sealed = match self.shared.contents.write(&builder) {
             Ok(sealed) => sealed,
             Err(error) => {
-                self.lose(pack);
+                self.lose(&[pack]);
                 self.fail("writing a pack", &error);
                 return;
             }
@@ -411,34 +412,42 @@ impl Writer {
 
     /// Gives up packs whose files were taken away with the disk.
     fn lose_missing(&mut self) {
-        let sealed = self.shared.read().sealed();
-        for (pack, expected) in sealed {
-            let found = self.shared.contents.look(expected.address);
-            if found.map_or(true, |found| found.bytes != expected.bytes) {
-                self.lose(pack);
-            }
+        let mut sealed = self.shared.read().sealed();
+        sealed.retain(
+            |(_, expected)| match self.shared.contents.look(expected.address) {
+                Ok(found) => found.bytes != expected.bytes,
+                // Any other error may pass; who reads the pack will learn.
+                Err(error) => matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ),
+            },
+        );
+        let missing: Vec<PackId> = sealed.into_iter().map(|(pack, _)| pack).collect();
+        for packs in missing.chunks(LOST_AT_ONCE) {
+            self.lose(packs);
         }
     }
 
-    fn lose(&mut self, pack: PackId) {
-        let removed = self.shared.write().remove(pack);
-        self.shared.files.remove(&pack);
-        if let Some(Pack::Sealed(_)) = removed {
-            self.keep(&Line::Dropped(pack));
+    fn lose(&mut self, packs: &[PackId]) {
+        for pack in packs {
+            let removed = self.shared.write().remove(*pack);
+            self.shared.files.remove(pack);
+            if let Some(Pack::Sealed(sealed)) = removed {
+                // What is left of it would lie on disk uncounted.
+                drop(self.shared.contents.remove(sealed.address));
+                self.keep(&Line::Dropped(*pack));
+            }
+            self.release(*pack);
         }
-        self.release(pack);
-        self.keeper.lost(pack);
+        self.keeper.lost(packs);
     }
 
     fn fail(&mut self, action: &str, error: &io::Error) {
-        let full = matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        );
         self.ticks_low = 0;
         let reason: Arc<str> = format!("{action}: {error}").into();
         let condition = Condition::PassThrough(Arc::clone(&reason));
-        if self.shared.write().set_condition(condition, full) {
+        if self.shared.write().set_condition(condition, is_full(error)) {
             tracing::warn!(%reason, "the store passes through");
         }
     }
@@ -475,6 +484,8 @@ enum Absent {
 
 const TICK: Duration = Duration::from_millis(500);
 const BATCH_JOBS: usize = 4096;
+/// Bounds what the keeper must hold of their entries.
+const LOST_AT_ONCE: usize = 256;
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 /// Two minutes: a disk that is really smaller than the limit loses one pack in this time.
 const LIMIT_TICKS: u32 = 240;

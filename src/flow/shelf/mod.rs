@@ -48,7 +48,10 @@ use std::sync::RwLockWriteGuard;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
 
 pub use self::draft::Draft;
 pub use self::pins::Pins;
@@ -193,12 +196,24 @@ impl Shelf {
         sequence
     }
 
-    /// Writes a purge to the journal; says whether it is durable.
+    /// Writes a purge to the journal; says whether it is durable. A disk that hangs is not waited
+    /// for: then the purge is written when it goes on.
     pub async fn record_purge(&self, sequence: Sequence, selectors: &[Selector]) -> bool {
+        let until = Instant::now() + PURGE_WAIT;
+        self.record_purge_until(sequence, selectors, until).await
+    }
+
+    async fn record_purge_until(
+        &self,
+        sequence: Sequence,
+        selectors: &[Selector],
+        until: Instant,
+    ) -> bool {
         let mut durable = true;
         for selector in selectors {
-            let written = self.store.record_purge(sequence, selector.clone()).await;
-            durable &= written.is_ok();
+            // Each is handed to the store, also when there is no time left to wait for it.
+            let written = self.store.record_purge(sequence, selector.clone());
+            durable &= matches!(timeout_at(until, written).await, Ok(Ok(())));
         }
         durable
     }
@@ -282,6 +297,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What one lane may hold in memory.
 const LANE_BYTES: u64 = 8 << 20;
+/// A disk that works answers sooner, also when it is busy.
+const PURGE_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -292,7 +309,6 @@ pub(super) mod tests {
     use crate::rules::stored::StaleWindow;
     use bytes::Bytes;
     use http::StatusCode;
-    use std::time::Duration;
     use std::time::SystemTime;
     use tempfile::TempDir;
 
@@ -378,5 +394,27 @@ pub(super) mod tests {
         let found = found(&shelf, KEY).unwrap();
         let stored = shelf.load(found).await.unwrap();
         assert!(matches!(stored.body, StoredBody::Memory(body) if body == "body"));
+    }
+
+    #[test]
+    fn a_purge_does_not_wait_for_a_store_that_hangs_and_is_written_later() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().build().unwrap();
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        runtime.block_on(keep(&shelf, KEY, "body"));
+        let sequence = shelf.next_sequence();
+        let selectors = [Selector::All, Selector::Url(KEY)];
+        // The writing thread stands still where it asks whether the entry is wanted.
+        let index = shelf.write_index();
+        runtime.block_on(async {
+            let now = Instant::now();
+            assert!(timeout_at(now, shelf.store.flush()).await.is_err());
+            assert!(!shelf.record_purge_until(sequence, &selectors, now).await);
+        });
+        drop(index);
+        shelf.close();
+        drop(shelf);
+        assert_eq!(open(&dir).entries(), 0);
     }
 }

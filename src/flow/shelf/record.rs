@@ -89,17 +89,19 @@ impl Keeper for Witness {
         key.is_some_and(|key| shelf.read_index().contains(key, sequence))
     }
 
-    fn lost(&self, pack: PackId) {
+    fn lost(&self, packs: &[PackId]) {
         let Some(shelf) = self.0.upgrade() else {
             return;
         };
-        let mut packs = hashbrown::HashSet::new();
-        packs.insert(pack);
+        let packs = packs.iter().copied().collect();
         let residents = shelf.read_index().residents(&packs);
-        let mut index = shelf.write_index();
-        for put in residents {
-            index.remove(put.key, put.sequence);
-            shelf.memory.remove(put.sequence);
+        // In batches, so that lookups get in between.
+        for puts in residents.chunks(BATCH) {
+            let mut index = shelf.write_index();
+            for put in puts {
+                index.remove(put.key, put.sequence);
+                shelf.memory.remove(put.sequence);
+            }
         }
     }
 
@@ -113,3 +115,5 @@ impl Keeper for Witness {
         }
     }
 }
+
+const BATCH: usize = 256;

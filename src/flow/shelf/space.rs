@@ -33,6 +33,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 /// The room kept free below a limit, so that fills seldom wait: four packs, or a part of the limit.
@@ -56,7 +57,7 @@ pub(in crate::flow) fn close(shelf: &Shelf) {
 
 fn run(shelf: &Arc<Shelf>) {
     let mut next_sweep = None;
-    let mut snapshot: Option<thread::JoinHandle<()>> = None;
+    let mut snapshots = Snapshots::default();
     loop {
         let wanting = lock(&shelf.wanting.0);
         let (mut wanting, _) = shelf
@@ -74,21 +75,37 @@ fn run(shelf: &Arc<Shelf>) {
         shelf.room.notify_waiters();
         shelf.drop_empty_packs();
         shelf.merge_small_packs();
-        if snapshot
-            .as_ref()
-            .is_none_or(thread::JoinHandle::is_finished)
-            && shelf.store.wants_snapshot()
+        snapshots.tend(shelf, clock::instant());
+    }
+    if let Some(running) = snapshots.running {
+        // A snapshot that panicked has left the old journal in place.
+        drop(running.join());
+    }
+}
+
+/// Writes snapshots of the journal, one at a time and on a thread of its own.
+#[derive(Default)]
+struct Snapshots {
+    running: Option<thread::JoinHandle<bool>>,
+    /// Not before: one that failed would most likely fail again at once.
+    rest_until: Option<Instant>,
+}
+
+impl Snapshots {
+    fn tend(&mut self, shelf: &Arc<Shelf>, now: Instant) {
+        if let Some(ended) = self.running.take_if(|running| running.is_finished())
+            && !ended.join().unwrap_or(false)
         {
+            self.rest_until = Some(now + SNAPSHOT_REST);
+        }
+        let rests = self.rest_until.is_some_and(|until| now < until);
+        if self.running.is_none() && !rests && shelf.store.wants_snapshot() {
             let shelf = Arc::clone(shelf);
-            snapshot = thread::Builder::new()
+            self.running = thread::Builder::new()
                 .name("larder-snapshot".to_owned())
                 .spawn(move || shelf.snapshot())
                 .ok();
         }
-    }
-    if let Some(snapshot) = snapshot {
-        // A snapshot that panicked has left the old journal in place.
-        drop(snapshot.join());
     }
 }
 
@@ -152,17 +169,19 @@ impl Shelf {
     }
 
     pub(in crate::flow) fn drop_empty_packs(&self) -> usize {
-        let empty: Vec<PackId> = {
-            // Nobody is between an append and its index change while this is held.
-            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-            let packs = self.store.packs();
+        let packs = self.store.packs();
+        let mut empty: Vec<PackId> = {
             let index = self.read_index();
-            packs
-                .into_iter()
-                .map(|(pack, _)| pack)
-                .filter(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack))
-                .collect()
+            let packs = packs.iter().map(|(pack, _)| *pack);
+            packs.filter(|pack| index.live(*pack) == 0).collect()
         };
+        if !empty.is_empty() {
+            // Nobody is between an append and its index change while this is held. Requests wait
+            // for it: only those few packs are looked at again.
+            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            let index = self.read_index();
+            empty.retain(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack));
+        }
         for pack in &empty {
             self.store.drop_pack(*pack);
         }
@@ -376,7 +395,7 @@ impl Shelf {
         }
     }
 
-    fn snapshot(&self) {
+    fn snapshot(&self) -> bool {
         let mut from = Some(0);
         let written = self.store.snapshot(&mut || {
             while let Some(start) = from {
@@ -388,9 +407,10 @@ impl Shelf {
             }
             Vec::new()
         });
-        if let Err(error) = written {
+        if let Err(error) = &written {
             tracing::warn!(%error, "the journal's snapshot could not be written");
         }
+        written.is_ok()
     }
 }
 
@@ -424,6 +444,7 @@ const BATCH: usize = 256;
 const SWEEP: u32 = 4096;
 const SWEEP_MANY: usize = 2048;
 const MERGE_MIN: usize = 32;
+const SNAPSHOT_REST: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
@@ -491,5 +512,31 @@ mod tests {
         assert!(shelf.compact(&packs, Keep::Used));
         assert_eq!(found(&shelf, KEYS[0]), None);
         assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "asked");
+    }
+
+    #[test]
+    fn a_snapshot_that_failed_is_not_tried_again_at_once() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        // A long journal asks for a snapshot.
+        for sequence in 0..70_000 {
+            shelf.store.record_remove(Sequence(sequence));
+        }
+        wait(shelf.store.flush()).unwrap();
+        // A folder where the snapshot belongs: as good as a broken disk.
+        let journal = dir.path().join("store/journal");
+        std::fs::create_dir(journal.join("2.new")).unwrap();
+        let mut snapshots = Snapshots::default();
+        let now = clock::instant();
+        snapshots.tend(&shelf, now);
+        while !snapshots.running.as_ref().unwrap().is_finished() {
+            thread::yield_now();
+        }
+        snapshots.tend(&shelf, now);
+        assert!(snapshots.running.is_none());
+        assert!(shelf.store.wants_snapshot());
+        std::fs::remove_dir(journal.join("2.new")).unwrap();
+        snapshots.tend(&shelf, now + SNAPSHOT_REST);
+        assert!(snapshots.running.unwrap().join().unwrap());
     }
 }
