@@ -55,8 +55,10 @@ use crate::store::Usage;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
 use http::HeaderName;
+use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::header;
 use http::request::Parts;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -353,7 +355,8 @@ impl Engine {
             site: site_id,
             request,
         };
-        match Guard::decide(&ask.request, client.address.ip(), &site.guard) {
+        let close_after = ask.request.close_after();
+        let mut answer = match Guard::decide(&ask.request, client.address.ip(), &site.guard) {
             Guard::Refuse(refusal) => refuse(refusal),
             Guard::Purge => {
                 let (_, entries, _) = Box::pin(self.purge_keys(&[ask.key])).await;
@@ -368,7 +371,13 @@ impl Engine {
                 };
                 Box::pin(self.pass_unsafe(ask, body, outcome)).await
             }
+        };
+        if close_after {
+            // What follows on the connection cannot be trusted (RFC 9112 §6.1).
+            let headers = answer.response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        answer
     }
 
     fn site(&self, ask: &Ask) -> &Site {

@@ -766,7 +766,7 @@ mod tests {
     /// Sends a byte now and then until the connection is gone.
     async fn trickle(mut writer: impl AsyncWrite + Unpin) {
         while writer.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await; // waits because it trickles
         }
     }
 
@@ -826,7 +826,7 @@ mod tests {
         .await;
         let mut client = rig.client(&get("/one"));
         until(&mut client, "/one").await;
-        tokio::time::sleep(2 * SHORT).await;
+        tokio::time::sleep(2 * SHORT).await; // waits because the time must pass
         client.write_all(get("/two").as_bytes()).await.unwrap();
         until(&mut client, "/two").await;
     }
@@ -840,7 +840,7 @@ mod tests {
         })
         .await;
         let mut client = rig.client(&get("/large"));
-        tokio::time::sleep(3 * SHORT).await;
+        tokio::time::sleep(3 * SHORT).await; // waits because the time must pass
         assert!(rest(&mut client).await.len() > LARGE);
     }
 

@@ -96,8 +96,6 @@ pub enum Detail {
     BodyTooLarge,
     /// Too many waited for the same fill, so this request went alone.
     CollapseFull,
-    /// We are shutting down.
-    Draining,
     /// The fill that this request waited for failed.
     FillFailed,
     /// The target is known not to be storable, so nobody waited.
@@ -138,7 +136,6 @@ impl Detail {
         match self {
             Self::BodyTooLarge => "body-too-large",
             Self::CollapseFull => "collapse-full",
-            Self::Draining => "draining",
             Self::FillFailed => "fill-failed",
             Self::HitForMiss => "hit-for-miss",
             Self::NoBackend => "no-backend",
@@ -285,7 +282,6 @@ mod tests {
     const WORDS: &[Detail] = &[
         Detail::BodyTooLarge,
         Detail::CollapseFull,
-        Detail::Draining,
         Detail::FillFailed,
         Detail::HitForMiss,
         Detail::NoBackend,

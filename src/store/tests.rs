@@ -87,7 +87,7 @@ fn wait_for(done: impl Fn() -> bool) {
         if done() {
             return;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5)); // waits because nothing tells
     }
     panic!("waited in vain");
 }

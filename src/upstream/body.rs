@@ -391,7 +391,7 @@ mod tests {
         });
         let dripping = async {
             for notify in &told {
-                tokio::time::sleep(limit / 2).await;
+                tokio::time::sleep(limit / 2).await; // waits because it drips
                 notify.notify_one();
             }
         };

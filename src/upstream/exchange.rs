@@ -780,7 +780,7 @@ mod tests {
     async fn the_time_to_answer_begins_with_the_bodys_last_piece() {
         let origin = Origin::playing(vec![hang()]).await;
         let pieces = (0..6).map(|_| async {
-            tokio::time::sleep(IMPATIENCE / 2).await;
+            tokio::time::sleep(IMPATIENCE / 2).await; // waits because the pieces come slowly
             Ok::<_, Infallible>(Frame::data(Bytes::from("piece")))
         });
         let sent = with_body("POST", "/", one_by_one(pieces.collect()));
