@@ -22,6 +22,7 @@ use crate::rules::address::Put;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::store::NewPiece;
+use crate::store::PACK_BYTES_MAX;
 use crate::store::Piece;
 use crate::store::StoreError;
 use crate::store::head;
@@ -437,7 +438,11 @@ fn block_on<T>(flush: impl Future<Output = Result<T, StoreError>>) -> bool {
     runtime.is_ok_and(|runtime| runtime.block_on(flush).is_ok())
 }
 
-const PACK_BYTES: u64 = 4 << 20;
+#[expect(
+    clippy::cast_lossless,
+    reason = "`From` cannot be called in a constant"
+)]
+const PACK_BYTES: u64 = PACK_BYTES_MAX as u64;
 const TICK: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 1024;
 const BATCH: usize = 256;
