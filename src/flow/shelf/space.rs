@@ -438,10 +438,6 @@ fn block_on<T>(flush: impl Future<Output = Result<T, StoreError>>) -> bool {
     runtime.is_ok_and(|runtime| runtime.block_on(flush).is_ok())
 }
 
-#[expect(
-    clippy::cast_lossless,
-    reason = "`From` cannot be called in a constant"
-)]
 const PACK_BYTES: u64 = PACK_BYTES_MAX as u64;
 const TICK: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 1024;
