@@ -23,13 +23,13 @@ use super::trip::Errand;
 use super::trip::Landing;
 use super::trip::Trip;
 use super::trip::TripKey;
-use super::trip::selects_variant;
 use crate::clock;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
 use crate::rules::cache_status::ttl_seconds;
 use crate::rules::freshness::Freshness;
+use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::reuse::Reuse;
 use crate::rules::storable::NotStorable;
@@ -99,7 +99,7 @@ impl Engine {
                 return self.pass(ask, alone(Detail::HitForMiss)).await;
             }
         }
-        let mut vary = self.shelf.read_index().known_vary(ask.key).to_vec();
+        let (mut key, mut vary) = (ask.shared_key(), self.known_vary(&ask));
         for _ in 0..TRIPS_MAX {
             let stale = need.stale.as_ref();
             if stale.is_some_and(|stale| !self.shelf.contains(stale.found)) {
@@ -109,9 +109,10 @@ impl Engine {
                     Err(need) => need,
                 };
             }
-            match self.share_trip(&ask, &need, &vary).await {
+            match self.share_trip(&ask, &need, key, &vary).await {
                 Shared::Answer(answer) => return *answer,
-                Shared::Again(fields) => vary = fields,
+                // What others brought was not for this target: from here on by its own key.
+                Shared::Again(fields) => (key, vary) = (ask.key, fields),
             }
         }
         self.pass(ask, alone(Detail::CollapseFull)).await
@@ -120,7 +121,7 @@ impl Engine {
     /// Answers from the store, or says what is needed.
     async fn look_up(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Need> {
         let need = |forward, stale| Err(Need { forward, stale });
-        let found = match self.shelf.lookup(ask.key, ask.request.headers()) {
+        let found = match self.shelf.lookup(ask.keys(), ask.request.headers()) {
             Lookup::Found(found) => found,
             Lookup::UriMiss => return need(Forward::UriMiss, None),
             Lookup::VaryMiss => return need(Forward::VaryMiss, None),
@@ -180,7 +181,7 @@ impl Engine {
 
     /// Validates a stale response that has been served; nobody waits.
     fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
-        let key = (ask.key, stored.response.variant);
+        let key = (ask.shared_key(), stored.response.variant);
         let trip = lock(&self.trips).lead(key, || self.new_trip());
         if let Some(trip) = trip {
             let errand = Errand::new(ask, Some(stored), key);
@@ -196,8 +197,14 @@ impl Engine {
         Trip::new(self.trip_number.fetch_add(1, Ordering::Relaxed))
     }
 
-    async fn share_trip(self: &Arc<Self>, ask: &Ask, need: &Need, vary: &[HeaderName]) -> Shared {
-        let key = (ask.key, VariantKey::new(vary, ask.request.headers()));
+    async fn share_trip(
+        self: &Arc<Self>,
+        ask: &Ask,
+        need: &Need,
+        key: PrimaryKey,
+        vary: &[HeaderName],
+    ) -> Shared {
+        let key = (key, VariantKey::new(vary, ask.request.headers()));
         let stale = need.stale.as_ref();
         let by_itself = stale.is_some_and(|stale| {
             !is_for_many(&stale.response)
@@ -269,7 +276,7 @@ impl Engine {
         waited: bool,
         outcome: Outcome,
     ) -> Shared {
-        if !selects_variant(&fill.response, ask.request.headers()) {
+        if !self.answers(ask, &fill.response) {
             return Shared::Again(fill.response.vary.clone());
         }
         let now = clock::now();
@@ -304,7 +311,7 @@ impl Engine {
         backend: Arc<str>,
         outcome: Outcome,
     ) -> Shared {
-        if !selects_variant(&stored.response, ask.request.headers()) {
+        if !self.answers(ask, &stored.response) {
             return Shared::Again(stored.response.vary.clone());
         }
         let now = clock::now();
@@ -378,8 +385,7 @@ impl Engine {
             return Shared::answer(Answer::new(response, outcome));
         }
         if !leads && trip.may_retry() {
-            let vary = self.shelf.read_index().known_vary(ask.key).to_vec();
-            return Shared::Again(vary);
+            return Shared::Again(self.known_vary(ask));
         }
         Shared::answer(failed(error, outcome))
     }

@@ -67,17 +67,10 @@ impl Engine {
     /// Forgets what a non-error response to an unsafe method makes invalid (RFC 9111 §4.4).
     async fn invalidate(&self, ask: &Ask, status: StatusCode, headers: &HeaderMap) {
         let site = self.site(ask);
+        let (authority, scheme) = (ask.request.authority(), ask.request.scheme());
         let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
             .iter()
-            .map(|target| {
-                PrimaryKey::for_target(
-                    &site.name,
-                    ask.request.authority(),
-                    target,
-                    ask.request.scheme(),
-                    &site.key,
-                )
-            })
+            .flat_map(|target| self.keys_of_target(site, authority, target, scheme))
             .collect();
         if !keys.is_empty() {
             self.purge_keys(&keys).await;

@@ -25,8 +25,8 @@ impl Engine {
                 return Err(PurgeError::TooMany(URLS_MAX));
             }
             Purge::Urls(urls) => {
-                let keys = urls.iter().map(|url| self.key_of(url));
-                let keys = keys.collect::<Result<Vec<_>, _>>()?;
+                let keys = urls.iter().map(|url| self.keys_of_url(url));
+                let keys = keys.collect::<Result<Vec<_>, _>>()?.concat();
                 let (sequence, entries, durable) = self.purge_keys(&keys).await;
                 (sequence, Some(entries), durable)
             }
@@ -43,13 +43,14 @@ impl Engine {
     /// Dropped half-way, it holds until a restart.
     pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
         let (sequence, entries) = self.shelf.purge_keys(keys);
-        lock(&self.trips).finish_where(|(key, _)| keys.contains(key));
+        lock(&self.trips)
+            .finish_where(|(key, _)| keys.contains(key) || keys.contains(&key.family()));
         let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
         let durable = self.shelf.record_purge(sequence, &selectors).await;
         (sequence, entries, durable)
     }
 
-    fn key_of(&self, url: &str) -> Result<PrimaryKey, PurgeError> {
+    fn keys_of_url(&self, url: &str) -> Result<Vec<PrimaryKey>, PurgeError> {
         let bad = || PurgeError::BadUrl(url.to_owned());
         let (scheme, authority, target) = parse_url(url).map_err(|_| bad())?;
         let host = match authority.rsplit_once(':') {
@@ -62,9 +63,7 @@ impl Engine {
             .site(host)
             .and_then(|id| self.params.sites.get(usize::from(id.0)))
             .ok_or_else(|| PurgeError::NoSite(host.to_owned()))?;
-        Ok(PrimaryKey::for_target(
-            &site.name, &authority, &target, scheme, &site.key,
-        ))
+        Ok(self.keys_of_target(site, &authority, &target, scheme))
     }
 }
 

@@ -254,6 +254,7 @@ impl Engine {
         let policy = &self.site(ask).store;
         let now = clock::now();
         let mut fresh = freshen(&stale.response, head, policy, request_time, now);
+        fresh.key = self.key_for(ask, &fresh.headers);
         fresh.detach();
         // What the origin says to one who has credentials is for others only if it says so (§3.5).
         let own = ask.request.headers().contains_key(AUTHORIZATION)
@@ -295,7 +296,7 @@ impl Engine {
             BodyEnd::Close
         };
         let verdict = Storable::decide(
-            ask.key,
+            self.key_for(ask, &head.headers),
             &ask.request,
             &head,
             end,
@@ -307,7 +308,10 @@ impl Engine {
             .length()
             .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
         match verdict {
-            Storable::Store(response) if !too_large => {
+            Storable::Store(mut response) if !too_large => {
+                response.select_by(&self.site(ask).key.selecting, ask.request.headers());
+                self.learn_variance(ask, &head.headers);
+                self.note_crowd(ask, &response);
                 lock(&self.hit_for_miss).clear(ask.key);
                 self.fill(trip, errand, *response, body, sequence, backend)
                     .await;

@@ -71,6 +71,18 @@ pub struct StaleWindow {
 }
 
 impl StoredResponse {
+    /// Takes the fields that a site selects by into those that its `Vary` named; both are sorted.
+    pub fn select_by(&mut self, fields: &[HeaderName], request_headers: &HeaderMap) {
+        if fields.is_empty() {
+            return;
+        }
+        self.vary.extend_from_slice(fields);
+        self.vary
+            .sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        self.vary.dedup();
+        self.variant = VariantKey::new(&self.vary, request_headers);
+    }
+
     /// Copies the field values into one buffer of their own: those that were read from a connection
     /// are parts of a larger one, which they would keep in memory.
     pub fn detach(&mut self) {
