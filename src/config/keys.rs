@@ -220,6 +220,8 @@ sections! {
         key_cookies: List(0, 8) = [];
         /// Request fields whose value selects a variant of every response, as if Vary named them.
         key_headers: List(0, 8) = [];
+        /// Let a response in one language answer whoever likes that one best. RFC 9111 wants equal Accept-Language: only for origins that choose by weight.
+        select_by_content_language: Flag() = false;
         /// Let responses say by No-Vary-Search which parts of a query make no difference to them.
         no_vary_search: Flag() = true;
     }

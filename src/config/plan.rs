@@ -23,7 +23,7 @@ use crate::rules::request;
 use crate::rules::route::Routes;
 use crate::rules::route::SiteId;
 use crate::rules::selecting::cookie_field;
-use crate::rules::selecting::is_cookie_field;
+use crate::rules::selecting::is_own_name;
 use crate::rules::storable::StorePolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
@@ -288,7 +288,7 @@ fn key_policy(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> 
     }
     let key = format!("site[{number}].key_headers");
     let mut selecting = field_names(&site.key_headers, &key, problems);
-    let unseen = |name: &&HeaderName| is_unseen(name) || is_cookie_field(name);
+    let unseen = |name: &&HeaderName| is_unseen(name) || is_own_name(name);
     if let Some(unseen) = selecting.iter().find(unseen) {
         let reason = format!("requests cannot be told apart by {unseen}");
         problem(problems, &site.key_headers, &key, &reason);
@@ -313,6 +313,7 @@ fn key_policy(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> 
             drop,
         },
         selecting,
+        best_language: site.select_by_content_language.value,
         no_vary_search: site.no_vary_search.value,
     }
 }

@@ -150,6 +150,9 @@ impl Engine {
                 };
                 self.serve_stored(ask, &stored, outcome).await
             }
+            Reuse::Validate { .. } | Reuse::Forward { .. } if stored.response.is_by_language() => {
+                need(Forward::VaryMiss, None)
+            }
             Reuse::Validate { stale_by, .. } | Reuse::Forward { stale_by } => {
                 let forward = if stale_by.is_zero() && !is_stale(&stored.response) {
                     Forward::Request

@@ -22,7 +22,8 @@ use super::request::NormalRequest;
 use super::request::Scheme;
 use super::search::Parameters;
 use super::search::SearchVariance;
-use super::selecting::is_cookie_field;
+use super::selecting::BEST_LANGUAGE;
+use super::selecting::is_own_name;
 use super::selecting::selecting_value;
 use super::target::QueryPolicy;
 use http::HeaderMap;
@@ -55,6 +56,9 @@ pub struct KeyPolicy {
     /// select variants of every target, as if each response's `Vary` named them. Sorted, without
     /// repeats.
     pub selecting: Vec<HeaderName>,
+    /// A response in one language answers whoever likes that one best. RFC 9111 §4.1 does not have
+    /// it so: it is the operator's word that the origin chooses by weight.
+    pub best_language: bool,
     /// Responses may say by No-Vary-Search which targets they answer.
     pub no_vary_search: bool,
 }
@@ -77,6 +81,7 @@ impl Default for KeyPolicy {
             port: true,
             query: QueryPolicy::default(),
             selecting: Vec::new(),
+            best_language: false,
             no_vary_search: true,
         }
     }
@@ -97,7 +102,7 @@ impl Vary {
     /// More than [`VARY_FIELDS_MAX`] names come to [`Vary::Any`]: such a response would hardly
     /// ever be found again. So do names of fields that are written for the origin and are not
     /// among the client's, since what they select by cannot be seen in a request, and names that
-    /// stand for cookies here.
+    /// stand for something else here.
     pub fn read(headers: &HeaderMap) -> Self {
         let mut fields = Vec::new();
         for line in headers.get_all(header::VARY) {
@@ -110,7 +115,7 @@ impl Vary {
                 let Ok(name) = HeaderName::from_bytes(member) else {
                     return Self::Any;
                 };
-                let unseen = is_unseen(&name) || is_cookie_field(&name);
+                let unseen = is_unseen(&name) || is_own_name(&name);
                 if member == b"*" || unseen || fields.len() == VARY_FIELDS_MAX {
                     return Self::Any;
                 }
@@ -223,6 +228,9 @@ fn hasher(
     }
     for name in &policy.selecting {
         add_part(&mut hasher, name.as_str().as_bytes());
+    }
+    if policy.best_language {
+        add_part(&mut hasher, BEST_LANGUAGE.as_str().as_bytes());
     }
     hasher
 }
@@ -587,8 +595,9 @@ mod tests {
     }
 
     #[test]
-    fn a_vary_cannot_name_a_cookie_as_a_site_can() {
+    fn a_vary_cannot_name_what_only_a_site_can() {
         assert_eq!(vary(&["cookie#a"]), Vary::Any);
+        assert_eq!(vary(&["Accept-Language#best"]), Vary::Any);
     }
 
     fn alike(target: &str, field: &'static str) -> PrimaryKey {

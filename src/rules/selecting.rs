@@ -16,8 +16,9 @@
 //! grammar does not allow is compared byte by byte. Nothing is concluded from what a value means
 //! beyond that: a range that is refused stays apart from one that is not mentioned.
 //!
-//! A site can also select by one cookie. Its name is written as a field name of its own kind, which
-//! no `Vary` can bring about, so that it is stored and compared as any other.
+//! A site can also select by one cookie, or by the one language that a client likes best. Each is
+//! written as a field name of its own kind, which no `Vary` can bring about, so that it is stored
+//! and compared as any other.
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -28,6 +29,9 @@ use http::header;
 pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<Vec<u8>> {
     if let Some(cookie) = cookie_of(name) {
         return cookie_value(&cookie, headers).map(<[u8]>::to_vec);
+    }
+    if *name == BEST_LANGUAGE {
+        return best_language(&selecting_value(&header::ACCEPT_LANGUAGE, headers)?);
     }
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let mut value = lines.next()?.trim_ascii().to_vec();
@@ -63,9 +67,9 @@ pub fn cookie_field(cookie: &str) -> Option<HeaderName> {
     HeaderName::from_bytes(name.as_bytes()).ok()
 }
 
-/// Is this a cookie's name, written by [`cookie_field`]?
-pub fn is_cookie_field(name: &HeaderName) -> bool {
-    name.as_str().starts_with(COOKIE_FIELD)
+/// Does this name stand for something else than a field of that name?
+pub fn is_own_name(name: &HeaderName) -> bool {
+    name.as_str().contains('#')
 }
 
 /// Reads back what [`cookie_field`] wrote.
@@ -93,6 +97,31 @@ fn cookie_value<'h>(cookie: &[u8], headers: &'h HeaderMap) -> Option<&'h [u8]> {
         let (name, value) = split_at_first(pair.trim_ascii(), b'=')?;
         (name.trim_ascii() == cookie).then(|| value.trim_ascii())
     })
+}
+
+/// Finds the one language that weighs more than all others in an Accept-Language in its normal form.
+///
+/// `None` when there is no such one: none at all, two of the same weight, any language (`*`), or a
+/// list that is malformed.
+fn best_language(normal: &[u8]) -> Option<Vec<u8>> {
+    let mut members = normal.split(|byte| *byte == b',');
+    let (best, weight) = split_weight(members.next()?)?;
+    let range = language_range(best).filter(|range| range != b"*")?;
+    let alone = match members.next() {
+        Some(next) => split_weight(next).is_some_and(|(_, second)| second < weight),
+        None => true,
+    };
+    // What is malformed is in no normal form: it would not come out of it unchanged.
+    let well_formed = weighted_list(normal, language_range).is_some_and(|list| list == normal);
+    (alone && weight > 0 && well_formed).then_some(range)
+}
+
+/// Reads the Content-Language of a response in one language (RFC 9110 §8.5).
+pub(super) fn content_language(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(header::CONTENT_LANGUAGE).iter();
+    let one = lines.next().filter(|_| lines.next().is_none())?;
+    let tag = language_range(one.as_bytes().trim_ascii())?;
+    (tag != b"*").then_some(one)
 }
 
 /// How the values of a field are read.
@@ -272,6 +301,9 @@ fn is_token_byte(byte: u8) -> bool {
 /// Longest name of a cookie that can be selected by, in bytes.
 pub const COOKIE_NAME_BYTES_MAX: usize = 256;
 
+/// Stands for the language that a client likes best.
+pub(super) const BEST_LANGUAGE: HeaderName = HeaderName::from_static("accept-language#best");
+
 /// How the name of a cookie begins when it is written as a field name.
 const COOKIE_FIELD: &str = "cookie#";
 
@@ -436,6 +468,41 @@ mod tests {
     fn an_empty_cookie_differs_from_none() {
         assert_eq!(cookie("a", &["a="]), Some(Vec::new()));
         assert_eq!(cookie("a", &["a", "b=a"]), None);
+    }
+
+    fn best(value: &'static str) -> Option<String> {
+        let value = HeaderValue::from_static(value);
+        let headers = HeaderMap::from_iter([(header::ACCEPT_LANGUAGE, value)]);
+        let best = selecting_value(&BEST_LANGUAGE, &headers)?;
+        Some(String::from_utf8(best).unwrap())
+    }
+
+    #[test]
+    fn the_best_language_is_the_only_one_of_the_greatest_weight() {
+        assert_eq!(best("fr;q=0.5, DE;q=1.0"), Some("de".to_owned()));
+        assert_eq!(best("de-AT;q=0.2,*;q=0.1"), Some("de-at".to_owned()));
+        for none in [
+            "en, de",
+            "*",
+            "*, de;q=0.5",
+            "de;q=0",
+            "",
+            "de, e_n;q=0.1",
+            "de;q=2",
+        ] {
+            assert_eq!(best(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_content_language_is_one_tag() {
+        let of = |lines: &[&'static str]| {
+            let lines = lines.iter().map(|line| HeaderValue::from_static(line));
+            let lines = lines.map(|line| (header::CONTENT_LANGUAGE, line));
+            content_language(&HeaderMap::from_iter(lines)).is_some()
+        };
+        assert!(of(&["de-AT"]));
+        assert!(!of(&["de, en"]) && !of(&["*"]) && !of(&[""]) && !of(&[]));
     }
 
     #[test]

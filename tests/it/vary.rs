@@ -209,3 +209,45 @@ fn too_many_variants_push_out_those_nobody_uses_and_the_operator_is_told() {
         assert!(lines[0].contains(word), "no {word} in {}", lines[0]);
     }
 }
+
+/// An origin with a German and an English page that chooses by weight, German first.
+fn bilingual(select: &str) -> Scene {
+    let scene = Scene::new()
+        .site("select_by_content_language", select)
+        .start();
+    scene.origin.does("/a", |request| {
+        let wanted = request.header("Accept-Language").unwrap_or_default();
+        let language = if wanted.contains("de") { "de" } else { "en" };
+        Reply::ok(format!("{language} for {wanted}"))
+            .fresh()
+            .header("Vary", "Accept-Language")
+            .header("Content-Language", language)
+    });
+    scene
+}
+
+#[test]
+fn the_language_of_a_response_answers_those_who_like_it_best_if_the_operator_says_so() {
+    let mut scene = bilingual("true");
+    ask(&scene, "en, de").sees("de for en, de").stored();
+    for best in ["fr;q=0.5, de;q=1.0", "DE", "de;q=0.3, *;q=0.2"] {
+        ask(&scene, best).sees("de for en, de").by("hit");
+    }
+    for other in ["fr, de;q=0.9", "de, fr", "*", "de-AT, fr;q=0.1"] {
+        ask(&scene, other).by("vary-miss");
+    }
+    scene.await_durable(2);
+    scene.restart();
+    ask(&scene, "de, en;q=0.1")
+        .sees("de for de-AT, fr;q=0.1")
+        .by("hit");
+    scene.purge(&["/a"]);
+    ask(&scene, "de").sees("de for de").by("uri-miss");
+}
+
+#[test]
+fn the_language_of_a_response_selects_nothing_by_itself() {
+    let scene = bilingual("false");
+    ask(&scene, "en, de").stored();
+    ask(&scene, "de").sees("de for de").by("vary-miss");
+}
