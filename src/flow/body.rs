@@ -26,9 +26,7 @@ use std::time::Instant;
 pub struct Body {
     source: Source,
     left: Option<u64>,
-    /// Something of it was handed out, or asked for in vain.
-    begun: bool,
-    /// A failure that waits until the head has gone out.
+    /// A failure that waits until what came before it has gone out.
     fault: Option<BodyError>,
     log: Option<Box<Log>>,
 }
@@ -105,7 +103,6 @@ impl Body {
         Self {
             source,
             left,
-            begun: false,
             fault: None,
             log: None,
         }
@@ -138,12 +135,17 @@ impl Source {
         match self {
             Self::Segments(segments) => segments.prime().await,
             Self::Slices(slices) => Box::pin(slices.prime()).await,
-            Self::Chain(_)
-            | Self::Empty
-            | Self::Fill(_)
-            | Self::Origin(_)
-            | Self::Whole(_)
-            | Self::Window(..) => true,
+            Self::Chain(sources) => {
+                for source in sources {
+                    if !Box::pin(source.prime()).await {
+                        return false;
+                    }
+                }
+                true
+            }
+            Self::Empty | Self::Fill(_) | Self::Origin(_) | Self::Whole(_) | Self::Window(..) => {
+                true
+            }
         }
     }
 
@@ -223,18 +225,6 @@ impl http_body::Body for Body {
             return Poll::Ready(Some(Err(fault)));
         }
         let frame = ready!(self.source.poll(context));
-        let frame = match frame {
-            Some(Err(fault)) if !self.begun => {
-                // hyper drops a head that it has not sent yet when the body fails: pausing once
-                // sends it, so that the client sees a response cut short and not a lost connection.
-                self.begun = true;
-                self.fault = Some(fault);
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            frame @ (Some(_) | None) => frame,
-        };
-        self.begun = true;
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -245,7 +235,13 @@ impl http_body::Body for Body {
                     log.report.body_bytes += bytes;
                 }
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => {
+                // hyper drops what it has not sent yet when the body fails: pausing once sends it,
+                // so that the client sees a response cut short and not a lost connection.
+                self.fault = frame.and_then(Result::err);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => {
                 if let Some(log) = &mut self.log {
                     log.report.complete = true;

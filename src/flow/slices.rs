@@ -64,6 +64,10 @@ pub(super) struct Slices {
     at: u64,
     last: u64,
     piece: Piece,
+    /// Where the piece began.
+    began: u64,
+    /// A later piece that is here already, and where it begins.
+    ahead: Option<(u64, Source)>,
 }
 
 /// The incomplete response.
@@ -122,12 +126,24 @@ impl Slices {
             at: span.first(),
             last: span.last(),
             piece: Piece::Due,
+            began: span.first(),
+            ahead: None,
         })
     }
 
-    /// Gets the first bytes ahead; `false` when they cannot be had.
+    /// Gets the first bytes ahead, and the first that are not stored: a representation that has
+    /// changed is found out before a byte of the old one is sent. `false` when they cannot be had.
     pub(super) async fn prime(&mut self) -> bool {
         if let Piece::Due = self.piece {
+            let span = Span::new(self.at, self.last, self.base.part.complete);
+            let missing =
+                span.and_then(|span| self.engine.first_missing(&self.base.response, &[span]));
+            if let Some(at) = missing.filter(|at| *at > self.at) {
+                let Some(source) = self.engine.piece(&self.base, at, self.last).await else {
+                    return false;
+                };
+                self.ahead = Some((at, source));
+            }
             self.piece = self.next_piece().await.map_or(Piece::Lost, Piece::Here);
         }
         match &mut self.piece {
@@ -146,13 +162,18 @@ impl Slices {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut began = self.at;
         loop {
             match &mut self.piece {
                 Piece::Due if self.at > self.last => return Poll::Ready(None),
                 Piece::Due => {
-                    began = self.at;
-                    self.piece = Piece::Coming(Box::pin(self.next_piece()));
+                    self.began = self.at;
+                    self.piece = match self.ahead.take() {
+                        Some((at, source)) if at == self.at => Piece::Here(source),
+                        ahead => {
+                            self.ahead = ahead;
+                            Piece::Coming(Box::pin(self.next_piece()))
+                        }
+                    };
                 }
                 Piece::Coming(coming) => {
                     let piece = ready!(coming.as_mut().poll(context));
@@ -165,7 +186,7 @@ impl Slices {
                     }
                     Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                     // A piece without a byte would be asked for again and again.
-                    None if self.at == began => self.piece = Piece::Lost,
+                    None if self.at == self.began => self.piece = Piece::Lost,
                     None => self.piece = Piece::Due,
                 },
                 Piece::Lost => {
@@ -236,24 +257,36 @@ impl Engine {
         if (part.series.is_some() || !tells_length) && spans.iter().all(|span| part.covers(*span)) {
             return Reach::All;
         }
-        let Some(series) = part.series else {
+        if part.series.is_none() {
             return Reach::None;
-        };
+        }
+        match self.first_missing(response, &spans) {
+            Some(_) => Reach::Some,
+            None => Reach::All,
+        }
+    }
+
+    /// The first byte of `spans` that is in no part that is stored.
+    fn first_missing(&self, response: &StoredResponse, spans: &[Span]) -> Option<u64> {
+        let part = response.part?;
+        let series = part.series?;
         let index = self.shelf.read_index();
         // Ends at the first slice that is not stored, so it is bounded by those that are.
-        for span in &spans {
+        for span in spans {
             let mut at = span.first();
             while at <= span.last() {
-                let key = slice_key(response.key, response.variant, series, at);
-                let slice = slice_around(at, part.complete);
-                let stored = matches!(index.lookup(key, &HeaderMap::new()), Lookup::Found(_));
-                if !stored && !part.covers(slice) {
-                    return Reach::Some;
+                if part.holds(at) {
+                    at = part.span.last() + 1;
+                    continue;
                 }
-                at = slice.last() + 1;
+                let key = slice_key(response.key, response.variant, series, at);
+                match index.lookup(key, &HeaderMap::new()) {
+                    Lookup::Found(_) => at = slice_around(at, part.complete).last() + 1,
+                    Lookup::UriMiss | Lookup::VaryMiss => return Some(at),
+                }
             }
         }
-        Reach::All
+        None
     }
 
     /// Bytes from `at` on, at most to `last`: as many as lie together.
