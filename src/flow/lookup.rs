@@ -43,6 +43,7 @@ use crate::state::index::Lookup;
 use http::HeaderName;
 use http::Method;
 use http::StatusCode;
+use http::header::CONTENT_RANGE;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -330,7 +331,8 @@ impl Engine {
             return Shared::Again(fill.response.vary.clone());
         }
         let now = clock::now();
-        let response = match deliver::fill(self, ask, fill, now) {
+        let odd = verbatim && fill.response.headers.contains_key(CONTENT_RANGE);
+        let response = match deliver::fill(self, ask, fill, now).filter(|_| !odd) {
             Some(mut response) => response.body_mut().prime().await.then_some(response),
             None if verbatim => deliver::own_part(self, ask, fill),
             None => None,

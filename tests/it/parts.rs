@@ -370,7 +370,15 @@ fn a_body_shorter_than_its_content_range_answers_for_the_bytes_there_are() {
         .instead("Content-Range", "bytes 4-9/10")
         .tagged("\"1\"");
     scene.origin.says("/a", part);
-    ask(&scene, "bytes=-5").is(206).sees("efghi");
+    ask(&scene, "bytes=-5")
+        .is(206)
+        .sees("efghi")
+        .has("Content-Range", "bytes 4-9/10");
+    ask(&scene, "bytes=-5")
+        .is(206)
+        .sees("efghi")
+        .by("hit")
+        .has("Content-Range", "bytes 4-8/9");
     ask(&scene, "bytes=6-8").is(206).sees("ghi").by("hit");
     scene.origin.saw("/a", 1);
 }
