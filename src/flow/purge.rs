@@ -44,7 +44,7 @@ impl Engine {
     pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
         let (sequence, entries) = self.shelf.purge_keys(keys);
         lock(&self.trips)
-            .finish_where(|(key, _)| keys.contains(key) || keys.contains(&key.family()));
+            .finish_where(|trip| keys.contains(&trip.key) || keys.contains(&trip.key.family()));
         let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
         let durable = self.shelf.record_purge(sequence, &selectors).await;
         (sequence, entries, durable)

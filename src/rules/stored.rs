@@ -15,6 +15,7 @@ use super::freshness::freshness_lifetime;
 use super::freshness::write_date;
 use super::key::PrimaryKey;
 use super::key::VariantKey;
+use super::part::Part;
 use super::selecting::BEST_LANGUAGE;
 use super::selecting::content_language;
 use super::storable::StorePolicy;
@@ -62,6 +63,8 @@ pub struct StoredResponse {
     pub body_bytes: u64,
     /// The name of its body.
     pub body: Digest,
+    /// Which part of the representation the body is; none when it is all of it.
+    pub part: Option<Part>,
 }
 
 /// How long past its freshness a response may still be served (RFC 5861).
@@ -86,13 +89,13 @@ impl StoredResponse {
         self.variant = VariantKey::new(&self.vary, request_headers);
     }
 
-    /// The same response as an answer for whoever likes its language best, if it is in one language
-    /// and varies by Accept-Language.
+    /// The same response as an answer for whoever likes its language best, if it is complete, in one
+    /// language, and varies by Accept-Language.
     ///
     /// It can be used while it is fresh only: what the origin makes of another client's preferences
     /// after that is asked anew.
     pub fn by_language(&self, request_headers: &HeaderMap) -> Option<Self> {
-        let language = content_language(&self.headers)?;
+        let language = content_language(&self.headers).filter(|_| self.part.is_none())?;
         let mut vary = self.vary.clone();
         *vary.iter_mut().find(|name| **name == ACCEPT_LANGUAGE)? = BEST_LANGUAGE;
         let mut selecting = request_headers.clone();
@@ -123,6 +126,11 @@ impl StoredResponse {
                 *value = copy;
             }
         }
+    }
+
+    /// The length of the representation, of which the body may be a part.
+    pub fn complete_bytes(&self) -> u64 {
+        self.part.map_or(self.body_bytes, |part| part.complete)
     }
 
     /// Returns whether it can ever answer a request after `now`: it is still fresh, may be served
