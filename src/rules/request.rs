@@ -32,7 +32,6 @@ use http::Uri;
 use http::Version;
 use http::header;
 use http::request::Parts;
-use std::borrow::Cow;
 
 /// How the client reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,10 +289,8 @@ impl NormalRequest {
         if !self.cacheable() {
             return self;
         }
-        let target = match policy.query.reduce(&self.target) {
-            Cow::Borrowed(whole) if whole.len() == self.target.len() => None,
-            reduced => Some(reduced.into_owned()),
-        };
+        let reduced = policy.query.reduce(&self.target);
+        let target = (reduced != self.target.as_str()).then(|| reduced.into_owned());
         let host = policy.authority(&self.authority);
         let authority = (host.len() < self.authority.len()).then(|| host.to_owned());
         Self {
