@@ -19,6 +19,7 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::request::NormalRequest;
 use crate::rules::request::Scheme;
 use crate::rules::search::SearchVariance;
+use crate::rules::selecting::ALIKE;
 use crate::rules::stored::StoredResponse;
 use http::HeaderMap;
 use http::HeaderName;
@@ -105,6 +106,16 @@ impl Engine {
         variances.learn(family, variance);
         drop(variances);
         self.any_variance.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds what the site selects by, and whether it is stored for equivalent targets too, to what a
+    /// response varies by.
+    pub(super) fn select(&self, ask: &Ask, response: &mut StoredResponse) {
+        let request_headers = ask.request.headers();
+        response.select_by(&self.site(ask).key.selecting, request_headers);
+        if response.key != ask.key {
+            response.select_by(&[ALIKE], request_headers);
+        }
     }
 
     /// May a response that another request brought answer this one, as far as keys go?

@@ -311,6 +311,7 @@ impl Engine {
         let now = clock::now();
         let mut fresh = freshen(&stale.response, head, policy, request_time, now);
         fresh.key = self.key_for(ask, &fresh.headers);
+        self.select(ask, &mut fresh);
         fresh.detach();
         // What the origin says to one who has credentials is for others only if it says so (§3.5).
         let own = ask.request.headers().contains_key(AUTHORIZATION)
@@ -358,7 +359,7 @@ impl Engine {
             .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
         match verdict {
             Storable::Store(mut response) if !too_large => {
-                response.select_by(&self.site(ask).key.selecting, ask.request.headers());
+                self.select(ask, &mut response);
                 self.learn_variance(ask, &head.headers);
                 self.note_crowd(ask, &response);
                 lock(&self.hit_for_miss).clear(ask.key);

@@ -30,6 +30,9 @@ pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<
     if let Some(cookie) = cookie_of(name) {
         return cookie_value(&cookie, headers).map(<[u8]>::to_vec);
     }
+    if *name == ALIKE {
+        return None;
+    }
     if *name == BEST_LANGUAGE {
         return best_language(&selecting_value(&header::ACCEPT_LANGUAGE, headers)?);
     }
@@ -300,6 +303,9 @@ fn is_token_byte(byte: u8) -> bool {
 
 /// Longest name of a cookie that can be selected by, in bytes.
 pub const COOKIE_NAME_BYTES_MAX: usize = 256;
+
+/// Says that a response is stored under the key of equivalent targets. It selects nothing.
+pub const ALIKE: HeaderName = HeaderName::from_static("no-vary-search#");
 
 /// Stands for the language that a client likes best.
 pub(super) const BEST_LANGUAGE: HeaderName = HeaderName::from_static("accept-language#best");

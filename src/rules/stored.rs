@@ -77,9 +77,9 @@ pub struct StaleWindow {
 }
 
 impl StoredResponse {
-    /// Takes the fields that a site selects by into those that its `Vary` named; both are sorted.
+    /// Adds fields to select by to those that its `Vary` named.
     pub fn select_by(&mut self, fields: &[HeaderName], request_headers: &HeaderMap) {
-        if fields.is_empty() {
+        if fields.iter().all(|name| self.vary.contains(name)) {
             return;
         }
         self.vary.extend_from_slice(fields);

@@ -23,6 +23,7 @@ use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
+use crate::rules::selecting::ALIKE;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
 use hashbrown::HashTable;
@@ -39,7 +40,9 @@ pub struct Index {
     digests: HashTable<u32>,
     queues: Queues,
     /// Field lists of `Vary`, each once; an entry holds the number.
-    varies: Vec<Vec<HeaderName>>,
+    varies: Vec<Fields>,
+    /// How many entries are kin.
+    kin: usize,
     /// Bytes alive in each pack.
     live: HashMap<PackId, u64>,
     /// Bodies of several segments by the packs they use; small bodies are found by their digest.
@@ -68,6 +71,14 @@ struct Entry {
     useless_at: u32,
     /// Place in `varies`, counted from one: the zero that is left over marks a free place.
     vary: NonZeroU16,
+}
+
+/// What entries vary by.
+#[derive(Debug, Default)]
+struct Fields {
+    names: Vec<HeaderName>,
+    /// They are under a key that has a [family](PrimaryKey::family).
+    kin: bool,
 }
 
 #[derive(Debug)]
@@ -128,7 +139,8 @@ impl Index {
             bodies: Slab::new(),
             digests: HashTable::new(),
             queues: Queues::new(),
-            varies: vec![Vec::new()],
+            varies: vec![Fields::default()],
+            kin: 0,
             live: HashMap::new(),
             large: HashMap::new(),
             live_bytes: 0,
@@ -157,8 +169,7 @@ impl Index {
         // Most variants of a key have the same list of fields: what it selects is computed once.
         let mut selected: Option<(NonZeroU16, VariantKey)> = None;
         for key in keys {
-            let mark = self.mark_over(key);
-            for (id, entry) in self.chain(key).filter(|(_, e)| e.sequence >= mark) {
+            for (id, entry) in self.chain(key).filter(|(_, e)| !self.is_covered(e)) {
                 any = true;
                 if found.is_some_and(|(_, best)| best.sequence > entry.sequence) {
                     continue;
@@ -221,11 +232,11 @@ impl Index {
     ///
     /// When the body is stored already, its own segments are kept and `put.segments` ignored.
     pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
-        let key_mark = self.key_marks.get(&put.key).copied();
-        let covered_by = self
-            .mark_over(put.key)
-            .max(self.key_marks_floor)
-            .max(key_mark.unwrap_or_default());
+        let family = put.vary.contains(&ALIKE).then(|| put.key.family());
+        let keys = std::iter::once(put.key).chain(family);
+        let covered_by = keys
+            .filter_map(|key| self.key_marks.get(&key).copied())
+            .fold(self.mark.max(self.key_marks_floor), Sequence::max);
         if put.sequence < covered_by {
             return Err(Refused::Covered);
         }
@@ -288,6 +299,7 @@ impl Index {
             return Err(Refused::Full);
         };
         self.link(id, put.key);
+        self.kin += usize::from(put.vary.contains(&ALIKE));
         self.add_live(put.head);
         let body_bytes: u64 = put
             .segments
@@ -535,24 +547,28 @@ impl Index {
             .find(|(_, entry)| entry.sequence == sequence && !self.is_covered(entry))
     }
 
-    /// The newest mark that hides entries of a key: that on everything, or on its family.
-    fn mark_over(&self, key: PrimaryKey) -> Sequence {
-        if self.key_marks.is_empty() {
-            return self.mark;
-        }
-        let family = self.key_marks.get(&key.family());
-        self.mark.max(family.copied().unwrap_or_default())
-    }
-
+    /// Is there a mark on everything or on its family that hides it?
     fn is_covered(&self, entry: &Entry) -> bool {
-        entry.sequence < self.mark_over(entry.key)
+        entry.sequence < self.mark || (self.is_kin(entry) && self.is_covered_with_kin(entry))
     }
 
-    /// Removes what marks on families hide. Looks at every entry.
+    fn is_covered_with_kin(&self, entry: &Entry) -> bool {
+        let mark = self.key_marks.get(&entry.key.family());
+        mark.is_some_and(|mark| entry.sequence < *mark)
+    }
+
+    fn is_kin(&self, entry: &Entry) -> bool {
+        self.fields(entry).is_some_and(|fields| fields.kin)
+    }
+
+    /// Removes what marks on families hide. Looks at every entry, if any is kin.
     fn remove_covered(&mut self) {
+        if self.kin == 0 {
+            return;
+        }
         let covered = |id: &u32| {
-            let entry = self.entries.get(*id);
-            entry.is_some_and(|entry| entry.sequence >= self.mark && self.is_covered(entry))
+            let entry = self.entries.get(*id).filter(|entry| self.is_kin(entry));
+            entry.is_some_and(|entry| self.is_covered_with_kin(entry))
         };
         let ids: Vec<u32> = (0..self.entries.end()).filter(covered).collect();
         for id in ids {
@@ -561,17 +577,23 @@ impl Index {
     }
 
     fn vary(&self, entry: &Entry) -> &[HeaderName] {
-        self.varies
-            .get(usize::from(entry.vary.get()) - 1)
-            .map_or(&[], Vec::as_slice)
+        self.fields(entry)
+            .map_or(&[], |fields| fields.names.as_slice())
+    }
+
+    fn fields(&self, entry: &Entry) -> Option<&Fields> {
+        self.varies.get(usize::from(entry.vary.get()) - 1)
     }
 
     fn vary_number(&mut self, vary: &[HeaderName]) -> Option<NonZeroU16> {
-        let number = match self.varies.iter().position(|known| known == vary) {
+        let number = match self.varies.iter().position(|known| known.names == vary) {
             Some(number) => number,
             None if self.varies.len() >= VARIES_MAX => return None,
             None => {
-                self.varies.push(vary.to_vec());
+                self.varies.push(Fields {
+                    names: vary.to_vec(),
+                    kin: vary.contains(&ALIKE),
+                });
                 self.varies.len() - 1
             }
         };
@@ -640,6 +662,7 @@ impl Index {
         self.unlink(id, key, next);
         self.queues.remove(id);
         let entry = self.entries.remove(id)?;
+        self.kin -= usize::from(self.is_kin(&entry));
         self.sub_live(entry.head);
         self.release_body(entry.body);
         Some(entry.sequence)
@@ -1012,6 +1035,8 @@ mod tests {
         let mut index = Index::new();
         let of = |sequence, own| Put {
             key: kin(own, 9),
+            variant: VariantKey::new(&[ALIKE], &HeaderMap::new()),
+            vary: vec![ALIKE],
             ..put(sequence, 1, b"x")
         };
         index.insert(&of(1, 1)).unwrap();
@@ -1026,7 +1051,7 @@ mod tests {
         assert_eq!(index.insert(&of(3, 2)), Err(Refused::Covered));
         assert_eq!(index.insert(&of(5, 2)), Ok(vec![]));
         assert_eq!(index.sweep(0, u32::MAX, 0).0, [Sequence(1)]);
-        assert_eq!(index.len(), 2);
+        assert_eq!((index.len(), index.kin), (2, 1));
     }
 
     #[test]
@@ -1034,6 +1059,8 @@ mod tests {
         let mut index = Index::new();
         let hidden = Put {
             key: kin(1, 9),
+            variant: VariantKey::new(&[ALIKE], &HeaderMap::new()),
+            vary: vec![ALIKE],
             ..put(1, 1, b"x")
         };
         index.insert(&hidden).unwrap();
@@ -1047,7 +1074,7 @@ mod tests {
             index.lookup([kin(1, 9)], &HeaderMap::new()),
             Lookup::UriMiss
         );
-        assert_eq!(index.len(), 0);
+        assert_eq!((index.len(), index.kin), (0, 0));
     }
 
     #[test]
