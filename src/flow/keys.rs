@@ -63,7 +63,7 @@ impl Engine {
     }
 
     /// The key under which a response with these fields is stored for whoever asked for it.
-    pub(super) fn key_for(&self, ask: &Ask, headers: &HeaderMap) -> PrimaryKey {
+    fn key_for(&self, ask: &Ask, headers: &HeaderMap) -> PrimaryKey {
         let site = self.site(ask);
         if !site.key.no_vary_search {
             return ask.key;
@@ -83,11 +83,8 @@ impl Engine {
     }
 
     /// Remembers what a response that is stored said about the queries of its path.
-    pub(super) fn learn_variance(&self, ask: &Ask, headers: &HeaderMap) {
+    fn learn_variance(&self, ask: &Ask, headers: &HeaderMap) {
         let site = self.site(ask);
-        if !site.key.no_vary_search {
-            return;
-        }
         let Some(variance) = SearchVariance::read(headers) else {
             return;
         };
@@ -108,13 +105,15 @@ impl Engine {
         self.any_variance.store(true, Ordering::Relaxed);
     }
 
-    /// Adds what the site selects by, and whether it is stored for equivalent targets too, to what a
-    /// response varies by.
-    pub(super) fn select(&self, ask: &Ask, response: &mut StoredResponse) {
+    /// Gives a response that is to be stored its key and its variant, and remembers what it says
+    /// about the queries of its path.
+    pub(super) fn name(&self, ask: &Ask, response: &mut StoredResponse) {
         let request_headers = ask.request.headers();
         response.select_by(&self.site(ask).key.selecting, request_headers);
+        response.key = self.key_for(ask, &response.headers);
         if response.key != ask.key {
             response.select_by(&[ALIKE], request_headers);
+            self.learn_variance(ask, &response.headers);
         }
     }
 

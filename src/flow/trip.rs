@@ -310,8 +310,7 @@ impl Engine {
         let policy = &self.site(ask).store;
         let now = clock::now();
         let mut fresh = freshen(&stale.response, head, policy, request_time, now);
-        fresh.key = self.key_for(ask, &fresh.headers);
-        self.select(ask, &mut fresh);
+        self.name(ask, &mut fresh);
         fresh.detach();
         // What the origin says to one who has credentials is for others only if it says so (§3.5).
         let own = ask.request.headers().contains_key(AUTHORIZATION)
@@ -359,8 +358,7 @@ impl Engine {
             .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
         match verdict {
             Storable::Store(mut response) if !too_large => {
-                self.select(ask, &mut response);
-                self.learn_variance(ask, &head.headers);
+                self.name(ask, &mut response);
                 self.note_crowd(ask, &response);
                 lock(&self.hit_for_miss).clear(ask.key);
                 self.fill(trip, errand, *response, body, sequence, backend)
@@ -407,7 +405,7 @@ impl Engine {
         let response_time = clock::now();
         let decide = |head: &Parts| {
             Storable::decide(
-                self.key_for(ask, &head.headers),
+                ask.key,
                 &ask.request,
                 head,
                 end,

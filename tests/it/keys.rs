@@ -392,3 +392,18 @@ fn the_newest_word_of_a_path_counts_and_older_responses_keep_to_theirs() {
     scene.get("/p?a=1&u=2").sees("/p?a=1&u=2").by("uri-miss");
     scene.get("/p?whatever").sees("/p?a=1&u=2").by("hit");
 }
+
+#[test]
+fn a_no_vary_search_that_is_not_kept_counts_for_nothing() {
+    let scene = Scene::usual();
+    scene.origin.does("*", |request| {
+        Reply::ok(request.target.clone())
+            .fresh()
+            .header("No-Vary-Search", "params")
+            .header("Connection", "No-Vary-Search")
+    });
+    scene.get("/p?a").sees("/p?a").by("uri-miss").stored();
+    scene.get("/p?b").sees("/p?b").by("uri-miss").stored();
+    scene.get("/p?a").sees("/p?a").by("hit");
+    assert_eq!(scene.origin.requests(), 2);
+}
