@@ -143,6 +143,7 @@ impl Engine {
         let Some(stored) = self.shelf.load(found).await else {
             return need(Forward::Miss, None);
         };
+        let stored = self.or_newer(ask, stored).await;
         let now = clock::now();
         let client = self.site(ask).client_cache_control;
         match Reuse::decide(&stored.response, &ask.directives, client, now) {
@@ -175,6 +176,21 @@ impl Engine {
                 };
                 need(forward, Some(stored))
             }
+        }
+    }
+
+    /// A response with `Vary` goes before a newer one without for as long as it is fresh. After that
+    /// the newer one counts: the origin may have stopped to vary.
+    async fn or_newer(self: &Arc<Self>, ask: &Ask, stored: Stored) -> Stored {
+        if stored.response.vary.is_empty() || !is_stale(&stored.response) {
+            return stored;
+        }
+        let headers = ask.request.headers();
+        match self.shelf.lookup_newest(ask.keys(), headers) {
+            Lookup::Found(newest) if newest != stored.found => {
+                self.shelf.load(newest).await.unwrap_or(stored)
+            }
+            Lookup::Found(_) | Lookup::UriMiss | Lookup::VaryMiss => stored,
         }
     }
 

@@ -24,6 +24,7 @@ use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::selecting::ALIKE;
+use crate::rules::selecting::is_own_name;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
 use hashbrown::HashTable;
@@ -77,6 +78,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Fields {
     names: Vec<HeaderName>,
+    /// One of them is a field of the request, and no name of our own.
+    named: bool,
     /// They are under a key that has a [family](PrimaryKey::family).
     kin: bool,
 }
@@ -157,12 +160,32 @@ impl Index {
         self.variants_max = variants_max.max(1);
     }
 
-    /// Finds the newest entry for one of `keys` that the request's fields select, and marks it as
-    /// used.
+    /// Finds an entry for one of `keys` that the request's fields select, and marks it as used: the
+    /// newest of those with `Vary`, else the newest. An origin that leaves `Vary` off its default
+    /// response does not mean it for those who ask for another (RFC 9111 §4.1).
     pub fn lookup(
         &self,
         keys: impl IntoIterator<Item = PrimaryKey>,
         request_headers: &HeaderMap,
+    ) -> Lookup {
+        let varies = |entry: &Entry| self.fields(entry).is_some_and(|fields| fields.named);
+        self.find_best(keys, request_headers, |e| (varies(e), e.sequence))
+    }
+
+    /// Finds the newest entry, with or without `Vary`.
+    pub fn lookup_newest(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Lookup {
+        self.find_best(keys, request_headers, |e| (false, e.sequence))
+    }
+
+    fn find_best(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+        rank: impl Fn(&Entry) -> (bool, Sequence),
     ) -> Lookup {
         let mut found: Option<(u32, &Entry)> = None;
         let mut any = false;
@@ -171,7 +194,7 @@ impl Index {
         for key in keys {
             for (id, entry) in self.chain(key).filter(|(_, e)| !self.is_covered(e)) {
                 any = true;
-                if found.is_some_and(|(_, best)| best.sequence > entry.sequence) {
+                if found.is_some_and(|(_, best)| rank(best) > rank(entry)) {
                     continue;
                 }
                 let variant = match selected {
@@ -592,6 +615,7 @@ impl Index {
             None => {
                 self.varies.push(Fields {
                     names: vary.to_vec(),
+                    named: !vary.iter().all(is_own_name),
                     kin: vary.contains(&ALIKE),
                 });
                 self.varies.len() - 1
@@ -1028,6 +1052,18 @@ mod tests {
         for keys in [[kin(1, 9), kin(2, 9)], [kin(2, 9), kin(1, 9)]] {
             assert_eq!(found(index.lookup(keys, &HeaderMap::new())), Some(2));
         }
+    }
+
+    #[test]
+    fn an_entry_with_vary_goes_before_a_newer_one_without() {
+        let mut index = Index::new();
+        take_variant(&mut index, 1, 1);
+        index.insert(&put(2, 1, b"default")).unwrap();
+        let lookup = |accepts| index.lookup([key(1)], &accept(accepts));
+        assert_eq!(found(lookup(1)), Some(1));
+        assert_eq!(found(lookup(2)), Some(2));
+        let newest = index.lookup_newest([key(1)], &accept(1));
+        assert_eq!(found(newest), Some(2));
     }
 
     #[test]

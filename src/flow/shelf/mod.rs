@@ -151,13 +151,22 @@ impl Shelf {
         Sequence(self.sequence.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Finds the newest entry for one of `keys`.
+    /// Finds an entry for one of `keys`, rather one with `Vary`.
     pub fn lookup(
         &self,
         keys: impl IntoIterator<Item = PrimaryKey>,
         request_headers: &HeaderMap,
     ) -> Lookup {
         self.read_index().lookup(keys, request_headers)
+    }
+
+    /// Finds the newest entry for one of `keys`, with or without `Vary`.
+    pub fn lookup_newest(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Lookup {
+        self.read_index().lookup_newest(keys, request_headers)
     }
 
     /// Is this entry still here, and not purged?
