@@ -279,6 +279,11 @@ impl Reply {
         }
     }
 
+    /// The same with another status.
+    pub(crate) fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
     /// These bytes instead of a response, then the connection is closed.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
@@ -387,6 +392,12 @@ impl Reply {
             closes: true,
             ..self
         }
+    }
+
+    /// How many bytes of a body go out for `request`, when nothing cuts them.
+    pub(crate) fn body_bytes(&self, request: &Seen) -> usize {
+        let none = request.method == "HEAD" || (self.status == 200 && self.is_known_to(request));
+        if none { 0 } else { self.body.len() }
     }
 
     /// Whether `request` names what this reply would send, so that 304 is the answer.
