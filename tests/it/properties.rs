@@ -77,6 +77,7 @@ fn any_set_of_ranges_costs_the_origin_no_more_than_the_object() {
 }
 
 /// Runs `check` on values of `strategy`, the same ones every time, and says how many.
+#[expect(clippy::print_stdout, reason = "how many cases ran is part of the result")]
 #[track_caller]
 fn holds<S: Strategy>(what: &str, cases: u32, strategy: &S, check: impl Fn(usize, &S::Value)) {
     let config = Config {
