@@ -27,6 +27,7 @@ use http::HeaderMap;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
+use http::header::IF_RANGE;
 use http::header::RANGE;
 use http::response::Parts;
 
@@ -138,6 +139,8 @@ impl Fetch {
         }
         let range = sole(request_headers, &RANGE).and_then(parse);
         let nearest = range.and_then(|specs| nearest(&specs));
+        // If-Range is for us to evaluate, and the whole may be what it comes to.
+        let conditional = request_headers.contains_key(IF_RANGE);
         match (nearest, known) {
             // Nothing can be combined with a part that has no strong validator, but the origin
             // answers with everything if it is another one's by now (RFC 9111 §3.3).
@@ -146,7 +149,9 @@ impl Fetch {
             (Some(Spec::From(at) | Spec::FromTo(at, _)), None) => {
                 Self::Slice(slice_around(at, u64::MAX))
             }
-            (Some(Spec::Suffix(bytes @ 1..=SLICE_BYTES)), None) => Self::Suffix(bytes),
+            (Some(Spec::Suffix(bytes @ 1..=SLICE_BYTES)), None) if !conditional => {
+                Self::Suffix(bytes)
+            }
             // The end of something is not found before its length is known.
             (Some(Spec::Suffix(_)), None) => Self::Slice(slice_around(0, u64::MAX)),
         }
@@ -386,6 +391,14 @@ mod tests {
         );
         assert_eq!(asked("bytes=9000000-, -5"), "bytes=0-1048575");
         assert_eq!(asked("bytes=-5, 2000000-2000001"), "bytes=0-1048575");
+    }
+
+    #[test]
+    fn a_suffix_under_a_condition_is_not_asked_for_as_it_stands() {
+        let mut range = headers(RANGE, "bytes=-5");
+        range.insert(IF_RANGE, HeaderValue::from_static("\"1\""));
+        let fetch = Fetch::decide(&range, None, RangePolicy::BySize);
+        assert!(matches!(fetch, Fetch::Slice(_)));
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod limits;
 mod logs;
 mod main_path;
 mod parts;
+mod preconditions;
 mod properties;
 mod purge;
 mod range;
