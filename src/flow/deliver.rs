@@ -15,6 +15,7 @@ use crate::rules::stored::StoredResponse;
 use crate::rules::stored::passed_fields;
 use crate::rules::validation::Condition;
 use crate::rules::validation::not_modified_fields;
+use crate::rules::validation::permits_part;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::Method;
@@ -115,9 +116,10 @@ fn share(ask: &Ask, response: &StoredResponse) -> Share {
     let headers = ask.request.headers();
     match Condition::evaluate(headers, response) {
         Condition::NotModified => Share::Nothing(StatusCode::NOT_MODIFIED),
-        Condition::PreconditionFailed => Share::Nothing(StatusCode::PRECONDITION_FAILED),
         Condition::Proceed
-            if *ask.request.method() == Method::GET && response.status == StatusCode::OK =>
+            if *ask.request.method() == Method::GET
+                && response.status == StatusCode::OK
+                && permits_part(headers, response) =>
         {
             match Selection::evaluate(headers, response) {
                 Selection::Whole => Share::Whole,
