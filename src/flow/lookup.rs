@@ -90,6 +90,13 @@ impl Engine {
             let detail = Detail::NotStorable(NotStorable::RequestNoStore);
             return self.pass(ask, alone(detail)).await;
         }
+        if *ask.request.method() == Method::HEAD
+            && let Some(stale) = need
+                .stale
+                .take_if(|stale| stale.response.validators.is_none())
+        {
+            return self.head(ask, stale, outcome).await;
+        }
         if need.stale.is_none() {
             if *ask.request.method() == Method::HEAD {
                 let detail = Detail::NotStorable(NotStorable::Method);
@@ -102,7 +109,7 @@ impl Engine {
         let mut vary = self.shelf.read_index().known_vary(ask.key).to_vec();
         for _ in 0..TRIPS_MAX {
             let stale = need.stale.as_ref();
-            if stale.is_some_and(|stale| !self.shelf.contains(stale.found)) {
+            if stale.is_some_and(|stale| !self.shelf.contains(stale)) {
                 // Freshened, replaced or purged since it was looked up.
                 need = match self.look_up(&ask).await {
                     Ok(answer) => return answer,
@@ -232,7 +239,12 @@ impl Engine {
         };
         let waits = !trip.has_landed();
         let may_have = |response| leads || self.may_share(ask, response, waits);
-        match trip.landed().await {
+        let landing = trip.landed().await;
+        if !leads && self.is_invalidated(&landing) {
+            lock(&self.trips).finish(&key, &trip);
+            return Shared::Again(vary.to_vec());
+        }
+        match landing {
             Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
             Landing::Fill(fill, backend) if may_have(&fill.response) => {
                 self.serve_fill(ask, &fill, backend, leads || waits, outcome)
@@ -245,6 +257,19 @@ impl Engine {
             }
             // Never seen: `landed` waits for one of the others.
             Landing::Underway => Shared::Again(vary.to_vec()),
+        }
+    }
+
+    /// Has what a trip brought been made invalid since, by one of its tags? Then it is for nobody
+    /// who may have come after that.
+    fn is_invalidated(&self, landing: &Landing) -> bool {
+        match landing {
+            Landing::Fill(fill, _) => self.shelf.covers(fill.sequence, &fill.response.tags),
+            Landing::Stored(stored, _) => {
+                let sequence = stored.found.sequence;
+                self.shelf.covers(sequence, &stored.response.tags)
+            }
+            Landing::Failed(_) | Landing::Private | Landing::Underway => false,
         }
     }
 
@@ -309,7 +334,7 @@ impl Engine {
         }
         let now = clock::now();
         let response = deliver::stored(&self.shelf, ask, stored, now);
-        let kept = stored.response.worth_keeping(now) && self.shelf.contains(stored.found);
+        let kept = stored.response.worth_keeping(now) && self.shelf.contains(stored);
         let outcome = Outcome {
             fwd_status: Some(StatusCode::NOT_MODIFIED),
             stored: kept,

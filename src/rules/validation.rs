@@ -478,6 +478,7 @@ mod tests {
             key: PrimaryKey([0; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
+            tags: Vec::new(),
             status: StatusCode::OK,
             headers: fields(lines),
             timing: Timing {

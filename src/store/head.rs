@@ -17,6 +17,7 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::stored::StaleWindow;
 use crate::rules::stored::StoredResponse;
+use crate::rules::tag::TagKey;
 use crate::rules::validation::Validators;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -52,6 +53,10 @@ pub fn encode(sequence: Sequence, response: &StoredResponse) -> Bytes {
     out.extend_from_slice(&length(response.vary.len()).to_le_bytes());
     for name in &response.vary {
         put_run(&mut out, name.as_str().as_bytes());
+    }
+    out.extend_from_slice(&length(response.tags.len()).to_le_bytes());
+    for tag in &response.tags {
+        out.extend_from_slice(&tag.0);
     }
     out.extend_from_slice(&length(response.headers.len()).to_le_bytes());
     for (name, value) in &response.headers {
@@ -111,6 +116,7 @@ fn fields(cursor: &mut Cursor<'_>) -> Option<StoredResponse> {
         must_revalidate: flags & MUST_REVALIDATE != 0,
         validators: validators(cursor)?,
         vary: vary(cursor)?,
+        tags: tags(cursor)?,
         headers: headers(cursor)?,
         body_bytes,
         body,
@@ -155,6 +161,13 @@ fn validators(cursor: &mut Cursor<'_>) -> Option<Option<Validators>> {
 fn vary(cursor: &mut Cursor<'_>) -> Option<Vec<HeaderName>> {
     // Each name takes more than four bytes, so a false count ends with the bytes.
     (0..cursor.u32()?).map(|_| name(cursor)).collect()
+}
+
+fn tags(cursor: &mut Cursor<'_>) -> Option<Vec<TagKey>> {
+    // Each takes bytes of its own, so a false count ends with the bytes.
+    (0..cursor.u32()?)
+        .map(|_| Some(TagKey(cursor.array()?)))
+        .collect()
 }
 
 fn headers(cursor: &mut Cursor<'_>) -> Option<HeaderMap> {
@@ -208,7 +221,7 @@ fn duration(cursor: &mut Cursor<'_>) -> Option<Duration> {
 }
 
 const MAGIC: [u8; 8] = *b"ldr-head";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LENGTH_AT: usize = 12;
 const CHECK_BYTES: usize = 32;
 const VALIDATE_ALWAYS: u8 = 1;
@@ -230,6 +243,7 @@ pub(super) mod tests {
             key: PrimaryKey([7; 16]),
             variant: VariantKey(9),
             vary: vec![HeaderName::from_static("accept-encoding")],
+            tags: vec![TagKey([1; 16]), TagKey([2; 16])],
             status: StatusCode::OK,
             headers,
             timing: Timing {
