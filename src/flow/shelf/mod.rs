@@ -418,6 +418,71 @@ pub(super) mod tests {
         assert!(matches!(stored.body, StoredBody::Memory(body) if body == "body"));
     }
 
+    /// Keeps a response that bears `tags`.
+    async fn keep_tagged(shelf: &Arc<Shelf>, n: u8, tags: &[TagKey]) -> Stored {
+        let plain = keep(shelf, PrimaryKey([n; 16]), "body").await;
+        let response = StoredResponse {
+            tags: tags.to_vec(),
+            ..StoredResponse::clone(&plain.response)
+        };
+        let sequence = shelf.next_sequence();
+        let kept = shelf.keep(sequence, Arc::new(response), Bytes::from_static(b"body"));
+        kept.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_mark_on_a_tag_is_found_out_when_the_head_is_loaded() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let (one, other) = (TagKey([1; 16]), TagKey([2; 16]));
+        let covered = keep_tagged(&shelf, 1, &[one, other]).await;
+        let kept = keep_tagged(&shelf, 2, &[other]).await;
+        let plain = keep(&shelf, KEY, "body").await;
+        shelf.purge(&[], &[one]);
+        assert!(!shelf.contains(&covered));
+        assert!(shelf.contains(&kept) && shelf.contains(&plain));
+        assert!(shelf.load(covered.found).await.is_none());
+        assert!(shelf.load(kept.found).await.is_some());
+        assert!(shelf.load(plain.found).await.is_some());
+        assert_eq!(shelf.entries(), 2, "what was covered is gone");
+    }
+
+    #[tokio::test]
+    async fn what_was_under_way_when_its_tag_was_marked_is_not_kept() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let tag = TagKey([1; 16]);
+        let before = keep_tagged(&shelf, 1, &[tag]).await;
+        let sequence = shelf.next_sequence();
+        shelf.purge(&[], &[tag]);
+        let late = shelf.keep_head(sequence, &before, Arc::clone(&before.response));
+        assert_eq!(late.await.unwrap_err(), NotKept::Purged);
+        let mut draft = shelf.draft(sequence, PrimaryKey([1; 16]));
+        let response = StoredResponse::clone(&before.response);
+        assert_eq!(draft.finish(response).await.unwrap_err(), NotKept::Purged);
+        keep_tagged(&shelf, 1, &[tag]).await;
+    }
+
+    #[tokio::test]
+    async fn marks_on_tags_are_in_the_snapshot() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let tag = TagKey([1; 16]);
+        let covered = keep_tagged(&shelf, 1, &[tag]).await;
+        let kept = keep_tagged(&shelf, 2, &[TagKey([2; 16])]).await;
+        shelf.store.flush().await.unwrap();
+        let (sequence, _) = shelf.purge(&[], &[tag]);
+        assert!(shelf.record_purge(sequence, &[Selector::Tag(tag)]).await);
+        assert!(shelf.snapshot());
+        shelf.close();
+        let (covered, kept) = (covered.found, kept.found);
+        drop(shelf);
+        let shelf = open(&dir);
+        assert_eq!(shelf.read_index().tag_marks(), [(tag, sequence)]);
+        assert!(shelf.load(covered).await.is_none());
+        assert!(shelf.load(kept).await.is_some());
+    }
+
     #[test]
     fn a_purge_does_not_wait_for_a_store_that_hangs_and_is_written_later() {
         let mut builder = tokio::runtime::Builder::new_current_thread();

@@ -399,7 +399,7 @@ impl Shelf {
         }
     }
 
-    fn snapshot(&self) -> bool {
+    pub(super) fn snapshot(&self) -> bool {
         let mut from = Some(0);
         let mut marks = true;
         let written = self.store.snapshot(&mut || {
