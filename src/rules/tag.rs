@@ -14,7 +14,6 @@ use super::request::Scheme;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
-use sfv::BareItem;
 use sfv::List;
 use sfv::ListEntry;
 use sfv::Parser;
@@ -78,10 +77,10 @@ impl<'a> TagScope<'a> {
             return Vec::new();
         };
         let group = |member: &ListEntry| match member {
-            ListEntry::Item(item) => match &item.bare_item {
-                BareItem::String(text) => Some(self.group(text.as_str())),
-                _ => None,
-            },
+            ListEntry::Item(item) => {
+                let text = item.bare_item.as_string()?;
+                Some(self.group(text.as_str()))
+            }
             ListEntry::InnerList(_) => None,
         };
         let groups: Option<Vec<TagKey>> = list.iter().map(group).collect();
