@@ -17,11 +17,8 @@ use super::shelf::Stored;
 use super::trip::covered_by_stale;
 use crate::clock;
 use crate::rules::address::Sequence;
-use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Outcome;
-use crate::rules::cache_status::ttl_seconds;
 use crate::rules::directives::ResponseDirectives;
-use crate::rules::reuse::Reuse;
 use crate::rules::stored::StoredResponse;
 use crate::rules::validation::describes;
 use crate::rules::validation::freshen;
@@ -85,19 +82,8 @@ impl Engine {
                 return Answer::new(response, outcome).by(exchange.backend);
             }
         };
-        let now = clock::now();
-        match Reuse::stale_if_error(&stale.response, now) {
-            None => failed(&error, outcome),
-            Some(stale_by) => {
-                let outcome = Outcome {
-                    ttl: Some(-ttl_seconds(stale_by)),
-                    detail: Some(Detail::StaleIfError),
-                    ..outcome
-                };
-                let response = deliver::stored(&self.shelf, &ask, &stale, now);
-                Answer::new(response, outcome)
-            }
-        }
+        let stand_in = self.stand_in(&ask, &stale, outcome);
+        stand_in.unwrap_or_else(|| failed(&error, outcome))
     }
 
     async fn heed_head(self: &Arc<Self>, ask: &Ask, head: &Parts, request_time: SystemTime) {

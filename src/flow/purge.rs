@@ -49,7 +49,7 @@ impl Engine {
         tags: &[TagKey],
     ) -> (Sequence, u64, bool) {
         let (sequence, entries) = self.shelf.purge(keys, tags);
-        lock(&self.trips).finish_where(|(key, _)| keys.contains(key));
+        lock(&self.trips).finish_where(|trip| keys.contains(&trip.key));
         let urls = keys.iter().copied().map(Selector::Url);
         let selectors: Vec<Selector> = urls
             .chain(tags.iter().copied().map(Selector::Tag))

@@ -42,6 +42,7 @@ mod invalidation;
 mod limits;
 mod logs;
 mod main_path;
+mod parts;
 mod purge;
 mod range;
 mod requests;
