@@ -60,12 +60,15 @@ impl Share {
         match Condition::evaluate(headers, response) {
             Condition::NotModified => Self::Nothing(StatusCode::NOT_MODIFIED),
             Condition::Proceed
-                if *ask.request.method() == Method::GET
-                    && response.status == StatusCode::OK
-                    && permits_part(headers, response) =>
+                if *ask.request.method() == Method::GET && response.status == StatusCode::OK =>
             {
                 match Selection::evaluate(headers, response) {
                     Selection::Whole => Self::Whole,
+                    Selection::Part(_) | Selection::Several(_) | Selection::Unsatisfiable
+                        if !permits_part(headers, response) =>
+                    {
+                        Self::Whole
+                    }
                     Selection::Part(span) => Self::Part(span),
                     Selection::Several(spans) => Self::Several(spans),
                     Selection::Unsatisfiable => Self::Nothing(StatusCode::RANGE_NOT_SATISFIABLE),

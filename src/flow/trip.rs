@@ -35,6 +35,7 @@ use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
 use crate::rules::validation::selects;
+use crate::rules::validation::supersedes;
 use crate::rules::validation::unconditional;
 use crate::upstream::Body;
 use bytes::BytesMut;
@@ -360,6 +361,12 @@ impl Engine {
                 };
                 if remember {
                     lock(&self.hit_for_miss).mark(ask.key, clock::now());
+                }
+                if let Some(stale) = errand.stale.as_ref()
+                    && remember
+                    && supersedes(head.status)
+                {
+                    self.shelf.remove(stale.found);
                 }
                 *lock(&trip.private) = Some(Private {
                     head,

@@ -20,6 +20,7 @@ use super::stored::withhold_cookies;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use http::header::CONTENT_ENCODING;
 use http::header::CONTENT_LENGTH;
@@ -171,6 +172,20 @@ pub fn selects(not_modified: &Parts, stored: &StoredResponse) -> bool {
     match date_field(headers, &LAST_MODIFIED) {
         Some(new) => date_field(&stored.headers, &LAST_MODIFIED) == Some(new),
         None => true,
+    }
+}
+
+/// Returns whether an answer with this status to our conditional request says that what is stored
+/// no longer stands, also when the answer itself is not stored.
+///
+/// "A full response […] indicates that none of the stored responses nominated in the conditional
+/// request are suitable" (RFC 9111 §4.3.3). Other errors speak of the request or of the origin's
+/// state; an answer in parts is no full one.
+pub fn supersedes(status: StatusCode) -> bool {
+    match status {
+        StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => false,
+        StatusCode::NOT_FOUND | StatusCode::GONE => true,
+        status => status.is_success() || status.is_redirection(),
     }
 }
 
@@ -445,7 +460,6 @@ mod tests {
     use crate::rules::key::PrimaryKey;
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
-    use http::StatusCode;
     use http::header::AGE;
     use http::header::SET_COOKIE;
     use proptest::prelude::any;
@@ -747,6 +761,27 @@ mod tests {
         };
         let asked = fields(&[("if-none-match", "\"a\"")]);
         assert_eq!(Condition::evaluate(&asked, &not_found), Condition::Proceed);
+    }
+
+    #[test]
+    fn a_full_answer_supersedes_and_a_passing_error_does_not() {
+        for (status, wanted) in [
+            (200, true),
+            (204, true),
+            (301, true),
+            (404, true),
+            (410, true),
+            (206, false),
+            (304, false),
+            (403, false),
+            (416, false),
+            (429, false),
+            (500, false),
+            (503, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(supersedes(status), wanted, "{status}");
+        }
     }
 
     #[test]

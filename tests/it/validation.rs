@@ -395,6 +395,41 @@ fn a_304_that_varies_takes_away_what_was_for_everybody() {
 }
 
 #[test]
+fn what_the_origin_has_replaced_is_served_no_more_though_its_window_is_open() {
+    for (reply, status) in [
+        (Reply::ok("v2").cache("no-store"), 200),
+        (Reply::status(404).cache("no-store"), 404),
+    ] {
+        let scene = Scene::usual();
+        let windows = "max-age=60, stale-while-revalidate=600, stale-if-error=600";
+        let first = Reply::ok("v1").tagged("\"1\"").cache(windows);
+        scene.origin.says_once("/a", first.aged(100));
+        scene.origin.says("/a", reply);
+        scene.get("/a").sees("v1").stored();
+        scene.get("/a").sees("v1").by("hit");
+        scene.await_stat("store.entries", |entries| entries == 0);
+        scene.get("/a").is(status).by("uri-miss").not_stored();
+        scene.origin.says("/a", Reply::status(503));
+        scene.get("/a").is(503);
+    }
+}
+
+#[test]
+fn what_a_passing_error_says_leaves_the_stale_response() {
+    let scene = Scene::usual();
+    let first = Reply::ok("v1")
+        .tagged("\"1\"")
+        .cache("max-age=60, stale-if-error=600")
+        .aged(100);
+    scene.origin.says_once("/a", first);
+    scene.origin.says_once("/a", Reply::status(429));
+    scene.origin.says("/a", Reply::status(503));
+    scene.get("/a").stored();
+    scene.get("/a").is(429).by("stale");
+    scene.get("/a").is(200).sees("v1").detail("stale-if-error");
+}
+
+#[test]
 fn a_5xx_to_a_validation_is_passed_on_and_what_is_stored_stays() {
     let scene = Scene::usual();
     scene.origin.says_once("/a", stale("v1").tagged("\"1\""));
