@@ -33,8 +33,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 impl Engine {
-    /// Freshens what else a 304 speaks of, among the responses that could have answered `ask`; at
-    /// most one entry a variant is looked at. Dropped half-way, some have been freshened.
+    /// Freshens what else a 304 speaks of, among the responses that could have answered `ask`: at
+    /// most [`VARIANTS_MAX`](crate::state::index::VARIANTS_MAX), mostly none. Dropped half-way, some have been freshened.
     pub(super) async fn freshen_others(
         self: &Arc<Self>,
         ask: &Ask,
@@ -43,7 +43,7 @@ impl Engine {
         request_time: SystemTime,
     ) {
         for found in self.shelf.candidates(ask.key, ask.request.headers()) {
-            if found.variant == asked_about.variant {
+            if found == asked_about {
                 continue;
             }
             // Taken before the look, so that a purge from here on covers what is kept.

@@ -467,6 +467,17 @@ mod tests {
     use proptest::prop_assert;
     use proptest::prop_assert_eq;
 
+    /// Fields of every kind that a 304 may bring and that change no verdict.
+    const NAMES: [&str; 8] = [
+        "content-digest",
+        "content-encoding",
+        "content-md5",
+        "content-range",
+        "content-type",
+        "link",
+        "set-cookie",
+        "x",
+    ];
     const EARLY: &str = "Sun, 06 Nov 1994 08:00:00 GMT";
     const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
     const LATE: &str = "Sun, 06 Nov 1994 16:00:00 GMT";
@@ -1068,6 +1079,36 @@ mod tests {
                 request.append(CONDITIONS[name].clone(), value);
                 let own = stored(&[("etag", "\"a\""), ("last-modified", NOON)]);
                 let _verdict = Condition::evaluate(&request, &own);
+            }
+        }
+
+        #[test]
+        fn a_304_replaces_the_fields_it_has_and_no_others(
+            old in proptest::collection::vec((0..NAMES.len(), "[a-z]{0,3}"), 0..12),
+            new in proptest::collection::vec((0..NAMES.len(), "[a-z]{0,3}"), 0..12),
+        ) {
+            let named = |lines: &[(usize, String)]| {
+                let mut headers = fields(&[("date", NOON)]);
+                for (name, value) in lines {
+                    let value = HeaderValue::from_str(value).unwrap();
+                    headers.append(HeaderName::from_static(NAMES[*name]), value);
+                }
+                headers
+            };
+            let own = StoredResponse { headers: named(&old), ..stored(&[]) };
+            let mut head = parts(&[]);
+            head.headers = named(&new);
+            let policy = StorePolicy { set_cookie: true, ..StorePolicy::default() };
+            let fresh = freshen(&own, &head, &policy, at(LATE), at(LATE));
+            let again = freshen(&fresh, &head, &policy, at(LATE), at(LATE));
+            prop_assert_eq!(&again, &fresh);
+            prop_assert_eq!((fresh.body, fresh.body_bytes), (own.body, own.body_bytes));
+            for name in NAMES.map(HeaderName::from_static) {
+                let brought = head.headers.contains_key(&name) && !OF_THE_BYTES.contains(&name);
+                let from = if brought { &head.headers } else { &own.headers };
+                let wanted: Vec<_> = from.get_all(&name).iter().collect();
+                let got: Vec<_> = fresh.headers.get_all(&name).iter().collect();
+                prop_assert_eq!(got, wanted, "{}", name);
             }
         }
 
