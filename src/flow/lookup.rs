@@ -321,10 +321,10 @@ impl Engine {
     /// who may have come after that.
     fn is_invalidated(&self, landing: &Landing) -> bool {
         match landing {
-            Landing::Fill(fill, _) => self.shelf.covers(fill.sequence, &fill.response.tags),
+            Landing::Fill(fill, _) => self.shelf.covers_tags(fill.sequence, &fill.response.tags),
             Landing::Stored(stored, _) => {
                 let sequence = stored.found.sequence;
-                self.shelf.covers(sequence, &stored.response.tags)
+                self.shelf.covers_tags(sequence, &stored.response.tags)
             }
             Landing::Failed(_) | Landing::Private | Landing::Underway => false,
         }

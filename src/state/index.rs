@@ -12,7 +12,7 @@
 //!
 //! A *mark* makes every entry with a smaller sequence invisible at once; the space comes back as
 //! [`sweep`](Index::sweep) goes round. A mark on a tag covers the entries that bear it: which do,
-//! only their heads say, so whoever has loaded a head asks [`covers`](Index::covers).
+//! only their heads say, so whoever has loaded a head asks [`covers_tags`](Index::covers_tags).
 
 use super::eviction::Queues;
 use super::slab::Slab;
@@ -338,7 +338,7 @@ impl Index {
     }
 
     /// Is an entry that bears `tags` made invalid by a mark on one of them?
-    pub fn covers(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
+    pub fn covers_tags(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
         if tags.is_empty() || sequence >= self.newest_tag_mark {
             return false;
         }
@@ -1002,14 +1002,14 @@ mod tests {
     #[test]
     fn a_mark_on_a_tag_covers_what_bears_it_and_is_older() {
         let mut index = Index::new();
-        assert!(!index.covers(Sequence(1), &[tag(1)]));
+        assert!(!index.covers_tags(Sequence(1), &[tag(1)]));
         index.mark_tag(tag(1), Sequence(5));
         assert_eq!(index.newest_tag_mark(), Sequence(5));
-        assert!(index.covers(Sequence(4), &[tag(1)]));
-        assert!(index.covers(Sequence(4), &[tag(0), tag(1), tag(2)]));
-        assert!(!index.covers(Sequence(5), &[tag(1)]));
-        assert!(!index.covers(Sequence(4), &[tag(2)]));
-        assert!(!index.covers(Sequence(4), &[]));
+        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
+        assert!(index.covers_tags(Sequence(4), &[tag(0), tag(1), tag(2)]));
+        assert!(!index.covers_tags(Sequence(5), &[tag(1)]));
+        assert!(!index.covers_tags(Sequence(4), &[tag(2)]));
+        assert!(!index.covers_tags(Sequence(4), &[]));
     }
 
     #[test]
@@ -1017,23 +1017,23 @@ mod tests {
         let mut index = Index::new();
         index.mark_tag(tag(1), Sequence(5));
         index.mark_tag(tag(1), Sequence(3));
-        assert!(index.covers(Sequence(4), &[tag(1)]));
+        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
     }
 
     #[test]
     fn what_bears_every_tag_is_covered_by_any_mark() {
         let mut index = Index::new();
         index.mark_tag(tag(1), Sequence(5));
-        assert!(index.covers(Sequence(4), &[TagKey::EVERY]));
-        assert!(!index.covers(Sequence(5), &[TagKey::EVERY]));
+        assert!(index.covers_tags(Sequence(4), &[TagKey::EVERY]));
+        assert!(!index.covers_tags(Sequence(5), &[TagKey::EVERY]));
     }
 
     #[test]
     fn a_mark_on_every_tag_covers_what_bears_one() {
         let mut index = Index::new();
         index.mark_tag(TagKey::EVERY, Sequence(5));
-        assert!(index.covers(Sequence(4), &[tag(1)]));
-        assert!(!index.covers(Sequence(4), &[]));
+        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
+        assert!(!index.covers_tags(Sequence(4), &[]));
     }
 
     #[test]
@@ -1045,12 +1045,18 @@ mod tests {
             assert!(index.tag_marks.len() <= TAG_MARKS_MAX);
         }
         for n in 0..=most {
-            assert!(index.covers(Sequence(n + 9), &[tag(n)]), "mark {n}");
-            assert!(!index.covers(Sequence(most + 10), &[tag(n)]), "mark {n}");
+            assert!(index.covers_tags(Sequence(n + 9), &[tag(n)]), "mark {n}");
+            assert!(
+                !index.covers_tags(Sequence(most + 10), &[tag(n)]),
+                "mark {n}"
+            );
         }
         // The newer half is still told apart.
-        assert!(!index.covers(Sequence(most), &[tag(1)]));
-        assert!(index.covers(Sequence(9), &[tag(most * 2)]), "it is as old");
+        assert!(!index.covers_tags(Sequence(most), &[tag(1)]));
+        assert!(
+            index.covers_tags(Sequence(9), &[tag(most * 2)]),
+            "it is as old"
+        );
     }
 
     #[test]

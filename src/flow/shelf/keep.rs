@@ -124,7 +124,7 @@ impl Shelf {
     pub(super) fn insert(&self, put: Put, tags: &[TagKey]) -> Result<Put, NotKept> {
         let (gone, put) = {
             let mut index = self.write_index();
-            if index.covers(put.sequence, tags) {
+            if index.covers_tags(put.sequence, tags) {
                 return Err(NotKept::Purged);
             }
             let gone = index.insert(&put).map_err(NotKept::from)?;

@@ -22,7 +22,7 @@ impl Shelf {
     /// A mark on one of its tags makes it gone: that shows here, where its tags are known.
     pub async fn load(self: &Arc<Self>, found: Found) -> Option<Stored> {
         let stored = self.load_marked(found).await?;
-        if self.covers(found.sequence, &stored.response.tags) {
+        if self.covers_tags(found.sequence, &stored.response.tags) {
             self.remove(found);
             return None;
         }

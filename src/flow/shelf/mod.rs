@@ -169,15 +169,16 @@ impl Shelf {
     /// Is this entry still here, and not purged?
     pub fn contains(&self, stored: &Stored) -> bool {
         let Found { key, sequence, .. } = stored.found;
-        self.read_index().contains(key, sequence) && !self.covers(sequence, &stored.response.tags)
+        self.read_index().contains(key, sequence)
+            && !self.covers_tags(sequence, &stored.response.tags)
     }
 
     /// Is a response that bears these tags made invalid by a mark on one of them?
-    pub fn covers(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
+    pub fn covers_tags(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
         // The common case: one compare.
         !tags.is_empty()
             && sequence.0 < self.newest_tag_mark.load(Ordering::Relaxed)
-            && self.read_index().covers(sequence, tags)
+            && self.read_index().covers_tags(sequence, tags)
     }
 
     /// The largest body that will be kept: half of the disk's limit.
@@ -196,17 +197,20 @@ impl Shelf {
     /// Removes all variants of `keys`, at once, and makes all that bears one of `tags` invalid by a
     /// mark; says how many entries went by their keys.
     pub fn purge(&self, keys: &[PrimaryKey], tags: &[TagKey]) -> (Sequence, u64) {
-        let sequence = self.next_sequence();
-        let gone: Vec<Sequence> = {
+        let (sequence, gone): (Sequence, Vec<Sequence>) = {
             let mut index = self.write_index();
+            // Taken while the index is locked: of two purges the later one's is greater.
+            let sequence = self.next_sequence();
             for tag in tags {
                 index.mark_tag(*tag, sequence);
             }
             let newest = index.newest_tag_mark().0;
             self.newest_tag_mark.store(newest, Ordering::Relaxed);
-            keys.iter()
+            let gone = keys
+                .iter()
                 .flat_map(|key| index.mark_key(*key, sequence))
-                .collect()
+                .collect();
+            (sequence, gone)
         };
         self.forget_hot(&gone);
         (sequence, gone.len() as u64)
