@@ -20,6 +20,7 @@ use crate::rules::stored::StoredResponse;
 use crate::rules::stored::passed_fields;
 use crate::rules::validation::Condition;
 use crate::rules::validation::not_modified_fields;
+use crate::rules::validation::permits_part;
 use http::HeaderValue;
 use http::Method;
 use http::Response;
@@ -58,12 +59,16 @@ impl Share {
         let headers = ask.request.headers();
         match Condition::evaluate(headers, response) {
             Condition::NotModified => Self::Nothing(StatusCode::NOT_MODIFIED),
-            Condition::PreconditionFailed => Self::Nothing(StatusCode::PRECONDITION_FAILED),
             Condition::Proceed
                 if *ask.request.method() == Method::GET && response.status == StatusCode::OK =>
             {
                 match Selection::evaluate(headers, response) {
                     Selection::Whole => Self::Whole,
+                    Selection::Part(_) | Selection::Several(_) | Selection::Unsatisfiable
+                        if !permits_part(headers, response) =>
+                    {
+                        Self::Whole
+                    }
                     Selection::Part(span) => Self::Part(span),
                     Selection::Several(spans) => Self::Several(spans),
                     Selection::Unsatisfiable => Self::Nothing(StatusCode::RANGE_NOT_SATISFIABLE),

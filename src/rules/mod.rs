@@ -21,4 +21,5 @@ pub mod reuse;
 pub mod route;
 pub mod storable;
 pub mod stored;
+pub mod tag;
 pub mod validation;

@@ -333,6 +333,7 @@ mod tests {
             key: PrimaryKey([0; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
+            tags: Vec::new(),
             status: StatusCode::OK,
             headers: headers(&[("etag", "\"v1\""), ("last-modified", MODIFIED)]),
             timing: Timing {

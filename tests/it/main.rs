@@ -38,6 +38,7 @@ mod errors;
 mod files;
 mod freshness;
 mod harness;
+mod invalidation;
 mod limits;
 mod logs;
 mod main_path;
