@@ -13,6 +13,7 @@ mod ask;
 pub mod body;
 mod deliver;
 pub mod fill;
+mod freshen;
 mod keys;
 mod lookup;
 mod origin;
@@ -51,6 +52,7 @@ use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagScope;
 use crate::state::collapse::Table;
 use crate::state::crowds::Crowd;
 use crate::state::crowds::Crowds;
@@ -400,7 +402,7 @@ impl Engine {
                     ask.request.target(),
                     ask.request.scheme(),
                 );
-                let (_, entries, _) = Box::pin(self.purge_keys(&keys)).await;
+                let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
                 Answer::new(synth::purged(entries), synthetic())
             }
             Guard::Admit if ask.request.cacheable() => self.serve(ask).await,
@@ -433,6 +435,13 @@ impl Engine {
         let number = usize::from(ask.site.0).min(self.params.sites.len() - 1);
         #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
         &self.params.sites[number]
+    }
+
+    /// Whose tags a response to this request bears.
+    fn tag_scope<'a>(&'a self, ask: &'a Ask) -> TagScope<'a> {
+        let site = self.site(ask);
+        let (scheme, authority) = (ask.request.scheme(), ask.request.authority());
+        TagScope::new(&site.name, scheme, authority, &site.key)
     }
 
     fn origin(&self, ask: &Ask) -> &Origin {

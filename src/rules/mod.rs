@@ -23,5 +23,6 @@ pub mod search;
 pub mod selecting;
 pub mod storable;
 pub mod stored;
+pub mod tag;
 pub mod target;
 pub mod validation;

@@ -19,6 +19,7 @@ use super::part::Part;
 use super::selecting::BEST_LANGUAGE;
 use super::selecting::content_language;
 use super::storable::StorePolicy;
+use super::tag::TagKey;
 use super::validation::Validators;
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -42,6 +43,9 @@ pub struct StoredResponse {
     pub variant: VariantKey,
     /// The fields its `Vary` named, lower case, sorted, without repeats; empty when it had none.
     pub vary: Vec<HeaderName>,
+    /// The tags it bears, sorted, without repeats; at most
+    /// [`TAGS_MAX`](super::tag::TAGS_MAX).
+    pub tags: Vec<TagKey>,
     /// Its status.
     pub status: StatusCode,
     /// Its end-to-end fields, in order, repeats kept; without Age, hop-by-hop and
