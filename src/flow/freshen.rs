@@ -137,8 +137,8 @@ impl Engine {
         now: SystemTime,
     ) -> StoredResponse {
         let mut fresh = freshen(stored, head, &self.site(ask).store, request_time, now);
-        self.name(ask, &mut fresh);
         fresh.tags = self.tag_scope(ask).tags(&fresh.headers);
+        self.name(ask, &mut fresh);
         fresh.detach();
         fresh
     }

@@ -113,15 +113,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn by_scheme() -> KeyPolicy {
+    fn policy(scheme: bool) -> KeyPolicy {
         KeyPolicy {
-            scheme: true,
+            scheme,
             ..KeyPolicy::default()
         }
     }
 
     fn scope(site: &'static str, scheme: Scheme, authority: &'static str) -> TagScope<'static> {
-        TagScope::new(site, scheme, authority, &by_scheme())
+        TagScope::new(site, scheme, authority, &policy(true))
     }
 
     fn tags_of(lines: &[&str]) -> Vec<TagKey> {
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn schemes_that_share_responses_share_tags() {
-        let policy = KeyPolicy::default();
+        let policy = policy(false);
         let key = |scheme| TagScope::new("site", scheme, "a.test", &policy).group("a");
         assert_eq!(key(Scheme::Http), key(Scheme::Https));
     }

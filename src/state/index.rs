@@ -56,9 +56,9 @@ pub struct Index {
     key_marks: HashMap<PrimaryKey, Sequence>,
     /// Stands in for key marks that were forgotten: no older put is taken.
     key_marks_floor: Sequence,
-    variants_max: usize,
     tag_marks: HashMap<TagKey, Sequence>,
     newest_tag_mark: Sequence,
+    variants_max: usize,
 }
 
 /// One stored response. Kept small: there may be many millions.
@@ -154,9 +154,9 @@ impl Index {
             mark: Sequence(0),
             key_marks: HashMap::new(),
             key_marks_floor: Sequence(0),
-            variants_max: VARIANTS_MAX,
             tag_marks: HashMap::new(),
             newest_tag_mark: Sequence(0),
+            variants_max: VARIANTS_MAX,
         }
     }
 
