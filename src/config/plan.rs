@@ -19,9 +19,11 @@ use crate::rules::guard::GuardPolicy;
 use crate::rules::guard::Network;
 use crate::rules::key::KeyPolicy;
 use crate::rules::request;
+use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::route::SiteId;
 use crate::rules::storable::StorePolicy;
+use crate::rules::targeted::Targeted;
 use crate::store;
 use crate::upstream;
 use crate::upstream::Backend;
@@ -238,11 +240,6 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             &format!("site[{number}].purge_from"),
             problems,
         );
-        let targeted = field_names(
-            &site.targeted,
-            &format!("site[{number}].targeted"),
-            problems,
-        );
         sites.push(flow::Site {
             name: site
                 .hosts
@@ -255,18 +252,34 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
                 scheme: site.key_scheme.value,
             },
             guard: GuardPolicy { purge_from },
-            store: StorePolicy {
-                set_cookie: site.store_set_cookie.value,
-                close_delimited: site.store_close_delimited.value,
-                heuristic_max: site.heuristic_max.value,
-                stale_while_revalidate: site.stale_while_revalidate.value,
-                stale_if_error: site.stale_if_error.value,
-                targeted,
-            },
+            store: store_policy(file, site, number, problems),
+            targeted_pass: site.targeted_pass.value,
             client_cache_control: site.client_cache_control.value,
         });
     }
     sites
+}
+
+fn store_policy(
+    file: &File,
+    site: &keys::Site,
+    number: usize,
+    problems: &mut Vec<Problem>,
+) -> StorePolicy {
+    let key = format!("site[{number}].targeted");
+    let identifier = &file.server.identifier.value;
+    let targeted = field_names(&site.targeted, &key, problems)
+        .into_iter()
+        .map(|name| Targeted::new(name, identifier));
+    StorePolicy {
+        set_cookie: site.store_set_cookie.value,
+        close_delimited: site.store_close_delimited.value,
+        heuristic_max: site.heuristic_max.value,
+        stale_while_revalidate: site.stale_while_revalidate.value,
+        stale_if_error: site.stale_if_error.value,
+        spent: site.client_cache_control.value == ClientCacheControl::Honour,
+        targeted: targeted.collect(),
+    }
 }
 
 /// Finds the place of a site's upstream in the list.

@@ -20,4 +20,5 @@ pub mod reuse;
 pub mod route;
 pub mod storable;
 pub mod stored;
+pub mod targeted;
 pub mod validation;

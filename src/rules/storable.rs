@@ -18,7 +18,8 @@ use super::request::RequestBody;
 use super::stored::StaleWindow;
 use super::stored::StoredResponse;
 use super::stored::kept_fields;
-use http::HeaderName;
+use super::targeted::CDN_CACHE_CONTROL;
+use super::targeted::Targeted;
 use http::Method;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
@@ -41,8 +42,10 @@ pub struct StorePolicy {
     pub stale_while_revalidate: Duration,
     /// `stale-if-error` for responses that do not say.
     pub stale_if_error: Duration,
+    /// Store what is stale on arrival and has no validator: a client may accept it by `max-stale`.
+    pub spent: bool,
     /// Fields that stand before Cache-Control and Expires, first one first (RFC 9213 §2.2).
-    pub targeted: Vec<HeaderName>,
+    pub targeted: Vec<Targeted>,
 }
 
 impl Default for StorePolicy {
@@ -55,7 +58,8 @@ impl Default for StorePolicy {
             heuristic_max: Duration::from_secs(86_400),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
-            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            spent: false,
+            targeted: vec![Targeted::new(CDN_CACHE_CONTROL, "")],
         }
     }
 }
@@ -200,7 +204,7 @@ impl Storable {
             body: Digest([0; 32]),
         };
         let granted = stored.judge(&directives, policy);
-        match refused_as_useless(&stored, granted) {
+        match refused_as_useless(&stored, granted, policy) {
             Some(reason) => Self::Refuse(reason),
             None => Self::Store(Box::new(stored)),
         }
@@ -281,11 +285,16 @@ fn refused_by_content(
 ///
 /// A validator alone does not do: a page without a word on caching is as likely as not a personal
 /// one. `no-cache` with a validator does: the origin asked for just that.
-fn refused_as_useless(stored: &StoredResponse, granted: bool) -> Option<NotStorable> {
+fn refused_as_useless(
+    stored: &StoredResponse,
+    granted: bool,
+    policy: &StorePolicy,
+) -> Option<NotStorable> {
     if stored.validate_always {
         return stored.validators.is_none().then_some(NotStorable::NoCache);
     }
-    let useful = granted && stored.worth_keeping(stored.timing.response_time);
+    let acceptable = policy.spent && !stored.must_revalidate;
+    let useful = granted && (acceptable || stored.worth_keeping(stored.timing.response_time));
     (!useful).then_some(NotStorable::NoFreshness)
 }
 
@@ -304,6 +313,7 @@ mod tests {
     use crate::rules::request::Scheme;
     use crate::rules::validation::Validators;
     use http::HeaderMap;
+    use http::HeaderName;
     use http::HeaderValue;
     use http::Request;
     use http::Response;
