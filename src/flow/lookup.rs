@@ -348,6 +348,12 @@ impl Engine {
         }
     }
 
+    /// May a stored response stand in for one that could not be had? Then for how long it is stale.
+    pub(super) fn stale_if_error(&self, ask: &Ask, stored: &StoredResponse) -> Option<Duration> {
+        let client = self.site(ask).client_cache_control;
+        Reuse::stale_if_error(stored, &ask.directives, client, clock::now())
+    }
+
     /// One of those who waited may try again; the others get the stale response, or the error.
     fn after_failure(
         self: &Arc<Self>,
@@ -367,7 +373,7 @@ impl Engine {
             ..outcome
         };
         if let Some(stored) = &need.stale
-            && let Some(stale_by) = Reuse::stale_if_error(&stored.response, now)
+            && let Some(stale_by) = self.stale_if_error(ask, &stored.response)
         {
             let outcome = Outcome {
                 ttl: Some(-ttl_seconds(stale_by)),
@@ -407,7 +413,7 @@ fn not_kept(reason: NotKept) -> Detail {
 }
 
 fn freshness(response: &StoredResponse) -> Freshness {
-    Freshness::new(response.lifetime, response.timing.current_age(clock::now()))
+    response.freshness(clock::now())
 }
 
 /// Is it ever used without asking the origin? What is not may be one client's own.

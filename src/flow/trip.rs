@@ -23,7 +23,6 @@ use crate::rules::cache_status::Detail;
 use crate::rules::directives::ResponseDirectives;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
-use crate::rules::reuse::Reuse;
 use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
@@ -228,7 +227,8 @@ impl Engine {
             Err(error) => self.land(trip, &errand.key, Landing::Failed(error)),
             Ok(exchange) => {
                 let status = exchange.response.status();
-                if stale.is_some_and(|stale| covered_by_stale(status, stale)) {
+                let covered = |stale: &Stored| self.stale_if_error(ask, &stale.response).is_some();
+                if is_error(status) && stale.is_some_and(covered) {
                     return self.land(
                         trip,
                         &errand.key,
@@ -441,15 +441,15 @@ async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
     }
 }
 
-/// Does `stale-if-error` cover this answer? (RFC 5861 §4)
-fn covered_by_stale(status: StatusCode, stale: &Stored) -> bool {
+/// Is it an error that `stale-if-error` is about? (RFC 5861 §4)
+fn is_error(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::INTERNAL_SERVER_ERROR
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
-    ) && Reuse::stale_if_error(&stale.response, clock::now()).is_some()
+    )
 }
 
 /// The variant of `fields` that a request selects.

@@ -83,6 +83,8 @@ pub struct RequestDirectives {
     pub min_fresh: Option<Duration>,
     /// `max-stale`; `Duration::MAX` when it names no limit, zero when unreadable.
     pub max_stale: Option<Duration>,
+    /// `stale-if-error` (RFC 5861 §4); zero when unreadable.
+    pub stale_if_error: Option<Duration>,
 }
 
 impl ResponseDirectives {
@@ -199,6 +201,7 @@ impl RequestDirectives {
                 shorten(&mut self.max_stale, Some(Duration::MAX));
             }
             b"max-stale" => shorten(&mut self.max_stale, member.seconds()),
+            b"stale-if-error" => shorten(&mut self.stale_if_error, member.seconds()),
             _ => {}
         }
     }
@@ -676,8 +679,10 @@ mod tests {
 
     #[test]
     fn every_request_directive_is_known() {
-        let all =
-            request("no-store, no-cache, only-if-cached, max-age=1, min-fresh=2, max-stale=3");
+        let all = request(
+            "no-store, no-cache, only-if-cached, max-age=1, min-fresh=2, max-stale=3, \
+             stale-if-error=4",
+        );
         let wanted = RequestDirectives {
             no_store: true,
             only_if_cached: true,
@@ -685,6 +690,7 @@ mod tests {
             max_age: Some(secs(1)),
             min_fresh: Some(secs(2)),
             max_stale: Some(secs(3)),
+            stale_if_error: Some(secs(4)),
         };
         assert_eq!(all, wanted);
     }

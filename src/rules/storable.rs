@@ -298,11 +298,13 @@ fn refused_as_useless(
     (!useful).then_some(NotStorable::NoFreshness)
 }
 
-/// Statuses whose caching requirements are implemented here; 206 and 304 are handled apart.
+/// Statuses of RFC 9110 §15 whose caching requirements are implemented here: most have none but
+/// to be told apart. 206 and 304 are handled apart; 407, 408, 421 and 426 speak of a connection or
+/// of a proxy on it.
 fn understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
-        200 | 203 | 204 | 300..=303 | 307 | 308 | 404 | 405 | 410 | 414 | 501
+        200..=205 | 300..=303 | 307 | 308 | 400..=406 | 409..=411 | 413..=415 | 417 | 422 | 500..=505
     )
 }
 
@@ -465,8 +467,12 @@ mod tests {
     #[test]
     fn must_understand_refuses_statuses_that_are_not() {
         let lines = [("cache-control", "must-understand, max-age=60")];
-        assert_eq!(refused(got(599, &lines)), NotStorable::MustUnderstand);
-        assert_eq!(stored(got(200, &lines)).lifetime, secs(60));
+        for status in [299, 306, 399, 407, 408, 418, 421, 426, 429, 499, 511, 599] {
+            assert_eq!(refused(got(status, &lines)), NotStorable::MustUnderstand);
+        }
+        for status in [200, 204, 302, 308, 400, 404, 410, 422, 500, 505] {
+            assert_eq!(stored(got(status, &lines)).lifetime, secs(60));
+        }
     }
 
     #[test]
@@ -623,6 +629,25 @@ mod tests {
         assert_eq!(tagged.lifetime, secs(0));
         let old = [("cache-control", "max-age=60"), ("age", "60")];
         assert_eq!(refused(got(200, &old)), NotStorable::NoFreshness);
+    }
+
+    #[test]
+    fn what_is_spent_on_arrival_is_kept_for_clients_that_may_accept_it() {
+        let policy = StorePolicy {
+            spent: true,
+            ..StorePolicy::default()
+        };
+        let asked = request(Method::GET, &[]);
+        let decide = |text| {
+            let spent = response(200, &[("cache-control", text), ("age", "70")]);
+            decide_with(&asked, &spent, BodyEnd::Framed, &policy)
+        };
+        assert_eq!(stored(decide("max-age=60")).lifetime, secs(60));
+        for closed in ["max-age=60, must-revalidate", "s-maxage=60"] {
+            assert_eq!(refused(decide(closed)), NotStorable::NoFreshness);
+        }
+        let silent = decide_with(&asked, &response(200, &[]), BodyEnd::Framed, &policy);
+        assert_eq!(refused(silent), NotStorable::NoFreshness);
     }
 
     #[test]

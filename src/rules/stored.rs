@@ -5,6 +5,7 @@
 //! which fields are kept (RFC 9111 §3.1) and what the kept response may do.
 
 use super::address::Digest;
+use super::directives::DELTA_SECONDS_MAX;
 use super::directives::ResponseDirectives;
 use super::fields::connection_options;
 use super::fields::is_hop_by_hop;
@@ -85,6 +86,18 @@ impl StoredResponse {
         }
     }
 
+    /// Returns whether it is fresh at `now`.
+    ///
+    /// One that seems to have arrived later than now is as stale as can be: the clock was set back,
+    /// and counting on from there would keep it fresh for as long as the step was.
+    pub fn freshness(&self, now: SystemTime) -> Freshness {
+        if self.timing.is_ahead_of(now) {
+            let by = DELTA_SECONDS_MAX;
+            return Freshness::Stale { by };
+        }
+        Freshness::new(self.lifetime, self.timing.current_age(now))
+    }
+
     /// Returns whether it can ever answer a request after `now`: it is still fresh, may be served
     /// stale, or can be validated. One that cannot only takes up room.
     pub fn worth_keeping(&self, now: SystemTime) -> bool {
@@ -94,7 +107,7 @@ impl StoredResponse {
         if self.validate_always {
             return false;
         }
-        match Freshness::new(self.lifetime, self.timing.current_age(now)) {
+        match self.freshness(now) {
             Freshness::Fresh { .. } => true,
             Freshness::Stale { .. } if self.must_revalidate => false,
             Freshness::Stale { by } => by < self.stale.while_revalidate.max(self.stale.if_error),
