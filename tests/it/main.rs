@@ -45,6 +45,7 @@ mod purge;
 mod range;
 mod requests;
 mod stale;
+mod storing;
 mod targeted;
 mod tls;
 mod upstream;
