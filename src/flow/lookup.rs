@@ -36,6 +36,7 @@ use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
 use crate::state::collapse::Role;
 use crate::state::index::Lookup;
+use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
 use http::StatusCode;
@@ -59,6 +60,14 @@ enum Shared {
 impl Shared {
     fn answer(answer: Answer) -> Self {
         Self::Answer(Box::new(answer))
+    }
+
+    /// With fields that are for this request alone.
+    fn with(mut self, fields: HeaderMap) -> Self {
+        if let Self::Answer(answer) = &mut self {
+            answer.response.headers_mut().extend(fields);
+        }
+        self
     }
 }
 
@@ -232,14 +241,18 @@ impl Engine {
         };
         let waits = !trip.has_landed();
         let may_have = |response| leads || self.may_share(ask, response, waits);
+        let withheld = || match leads {
+            true => trip.take_withheld(),
+            false => HeaderMap::new(),
+        };
         match trip.landed().await {
             Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
-            Landing::Fill(fill, backend) if may_have(&fill.response) => {
-                self.serve_fill(ask, &fill, backend, leads || waits, outcome)
-            }
-            Landing::Stored(stored, backend) if may_have(&stored.response) => {
-                self.serve_freshened(ask, &stored, backend, outcome)
-            }
+            Landing::Fill(fill, backend) if may_have(&fill.response) => self
+                .serve_fill(ask, &fill, backend, leads || waits, outcome)
+                .with(withheld()),
+            Landing::Stored(stored, backend) if may_have(&stored.response) => self
+                .serve_freshened(ask, &stored, backend, outcome)
+                .with(withheld()),
             Landing::Private | Landing::Fill(..) | Landing::Stored(..) => {
                 Shared::answer(self.serve_private(ask, &trip, leads, outcome).await)
             }

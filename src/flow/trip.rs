@@ -26,6 +26,7 @@ use crate::rules::key::VariantKey;
 use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
+use crate::rules::stored::withheld_fields;
 use crate::rules::validation::freshen;
 use crate::rules::validation::selects;
 use crate::rules::validation::unconditional;
@@ -54,6 +55,8 @@ pub(super) struct Trip {
     number: u64,
     landing: watch::Sender<Landing>,
     private: Mutex<Option<Private>>,
+    /// Fields for the one who leads, which are not in what is shared.
+    withheld: Mutex<HeaderMap>,
     retried: AtomicBool,
 }
 
@@ -90,6 +93,7 @@ impl Trip {
             number,
             landing: watch::Sender::new(Landing::Underway),
             private: Mutex::default(),
+            withheld: Mutex::default(),
             retried: AtomicBool::new(false),
         })
     }
@@ -111,6 +115,11 @@ impl Trip {
     /// Hands the private response to the first who asks.
     pub(super) fn take_private(&self) -> Option<Private> {
         lock(&self.private).take()
+    }
+
+    /// Hands the fields that are not shared to the one who leads.
+    pub(super) fn take_withheld(&self) -> HeaderMap {
+        std::mem::take(&mut lock(&self.withheld))
     }
 
     /// Says to one of those who shared a failed trip that it may try again.
@@ -213,6 +222,7 @@ impl Engine {
                 let (head, _) = exchange.response.into_parts();
                 if selects(&head, &stale.response) {
                     let backend = exchange.backend;
+                    *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
                     let landing = self
                         .freshened(ask, stale, &head, sequence, request_time, backend)
                         .await;
@@ -309,6 +319,7 @@ impl Engine {
         match verdict {
             Storable::Store(response) if !too_large => {
                 lock(&self.hit_for_miss).clear(ask.key);
+                *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
                 self.fill(trip, errand, *response, body, sequence, backend)
                     .await;
             }

@@ -175,6 +175,23 @@ pub(super) fn kept_fields(
     kept
 }
 
+/// The fields of a received response that are not kept because they are for the one who asked: what
+/// `private` or `no-cache` lists (RFC 9111 §5.2.2.4, §5.2.2.7), and cookies unless the policy keeps
+/// them. The answer to that one is to have them.
+pub fn withheld_fields(received: &HeaderMap, policy: &StorePolicy) -> HeaderMap {
+    let directives = ResponseDirectives::read_targeted(received, &policy.targeted);
+    let mut withheld = passed_fields(received);
+    let kept: Vec<HeaderName> = withheld
+        .keys()
+        .filter(|name| !directives.withhold(name) && (policy.set_cookie || **name != SET_COOKIE))
+        .cloned()
+        .collect();
+    for name in kept {
+        withheld.remove(name);
+    }
+    withheld
+}
+
 /// The fields of a response that is passed on without being stored: all but those that belong to
 /// the connection it came over (RFC 9110 §7.6.1).
 pub fn passed_fields(received: &HeaderMap) -> HeaderMap {
@@ -263,6 +280,30 @@ mod tests {
             kept(&lines),
             fields(&[("cache-control", cc), ("date", NOON)])
         );
+    }
+
+    #[test]
+    fn what_is_withheld_from_the_store_is_for_the_one_who_asked() {
+        let received = fields(&[
+            (
+                "cache-control",
+                "private=\"x-user, connection, x-hop\", max-age=60",
+            ),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("x-user", "1"),
+            ("x-user", "2"),
+            ("x-other", "1"),
+            ("set-cookie", "a"),
+        ]);
+        let policy = StorePolicy::default();
+        let users = [("x-user", "1"), ("x-user", "2"), ("set-cookie", "a")];
+        assert_eq!(withheld_fields(&received, &policy), fields(&users));
+        let policy = StorePolicy {
+            set_cookie: true,
+            ..policy
+        };
+        assert_eq!(withheld_fields(&received, &policy), fields(&users[..2]));
     }
 
     #[test]

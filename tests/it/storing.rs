@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::origin::Gate;
 use crate::origin::Reply;
 use crate::scene::Scene;
 
@@ -88,12 +89,50 @@ fn fields_that_directives_withhold_reach_only_the_one_who_asked() {
         .header("Set-Cookie", "id=1")
         .header("X-Token", "t");
     scene.origin.says("/a", reply);
-    scene.get("/a").sees("v1").stored();
+    let first = scene.get("/a");
+    first.sees("v1").stored().has("X-User", "alice");
+    first.has("Set-Cookie", "id=1").has("X-Token", "t");
     let hit = scene.get("/a");
-    hit.by("hit")
-        .lacks("X-User")
-        .lacks("Set-Cookie")
-        .lacks("X-Token");
+    hit.by("hit");
+    hit.lacks("X-User").lacks("Set-Cookie").lacks("X-Token");
+}
+
+#[test]
+fn of_many_who_wait_for_one_response_only_one_gets_what_is_for_one() {
+    let scene = Scene::usual();
+    let gate = Gate::new();
+    let reply = Reply::ok("v1").cache("max-age=60, private=\"set-cookie\"");
+    let reply = reply
+        .header("Set-Cookie", "id=1")
+        .header("Set-Cookie", "x=2");
+    scene.origin.says("/a", reply.held(&gate));
+    let crowd = scene.crowd(8, "/a");
+    scene.origin.await_requests("/a", 1);
+    scene.fence();
+    gate.open();
+    let answers = crowd.answers();
+    let told: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.all("Set-Cookie"))
+        .collect();
+    let with = told.iter().filter(|cookies| !cookies.is_empty());
+    assert_eq!(with.collect::<Vec<_>>(), [&["id=1", "x=2"]]);
+    scene.origin.saw("/a", 1);
+}
+
+#[test]
+fn a_cookie_on_a_304_reaches_only_the_one_who_asked() {
+    let scene = Scene::usual();
+    let reply = Reply::ok("v1").cache("max-age=60").tagged("\"1\"");
+    scene.origin.says_once("/a", reply.clone().aged(100));
+    scene.origin.says("/a", reply.header("Set-Cookie", "id=1"));
+    scene.get("/a").stored().lacks("Set-Cookie");
+    scene
+        .get("/a")
+        .by("stale")
+        .sees("v1")
+        .has("Set-Cookie", "id=1");
+    scene.get("/a").by("hit").lacks("Set-Cookie");
 }
 
 #[test]
