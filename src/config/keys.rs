@@ -21,6 +21,7 @@ use super::kinds::Time;
 use super::plan::Level;
 use super::plan::Runtime;
 use crate::ops::access_log::Format;
+use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use std::time::Duration;
 
@@ -205,6 +206,8 @@ sections! {
         store_close_delimited: Flag() = false;
         /// Upper bound on a freshness lifetime guessed from Last-Modified (RFC 9111 section 4.2.2).
         heuristic_max: Time(millis(0), YEAR) = "1d";
+        /// For a range of what is not stored, ask for: slices of 1 MiB, and the rest if short (by-size); slices only; the whole.
+        range_fetch: Choice<RangePolicy>(RANGE_FETCH) = "by-size";
         /// Keep the responses for http and https apart.
         key_scheme: Flag() = false;
     }
@@ -225,6 +228,12 @@ const RUNTIMES: &[(&str, Runtime)] = &[("per-core", Runtime::PerCore), ("shared"
 const CLIENT_CACHE_CONTROL: &[(&str, ClientCacheControl)] = &[
     ("ignore", ClientCacheControl::Ignore),
     ("honour", ClientCacheControl::Honour),
+];
+
+const RANGE_FETCH: &[(&str, RangePolicy)] = &[
+    ("by-size", RangePolicy::BySize),
+    ("slices", RangePolicy::Slices),
+    ("whole", RangePolicy::Whole),
 ];
 
 const LEVELS: &[(&str, Level)] = &[

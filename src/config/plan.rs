@@ -255,6 +255,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             store: store_policy(file, site, number, problems),
             targeted_pass: site.targeted_pass.value,
             client_cache_control: site.client_cache_control.value,
+            range_fetch: site.range_fetch.value,
         });
     }
     sites

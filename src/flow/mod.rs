@@ -19,6 +19,7 @@ mod pass;
 mod purge;
 mod report;
 pub mod shelf;
+mod slices;
 mod synth;
 mod trip;
 mod upload;
@@ -40,6 +41,7 @@ use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
+use crate::rules::part::RangePolicy;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::NormalRequest;
 use crate::rules::request::Refusal;
@@ -60,6 +62,8 @@ use http::Request;
 use http::Response;
 use http::header;
 use http::request::Parts;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -90,6 +94,8 @@ pub struct Site {
     pub targeted_pass: bool,
     /// Whether clients' Cache-Control counts.
     pub client_cache_control: ClientCacheControl,
+    /// What is asked for when a client wants a part of something that is not stored.
+    pub range_fetch: RangePolicy,
 }
 
 /// What the engine is to be.
@@ -192,6 +198,8 @@ pub struct Engine {
     shelf: Arc<Shelf>,
     trips: Mutex<Table<TripKey, Arc<Trip>>>,
     trip_number: AtomicU64,
+    /// Keyed at random for each process.
+    boundaries: RandomState,
     hit_for_miss: Mutex<HitForMiss>,
     /// Bytes that fills may still take into memory.
     budget: Arc<Semaphore>,
@@ -251,6 +259,7 @@ impl Engine {
             shelf,
             trips: Mutex::new(Table::new(params.followers_max)),
             trip_number: AtomicU64::new(0),
+            boundaries: RandomState::new(),
             hit_for_miss: Mutex::new(HitForMiss::new(HIT_FOR_MISS_PLACES, params.hit_for_miss)),
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
@@ -385,6 +394,13 @@ impl Engine {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+
+    /// A delimiter that no body can know beforehand (RFC 2046 §5.1.1).
+    fn boundary(&self) -> String {
+        let number = self.trip_number.fetch_add(1, Ordering::Relaxed);
+        let half = |salt: u8| self.boundaries.hash_one((number, salt));
+        format!("{:016x}{:016x}", half(0), half(1))
     }
 
     fn site(&self, ask: &Ask) -> &Site {

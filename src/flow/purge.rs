@@ -43,7 +43,7 @@ impl Engine {
     /// Dropped half-way, it holds until a restart.
     pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
         let (sequence, entries) = self.shelf.purge_keys(keys);
-        lock(&self.trips).finish_where(|(key, _)| keys.contains(key));
+        lock(&self.trips).finish_where(|trip| keys.contains(&trip.key));
         let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
         let durable = self.shelf.record_purge(sequence, &selectors).await;
         (sequence, entries, durable)

@@ -13,6 +13,7 @@ pub mod freshness;
 pub mod guard;
 pub mod invalidate;
 pub mod key;
+pub mod part;
 pub mod proxy_status;
 pub mod range;
 pub mod request;
