@@ -352,12 +352,16 @@ impl Engine {
             None if verbatim => deliver::own_part(self, ask, fill),
             None => None,
         };
-        let Some(response) = response else {
+        let Some(mut response) = response else {
             return match fill.response.part {
                 Some(_) => Shared::Whole,
                 None => Shared::Again(fill.response.vary.clone()),
             };
         };
+        if outcome.collapsed {
+            // It was made for another's request (RFC 9111 §4, §5.1).
+            deliver::set_age(&mut response, fill.response.timing.current_age(now));
+        }
         let late = !waited && matches!(fill.progress(), Progress::Complete(_));
         let outcome = Outcome {
             stored: fill.not_kept.is_none(),

@@ -1,13 +1,27 @@
 //! What do Cache-Control and its kin say? (RFC 9111 §5.2, RFC 5861, RFC 8246)
 //!
 //! One byte-level reader turns every line of a field into members, `name[=argument]`, by the
-//! grammar of RFC 9110 §5.6 and nothing looser: commas inside quotes separate nothing, names match
-//! in any case, unknown names are passed over. Where an origin contradicts itself the most
-//! restrictive reading holds (RFC 9111 §4.2.1), and what breaks the grammar is reported as
-//! [`malformed`](ResponseDirectives::malformed), because a directive nobody could read may have
-//! been `no-store`. Fields that speak to some caches only are read in
-//! [`targeted`](super::targeted); whether to store and how long to reuse is decided in
-//! [`storable`](super::storable), [`freshness`](super::freshness) and [`reuse`](super::reuse).
+//! grammar of RFC 9110 §5.6 and nothing looser. What can be said in more ways than one (sections
+//! are RFC 9111's unless another is named):
+//!
+//! - `MAX-AGE=60`: names are "compared case-insensitively" (§5.2).
+//! - `max-age="60"`: "recipients ought to accept both forms" (§5.2).
+//! - `x`, `y="no-store"`: a cache "MUST ignore unrecognized cache directives" (§5.2.3), and a
+//!   quoted-string is one value (RFC 9110 §5.6.4).
+//! - `,,no-store`, or a second line: empty members are ignored (RFC 9110 §5.6.1.2), and the lines of
+//!   a field are one list (RFC 9110 §5.3).
+//! - `max-age=9, max-age=5`: "either the first occurrence should be used or the response should be
+//!   considered stale" (§4.2.1). The shortest counts, which is at any age one or the other.
+//! - `public, no-store`: "the most restrictive directive should be honored" (§4.2.1).
+//! - `max-age=x`: invalid freshness information is better taken for stale (§4.2.1), so it is zero.
+//! - `no-store=1`, `public=1`: with an argument it does not have, what restricts counts and what
+//!   loosens does not.
+//! - `max-age =60`, `x="`: the grammar is broken, and what follows in the line may have been
+//!   `no-store`: [`malformed`](ResponseDirectives::malformed).
+//!
+//! Fields that speak to some caches only are read in [`targeted`](super::targeted); whether to
+//! store and how long to reuse is decided in [`storable`](super::storable),
+//! [`freshness`](super::freshness) and [`reuse`](super::reuse).
 
 use http::HeaderMap;
 use http::HeaderName;
