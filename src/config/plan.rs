@@ -745,6 +745,33 @@ mod tests {
     }
 
     #[test]
+    fn targeted_fields_know_what_origins_call_us() {
+        let text = "targeted = [\"Surrogate-Control\", \"x-cache-control\"]\n";
+        let (plan, problems) = check(&format!("[server]\nidentifier = \"edge\"\n{SITE}{text}"));
+        assert_eq!(problems, Vec::<String>::new());
+        let site = plan.flow.sites.first().unwrap();
+        let wanted = ["surrogate-control", "x-cache-control"]
+            .map(|name| Targeted::new(HeaderName::from_static(name), "edge"));
+        assert_eq!(site.store.targeted, wanted);
+        assert!(site.targeted_pass);
+        let text = format!("{SITE}targeted = [\"a b\"]\n");
+        assert_eq!(
+            check(&text).1,
+            ["t:4: site[0].targeted: \"a b\" is not a field name"]
+        );
+    }
+
+    #[test]
+    fn only_clients_that_are_honoured_are_kept_spent_responses_for() {
+        let spent = |text: &str| {
+            let (plan, _) = check(&format!("{SITE}{text}"));
+            plan.flow.sites.first().unwrap().store.spent
+        };
+        assert!(!spent(""));
+        assert!(spent("client_cache_control = \"honour\"\n"));
+    }
+
+    #[test]
     fn an_identifier_is_a_token() {
         for bad in ["", "a b", "1a", "a\u{e9}"] {
             assert_eq!(

@@ -48,6 +48,7 @@ mod requests;
 mod stale;
 mod storing;
 mod targeted;
+mod time;
 mod tls;
 mod upstream;
 mod validation;
