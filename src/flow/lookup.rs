@@ -346,6 +346,7 @@ impl Engine {
             return Shared::Again(fill.response.vary.clone());
         }
         let now = clock::now();
+        let reach = self.reach(ask, &fill.response, &Share::of(ask, &fill.response));
         let odd = verbatim && fill.response.headers.contains_key(CONTENT_RANGE);
         let response = match deliver::fill(self, ask, fill, now).filter(|_| !odd) {
             Some(mut response) => response.body_mut().prime().await.then_some(response),
@@ -370,15 +371,20 @@ impl Engine {
             ..outcome
         };
         // Complete before this request came to it: that is a hit in all but name.
-        let outcome = match late && outcome.stored {
-            true => Outcome {
+        let outcome = match (late && outcome.stored, reach) {
+            (true, Reach::All) => Outcome {
                 hit: true,
                 fwd: None,
                 stored: false,
                 collapsed: false,
                 ..outcome
             },
-            false => outcome,
+            (true, Reach::Some | Reach::None) => Outcome {
+                fwd: Some(Forward::Partial),
+                collapsed: false,
+                ..outcome
+            },
+            (false, _) => outcome,
         };
         Shared::answer(Answer::new(response, outcome).by(backend))
     }
