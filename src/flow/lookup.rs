@@ -347,7 +347,8 @@ impl Engine {
         }
         let now = clock::now();
         let reach = self.reach(ask, &fill.response, &Share::of(ask, &fill.response));
-        let odd = verbatim && fill.response.headers.contains_key(CONTENT_RANGE);
+        let kept = &fill.response;
+        let odd = verbatim && kept.part.is_some() && kept.headers.contains_key(CONTENT_RANGE);
         let response = match deliver::fill(self, ask, fill, now).filter(|_| !odd) {
             Some(mut response) => response.body_mut().prime().await.then_some(response),
             None if verbatim => deliver::own_part(self, ask, fill),

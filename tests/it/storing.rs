@@ -162,6 +162,22 @@ fn repeated_lines_come_out_of_the_store_as_they_went_in() {
 }
 
 #[test]
+fn a_content_range_on_a_whole_response_is_a_field_like_others() {
+    let scene = Scene::usual();
+    for (target, said) in [("/a", "nonsense"), ("/b", "bytes 0-1/2")] {
+        let reply = Reply::ok("v1").fresh().header("Content-Range", said);
+        scene.origin.says(target, reply);
+        scene.get(target).is(200).sees("v1").stored();
+        scene
+            .get(target)
+            .is(200)
+            .by("hit")
+            .has("Content-Range", said);
+        scene.origin.saw(target, 1);
+    }
+}
+
+#[test]
 fn a_304_replaces_every_line_of_a_field() {
     let scene = Scene::new().site("store_set_cookie", "true").start();
     let first = Reply::ok("v1")
