@@ -235,6 +235,10 @@ impl Engine {
 
     /// Validates a stale response that has been served; nobody waits.
     fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
+        if ask.directives.no_store {
+            // Nothing that comes of this request may be stored; the next one will do it.
+            return;
+        }
         let key = TripKey {
             key: ask.key,
             variant: stored.response.variant,

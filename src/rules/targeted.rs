@@ -54,7 +54,7 @@ impl Targeted {
             return Self { name, grammar };
         }
         // An identifier may have characters that a token may not.
-        let device = identifier.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_', "-");
+        let device = identifier.replace([':', '/'], "-");
         let capability = format!("{device}=\"Surrogate/1.0\"");
         let capability = HeaderValue::try_from(capability)
             .unwrap_or(HeaderValue::from_static("cache=\"Surrogate/1.0\""));
@@ -448,8 +448,8 @@ mod tests {
             field.capability().cloned()
         };
         assert_eq!(capability("cdn-cache-control", "larder"), None);
-        let wanted = HeaderValue::from_static("a-b=\"Surrogate/1.0\"");
-        assert_eq!(capability("surrogate-control", "a:b"), Some(wanted));
+        let wanted = HeaderValue::from_static("a-b-c.d_e=\"Surrogate/1.0\"");
+        assert_eq!(capability("surrogate-control", "a:b/c.d_e"), Some(wanted));
     }
 
     proptest! {

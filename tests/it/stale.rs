@@ -60,6 +60,20 @@ fn however_many_ask_meanwhile_the_origin_is_asked_once() {
 }
 
 #[test]
+fn a_request_that_says_no_store_leaves_the_validation_to_the_next() {
+    let scene = stale(Scene::new(), ", stale-while-revalidate=600");
+    let reply = Reply::ok("v1").fresh().tagged("\"1\"");
+    scene.origin.says("/a", reply);
+    let no_store = [("Cache-Control", "no-store")];
+    scene.get_with("/a", &no_store).sees("v1").by("hit");
+    scene.fence();
+    scene.origin.saw("/a", 1);
+    scene.get("/a").sees("v1").by("hit");
+    scene.origin.await_requests("/a", 2);
+    eventually("a fresh response", || scene.get("/a").ttl() > 0);
+}
+
+#[test]
 fn a_validation_behind_the_clients_back_that_fails_changes_nothing() {
     let scene = stale(
         Scene::new(),
