@@ -471,6 +471,16 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_is_allowed_for_the_statuses_that_say_so_and_no_others() {
+        let lines = [("last-modified", TEN_HOURS_EARLIER)];
+        let guessed: Vec<u16> = (100..1000)
+            .filter(|status| lifetime_of(StatusCode::from_u16(*status).unwrap(), &lines).is_some())
+            .collect();
+        let listed = [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501];
+        assert_eq!(guessed, listed);
+    }
+
+    #[test]
     fn guessing_can_be_turned_off() {
         let headers = fields(&[("last-modified", TEN_HOURS_EARLIER)]);
         let directives = ResponseDirectives::default();

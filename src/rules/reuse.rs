@@ -180,6 +180,12 @@ mod tests {
     use http::HeaderMap;
     use http::HeaderValue;
     use http::StatusCode;
+    use proptest::prelude::any;
+    use proptest::prelude::proptest;
+    use proptest::prop_assert;
+    use proptest::prop_assert_eq;
+    use proptest::prop_compose;
+    use proptest::test_runner::TestCaseError;
 
     const BORN: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -445,5 +451,90 @@ mod tests {
         assert!(stored.worth_keeping(BORN + secs(59)));
         assert!(stored.worth_keeping(BORN + secs(79)));
         assert!(!stored.worth_keeping(BORN + secs(80)));
+    }
+
+    prop_compose! {
+        fn stored_responses()(
+            lifetime in 0_u64..100,
+            while_revalidate in 0_u64..100,
+            if_error in 0_u64..100,
+            validate_always in any::<bool>(),
+            must_revalidate in any::<bool>(),
+            tagged in any::<bool>(),
+        ) -> StoredResponse {
+            StoredResponse {
+                lifetime: secs(lifetime),
+                stale: StaleWindow {
+                    while_revalidate: secs(while_revalidate),
+                    if_error: secs(if_error),
+                },
+                validate_always,
+                must_revalidate,
+                validators: tagged.then(etag),
+                ..good_for_a_minute()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_forbids_staleness_is_obeyed_whatever_the_client_says(
+            stored in stored_responses(),
+            wishes in "((no-cache|no-store|max-age=[0-9]{1,2}|min-fresh=[0-9]{1,2}|max-stale|max-stale=[0-9]{1,2}|stale-if-error=[0-9]{1,2})(, )?){0,3}",
+            age in 0_u64..300,
+        ) {
+            let fresh = age < stored.lifetime.as_secs();
+            for client in [ClientCacheControl::Honour, ClientCacheControl::Ignore] {
+                match asked(&stored, &wishes, client, age) {
+                    Reuse::Serve { ttl } => {
+                        prop_assert!(fresh && !stored.validate_always);
+                        prop_assert_eq!(ttl, stored.lifetime - secs(age));
+                    }
+                    Reuse::ServeStaleAndValidate { stale_by } => {
+                        prop_assert!(!fresh && !stored.validate_always && !stored.must_revalidate);
+                        prop_assert_eq!(stale_by, secs(age) - stored.lifetime);
+                    }
+                    Reuse::Validate { .. } => prop_assert!(stored.validators.is_some()),
+                    Reuse::Forward { .. } => prop_assert!(stored.validators.is_none()),
+                }
+                let now = BORN + secs(age);
+                if let Some(stale_by) =
+                    Reuse::stale_if_error(&stored, &directives(&wishes), client, now)
+                {
+                    prop_assert!(!stored.validate_always);
+                    prop_assert!(stale_by.is_zero() || !stored.must_revalidate);
+                }
+            }
+        }
+
+        #[test]
+        fn what_clients_say_changes_nothing_where_they_are_ignored(
+            stored in stored_responses(),
+            wishes in "[a-z=0-9, \"-]{0,40}",
+            age in 0_u64..300,
+        ) {
+            let ignore = ClientCacheControl::Ignore;
+            let heard = asked(&stored, &wishes, ignore, age);
+            prop_assert_eq!(heard, decide(&stored, age));
+            let now = BORN + secs(age);
+            let failure = Reuse::stale_if_error(&stored, &directives(&wishes), ignore, now);
+            prop_assert_eq!(failure, failed(&stored, now));
+        }
+
+        #[test]
+        fn what_is_not_worth_keeping_is_never_served_again(
+            stored in stored_responses(),
+            age in 0_u64..300,
+            later in 0_u64..300,
+        ) {
+            if !stored.worth_keeping(BORN + secs(age)) {
+                let stale_by = match decide(&stored, age + later) {
+                    Reuse::Forward { stale_by } => stale_by,
+                    other => return Err(TestCaseError::fail(format!("{other:?}"))),
+                };
+                prop_assert!(stale_by <= secs(age + later));
+                prop_assert_eq!(failed(&stored, BORN + secs(age + later)), None);
+            }
+        }
     }
 }
