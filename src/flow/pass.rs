@@ -1,16 +1,23 @@
 //! Requests that go to the origin on their own, and whose responses are for their client only.
+//!
+//! One that may change things goes on a task that no client owns: whether or not the client waits
+//! for the answer, what it made invalid is forgotten. Such tasks are bounded as exchanges are, by
+//! the upstream's connections, its queue and its time limits.
 
 use super::Answer;
 use super::Engine;
 use super::ask::Ask;
 use super::deliver;
 use super::lookup::failed;
+use super::origin::Exchange;
 use super::origin::FetchError;
 use super::origin::forwarded_fields;
 use super::synth;
 use super::upload::sent_on;
 use crate::rules::cache_status::Outcome;
+use crate::rules::invalidate::invalidated_groups;
 use crate::rules::invalidate::invalidated_targets;
+use crate::rules::invalidate::is_safe;
 use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::RequestBody as Framing;
@@ -42,14 +49,11 @@ impl Engine {
         body: RequestBody,
         outcome: Outcome,
     ) -> Answer {
-        let headers = forwarded_fields(&ask, &self.params.identifier);
         let bytes_max = self.params.request.body_bytes_max;
         let (body, fate) = sent_on(ask.request.body(), body, bytes_max);
-        let exchanged = match ask.request.body() {
-            Framing::Empty => self.exchange(&ask, ask.request.method(), &headers).await,
-            Framing::Chunked | Framing::Length(_) => self.exchange_body(&ask, &headers, body).await,
-        };
-        match exchanged {
+        let engine = Arc::clone(self);
+        let change = tokio::spawn(async move { engine.change(&ask, body).await });
+        match change.await.unwrap_or(Err(FetchError::Abandoned)) {
             Err(FetchError::Upstream(UpstreamError::ClientBody)) => Answer {
                 error: Some(ProxyError::HttpRequestError),
                 ..Answer::new(synth::bad_body(fate.status()), outcome)
@@ -57,14 +61,36 @@ impl Engine {
             Err(error) => failed(&error, outcome),
             Ok(exchange) => {
                 let (head, body) = exchange.response.into_parts();
-                self.invalidate(&ask, head.status, &head.headers).await;
                 let response = deliver::private(&head, body);
                 Answer::new(response, outcome).by(exchange.backend)
             }
         }
     }
 
-    /// Forgets what a non-error response to an unsafe method makes invalid (RFC 9111 §4.4).
+    /// Sends a request that may change things, and forgets what it made invalid.
+    async fn change(&self, ask: &Ask, body: RequestBody) -> Result<Exchange, FetchError> {
+        let headers = forwarded_fields(ask, &self.params.identifier);
+        let exchanged = match ask.request.body() {
+            Framing::Empty => self.exchange(ask, ask.request.method(), &headers).await,
+            Framing::Chunked | Framing::Length(_) => self.exchange_body(ask, &headers, body).await,
+        };
+        match &exchanged {
+            Ok(exchange) => {
+                let response = &exchange.response;
+                self.invalidate(ask, response.status(), response.headers())
+                    .await;
+            }
+            // Nobody knows what the origin made of it.
+            Err(error) if error.may_have_arrived() && !is_safe(ask.request.method()) => {
+                self.forget(&[ask.key], &[]).await;
+            }
+            Err(_) => {}
+        }
+        exchanged
+    }
+
+    /// Forgets what a non-error response to an unsafe method makes invalid (RFC 9111 §4.4,
+    /// RFC 9875 §3).
     async fn invalidate(&self, ask: &Ask, status: StatusCode, headers: &HeaderMap) {
         let site = self.site(ask);
         let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
@@ -79,8 +105,9 @@ impl Engine {
                 )
             })
             .collect();
-        if !keys.is_empty() {
-            self.purge_keys(&keys).await;
+        let groups = invalidated_groups(&ask.request, status, headers, &self.tag_scope(ask));
+        if !keys.is_empty() || !groups.is_empty() {
+            self.forget(&keys, &groups).await;
         }
     }
 }

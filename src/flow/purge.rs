@@ -10,6 +10,7 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::parse_url;
+use crate::rules::tag::TagKey;
 
 impl Engine {
     /// Purges. When this returns, nothing older is served, whatever happens next.
@@ -27,7 +28,7 @@ impl Engine {
             Purge::Urls(urls) => {
                 let keys = urls.iter().map(|url| self.key_of(url));
                 let keys = keys.collect::<Result<Vec<_>, _>>()?;
-                let (sequence, entries, durable) = self.purge_keys(&keys).await;
+                let (sequence, entries, durable) = self.forget(&keys, &[]).await;
                 (sequence, Some(entries), durable)
             }
         };
@@ -39,12 +40,20 @@ impl Engine {
         })
     }
 
-    /// Removes all variants of some keys, and lets nobody join a fill of theirs that is under way.
+    /// Removes all variants of some keys and all that bears some tags, and lets nobody join a fill
+    /// of theirs that is under way (who joins one finds out by its tags when they are known).
     /// Dropped half-way, it holds until a restart.
-    pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
-        let (sequence, entries) = self.shelf.purge_keys(keys);
+    pub(super) async fn forget(
+        &self,
+        keys: &[PrimaryKey],
+        tags: &[TagKey],
+    ) -> (Sequence, u64, bool) {
+        let (sequence, entries) = self.shelf.purge(keys, tags);
         lock(&self.trips).finish_where(|trip| keys.contains(&trip.key));
-        let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
+        let urls = keys.iter().copied().map(Selector::Url);
+        let selectors: Vec<Selector> = urls
+            .chain(tags.iter().copied().map(Selector::Tag))
+            .collect();
         let durable = self.shelf.record_purge(sequence, &selectors).await;
         (sequence, entries, durable)
     }

@@ -22,7 +22,6 @@ use super::slices::Slices;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
-use crate::rules::directives::ResponseDirectives;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::part::Fetch;
@@ -35,15 +34,14 @@ use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
 use crate::rules::stored::withheld_fields;
-use crate::rules::validation::freshen;
 use crate::rules::validation::selects;
+use crate::rules::validation::supersedes;
 use crate::rules::validation::unconditional;
 use crate::upstream::Body;
 use bytes::BytesMut;
 use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
-use http::header::AUTHORIZATION;
 use http::header::RANGE;
 use http::response::Parts;
 use http_body::Body as _;
@@ -245,7 +243,7 @@ impl Engine {
         let sequence = self.shelf.next_sequence();
         // A purge before has taken the stale response away: then it must not come back by a 304.
         let stale = errand.stale.as_ref();
-        let stale = stale.filter(|stale| self.shelf.contains(stale.found));
+        let stale = stale.filter(|stale| self.shelf.contains(stale));
         let mut conditional = headers.clone();
         let validating = stale.and_then(|stale| stale.response.validators.as_ref());
         if let Some(validators) = validating {
@@ -287,8 +285,7 @@ impl Engine {
             Err(error) => self.land(trip, &errand.key, Landing::Failed(error)),
             Ok(exchange) => {
                 let status = exchange.response.status();
-                let covered = |stale: &Stored| self.stale_if_error(ask, &stale.response).is_some();
-                if is_error(status) && stale.is_some_and(covered) {
+                if stale.is_some_and(|stale| self.covers(ask, status, stale)) {
                     return self.land(
                         trip,
                         &errand.key,
@@ -311,14 +308,9 @@ impl Engine {
         request_time: SystemTime,
         backend: Arc<str>,
     ) -> Landing {
-        let policy = &self.site(ask).store;
         let now = clock::now();
-        let mut fresh = freshen(&stale.response, head, policy, request_time, now);
-        fresh.detach();
-        // What the origin says to one who has credentials is for others only if it says so (§3.5).
-        let own = ask.request.headers().contains_key(AUTHORIZATION)
-            && !ResponseDirectives::read_targeted(&fresh.headers, &policy.targeted)
-                .allow_authorized();
+        let mut fresh = self.freshen(ask, &stale.response, head, request_time, now);
+        let own = !self.speaks_for_all(ask, &fresh.headers);
         if own {
             fresh.condemn();
         }
@@ -330,6 +322,8 @@ impl Engine {
         if own {
             return Landing::Stored(unkept, backend);
         }
+        self.freshen_others(ask, stale.found, head, request_time)
+            .await;
         if !fresh.worth_keeping(now) {
             self.shelf.remove(stale.found);
             return Landing::Stored(unkept, backend);
@@ -360,7 +354,8 @@ impl Engine {
             .length()
             .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
         match verdict {
-            Storable::Store(response) if !too_large => {
+            Storable::Store(mut response) if !too_large => {
+                response.tags = self.tag_scope(ask).tags(&response.headers);
                 lock(&self.hit_for_miss).clear(ask.key);
                 *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
                 self.fill(trip, errand, *response, body, sequence, backend)
@@ -376,6 +371,12 @@ impl Engine {
                 };
                 if remember {
                     lock(&self.hit_for_miss).mark(ask.key, clock::now());
+                }
+                if let Some(stale) = errand.stale.as_ref()
+                    && remember
+                    && supersedes(head.status)
+                {
+                    self.shelf.remove(stale.found);
                 }
                 *lock(&trip.private) = Some(Private {
                     head,
@@ -590,17 +591,6 @@ pub(super) async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
             }
         }
     }
-}
-
-/// Is it an error that `stale-if-error` is about? (RFC 5861 §4)
-fn is_error(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
 }
 
 /// The variant of `fields` that a request selects.

@@ -21,5 +21,6 @@ pub mod reuse;
 pub mod route;
 pub mod storable;
 pub mod stored;
+pub mod tag;
 pub mod targeted;
 pub mod validation;
