@@ -529,9 +529,8 @@ mod tests {
             later in 0_u64..300,
         ) {
             if !stored.worth_keeping(BORN + secs(age)) {
-                let stale_by = match decide(&stored, age + later) {
-                    Reuse::Forward { stale_by } => stale_by,
-                    other => return Err(TestCaseError::fail(format!("{other:?}"))),
+                let Reuse::Forward { stale_by } = decide(&stored, age + later) else {
+                    return Err(TestCaseError::fail("it would be used"));
                 };
                 prop_assert!(stale_by <= secs(age + later));
                 prop_assert_eq!(failed(&stored, BORN + secs(age + later)), None);
