@@ -93,17 +93,10 @@ impl Engine {
     /// RFC 9875 §3).
     async fn invalidate(&self, ask: &Ask, status: StatusCode, headers: &HeaderMap) {
         let site = self.site(ask);
+        let (authority, scheme) = (ask.request.authority(), ask.request.scheme());
         let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
             .iter()
-            .map(|target| {
-                PrimaryKey::for_target(
-                    &site.name,
-                    ask.request.authority(),
-                    target,
-                    ask.request.scheme(),
-                    &site.key,
-                )
-            })
+            .flat_map(|target| self.keys_of_target(site, authority, target, scheme))
             .collect();
         let groups = invalidated_groups(&ask.request, status, headers, &self.tag_scope(ask));
         if !keys.is_empty() || !groups.is_empty() {

@@ -39,6 +39,7 @@ mod files;
 mod freshness;
 mod harness;
 mod invalidation;
+mod keys;
 mod limits;
 mod logs;
 mod main_path;

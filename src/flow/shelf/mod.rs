@@ -156,9 +156,13 @@ impl Shelf {
         Sequence(self.sequence.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Finds an entry.
-    pub fn lookup(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Lookup {
-        self.read_index().lookup(key, request_headers)
+    /// Finds the newest entry for one of `keys`.
+    pub fn lookup(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Lookup {
+        self.read_index().lookup(keys, request_headers)
     }
 
     /// The entries that could answer a request; at most one a variant (RFC 9111 §4.3.4).
@@ -382,7 +386,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::flow) fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {
-        match shelf.lookup(key, &HeaderMap::new()) {
+        match shelf.lookup([key], &HeaderMap::new()) {
             Lookup::Found(found) => Some(found),
             Lookup::UriMiss | Lookup::VaryMiss => None,
         }
