@@ -14,7 +14,6 @@ use super::lookup::failed;
 use super::origin::FetchError;
 use super::origin::forwarded_fields;
 use super::shelf::Stored;
-use super::trip::covered_by_stale;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Outcome;
@@ -71,7 +70,7 @@ impl Engine {
         let request_time = clock::now();
         let error = match self.exchange(&ask, &Method::HEAD, &headers).await {
             Err(error) => error,
-            Ok(exchange) if covered_by_stale(exchange.response.status(), &stale) => {
+            Ok(exchange) if self.covers(&ask, exchange.response.status(), &stale) => {
                 FetchError::Status(exchange.response.status())
             }
             Ok(exchange) => {
