@@ -34,7 +34,7 @@ use std::time::SystemTime;
 
 impl Engine {
     /// Freshens what else a 304 speaks of, among the responses that could have answered `ask`: at
-    /// most [`VARIANTS_MAX`](crate::state::index::VARIANTS_MAX), mostly none. Dropped half-way, some have been freshened.
+    /// most as many as a target may have variants, mostly none. Dropped half-way, some have been freshened.
     pub(super) async fn freshen_others(
         self: &Arc<Self>,
         ask: &Ask,
@@ -42,7 +42,7 @@ impl Engine {
         head: &Parts,
         request_time: SystemTime,
     ) {
-        for found in self.shelf.candidates(ask.key, ask.request.headers()) {
+        for found in self.shelf.candidates(ask.keys(), ask.request.headers()) {
             if found == asked_about {
                 continue;
             }
@@ -87,7 +87,7 @@ impl Engine {
     }
 
     async fn heed_head(self: &Arc<Self>, ask: &Ask, head: &Parts, request_time: SystemTime) {
-        for found in self.shelf.candidates(ask.key, ask.request.headers()) {
+        for found in self.shelf.candidates(ask.keys(), ask.request.headers()) {
             let sequence = self.shelf.next_sequence();
             let Some(stored) = self.shelf.load(found).await else {
                 continue;

@@ -82,7 +82,10 @@ impl Engine {
             }
             // Nobody knows what the origin made of it.
             Err(error) if error.may_have_arrived() && !is_safe(ask.request.method()) => {
-                self.forget(&[ask.key], &[]).await;
+                let (target, site) = (&ask.request, self.site(ask));
+                let (authority, scheme) = (target.authority(), target.scheme());
+                let keys = self.keys_of_target(site, authority, target.target(), scheme);
+                self.forget(&keys, &[]).await;
             }
             Err(_) => {}
         }

@@ -200,11 +200,16 @@ impl Index {
         }
     }
 
-    /// All entries for `key` that the request's fields select, whether or not they are the newest;
-    /// at most [`VARIANTS_MAX`]. None is marked as used.
-    pub fn candidates(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Vec<Found> {
-        self.chain(key)
-            .filter(|(_, entry)| entry.sequence >= self.mark)
+    /// All entries for one of `keys` that the request's fields select, whether or not they are the
+    /// newest. None is marked as used.
+    pub fn candidates(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Vec<Found> {
+        keys.into_iter()
+            .flat_map(|key| self.chain(key))
+            .filter(|(_, entry)| !self.is_covered(entry))
             .filter(|(_, entry)| self.selects(entry, request_headers))
             .map(|(_, entry)| entry.found())
             .collect()

@@ -165,9 +165,13 @@ impl Shelf {
         self.read_index().lookup(keys, request_headers)
     }
 
-    /// The entries that could answer a request; at most one a variant (RFC 9111 §4.3.4).
-    pub fn candidates(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Vec<Found> {
-        self.read_index().candidates(key, request_headers)
+    /// The entries that could answer a request (RFC 9111 §4.3.4).
+    pub fn candidates(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Vec<Found> {
+        self.read_index().candidates(keys, request_headers)
     }
 
     /// Is this entry still here, and not purged?
