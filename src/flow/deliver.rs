@@ -111,6 +111,15 @@ pub(super) fn private(head: &Parts, body: crate::upstream::Body) -> Response<Bod
     response
 }
 
+/// Passes a response of the origin's on to the client whose request brought it, while it is
+/// stored. `None` when its fill can no longer be read from the start.
+pub(super) fn filling(head: &Parts, fill: &Arc<Fill>) -> Option<Response<Body>> {
+    let mut response = Response::new(Body::fill(fill.reader(0, None)?, fill.length));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = passed_fields(&head.headers);
+    Some(response)
+}
+
 fn share(ask: &Ask, response: &StoredResponse) -> Share {
     let headers = ask.request.headers();
     match Condition::evaluate(headers, response) {

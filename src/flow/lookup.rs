@@ -397,7 +397,7 @@ pub(super) fn failed(error: &FetchError, outcome: Outcome) -> Answer {
     }
 }
 
-fn not_kept(reason: NotKept) -> Detail {
+pub(super) fn not_kept(reason: NotKept) -> Detail {
     match reason {
         NotKept::BodyTooLarge => Detail::BodyTooLarge,
         NotKept::NoRoom => Detail::NoRoom,
@@ -421,7 +421,7 @@ fn is_stale(response: &StoredResponse) -> bool {
 }
 
 /// What remains of a freshness lifetime, in seconds; negative when there is none left.
-fn remaining(response: &StoredResponse) -> i64 {
+pub(super) fn remaining(response: &StoredResponse) -> i64 {
     match freshness(response) {
         Freshness::Fresh { ttl } => ttl_seconds(ttl),
         Freshness::Stale { by } if by == Duration::ZERO => 0,

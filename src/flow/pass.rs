@@ -1,24 +1,48 @@
 //! Requests that go to the origin on their own, and whose responses are for their client only.
+//!
+//! ```text
+//! pass ───────► origin ─► the client
+//! pass_unsafe ► origin ─► invalidate ─┬─► the client
+//!                                     └─► a POST's answer that is the target's next one:
+//!                                         Fill ─► the client, and the store for later GETs
+//! ```
 
 use super::Answer;
 use super::Engine;
 use super::ask::Ask;
 use super::deliver;
+use super::fill::Fill;
 use super::lookup::failed;
+use super::lookup::not_kept as not_kept_detail;
+use super::lookup::remaining;
+use super::origin::Exchange;
 use super::origin::FetchError;
 use super::origin::forwarded_fields;
+use super::shelf::NotKept;
+use super::shelf::lock;
 use super::synth;
+use super::trip::Active;
+use super::trip::pour;
 use super::upload::sent_on;
+use crate::clock;
+use crate::rules::address::Sequence;
 use crate::rules::cache_status::Outcome;
 use crate::rules::invalidate::invalidated_targets;
 use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::RequestBody as Framing;
+use crate::rules::storable::BodyEnd;
+use crate::rules::storable::Storable;
+use crate::rules::stored::StoredResponse;
+use crate::upstream::Body;
 use crate::upstream::RequestBody;
 use crate::upstream::UpstreamError;
 use http::HeaderMap;
+use http::Method;
 use http::StatusCode;
+use http::response::Parts;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 impl Engine {
     /// Passes a request without a body.
@@ -43,6 +67,9 @@ impl Engine {
         outcome: Outcome,
     ) -> Answer {
         let headers = forwarded_fields(&ask, &self.params.identifier);
+        // The sequence is taken before the request goes out: a purge from here on covers it.
+        let since = self.shelf.next_sequence();
+        let request_time = clock::now();
         let bytes_max = self.params.request.body_bytes_max;
         let (body, fate) = sent_on(ask.request.body(), body, bytes_max);
         let exchanged = match ask.request.body() {
@@ -56,16 +83,106 @@ impl Engine {
             },
             Err(error) => failed(&error, outcome),
             Ok(exchange) => {
-                let (head, body) = exchange.response.into_parts();
-                self.invalidate(&ask, head.status, &head.headers).await;
-                let response = deliver::private(&head, body);
-                Answer::new(response, outcome).by(exchange.backend)
+                let Exchange { response, backend } = exchange;
+                let (head, body) = response.into_parts();
+                let sequence = self
+                    .invalidate(&ask, head.status, &head.headers, since)
+                    .await;
+                let answer = match self.next_stored(&ask, &head, &body, request_time) {
+                    Some(stored) if let Some(sequence) = sequence => {
+                        self.fill_posted(&head, stored, body, sequence, outcome)
+                    }
+                    _ => Answer::new(deliver::private(&head, body), outcome),
+                };
+                answer.by(backend)
             }
         }
     }
 
+    /// What a response to POST leaves in the store for later GETs, if anything (RFC 9110 §9.3.3).
+    fn next_stored(
+        &self,
+        ask: &Ask,
+        head: &Parts,
+        body: &Body,
+        request_time: SystemTime,
+    ) -> Option<StoredResponse> {
+        let too_large = |bytes| bytes > self.shelf.body_bytes_max();
+        if *ask.request.method() != Method::POST || body.length().is_some_and(too_large) {
+            return None;
+        }
+        let verdict = Storable::decide(
+            ask.key,
+            &ask.request,
+            head,
+            BodyEnd::of(body.framed()),
+            &self.site(ask).store,
+            request_time,
+            clock::now(),
+        );
+        match verdict {
+            Storable::Store(stored) => Some(*stored),
+            Storable::Refuse(_) => None,
+        }
+    }
+
+    /// Sends a POST's response to its client while it is stored. Nobody else waits for it.
+    fn fill_posted(
+        self: &Arc<Self>,
+        head: &Parts,
+        stored: StoredResponse,
+        mut body: Body,
+        sequence: Sequence,
+        outcome: Outcome,
+    ) -> Answer {
+        let outcome = Outcome {
+            stored: true,
+            ttl: Some(remaining(&stored)),
+            ..outcome
+        };
+        lock(&self.hit_for_miss).clear(stored.key);
+        let not_kept = self.shelf.pass_through().map(|_| NotKept::StoreFailed);
+        let (fill, mut writer) = Fill::start(
+            &self.shelf,
+            &self.budget,
+            sequence,
+            stored,
+            body.length(),
+            not_kept,
+        );
+        let outcome = match not_kept {
+            None => outcome,
+            Some(reason) => Outcome {
+                stored: false,
+                detail: Some(not_kept_detail(reason)),
+                ..outcome
+            },
+        };
+        let Some(response) = deliver::filling(head, &fill) else {
+            return failed(&FetchError::Abandoned, outcome);
+        };
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let _active = Active::new(&engine);
+            if pour(&mut writer, &mut body).await {
+                // Why it was not kept, if so, is in the store's own counts.
+                drop(writer.finish().await);
+            }
+        });
+        Answer::new(response, outcome)
+    }
+
     /// Forgets what a non-error response to an unsafe method makes invalid (RFC 9111 §4.4).
-    async fn invalidate(&self, ask: &Ask, status: StatusCode, headers: &HeaderMap) {
+    ///
+    /// Returns the sequence under which the response may be kept as the target's next one: it is
+    /// newer than what was just forgotten, and none when a purge came since the request was sent.
+    async fn invalidate(
+        &self,
+        ask: &Ask,
+        status: StatusCode,
+        headers: &HeaderMap,
+        since: Sequence,
+    ) -> Option<Sequence> {
         let site = self.site(ask);
         let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
             .iter()
@@ -79,8 +196,9 @@ impl Engine {
                 )
             })
             .collect();
-        if !keys.is_empty() {
-            self.purge_keys(&keys).await;
+        if keys.is_empty() {
+            return None;
         }
+        self.supersede_keys(&keys, ask.key, since).await
     }
 }

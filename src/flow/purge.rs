@@ -43,10 +43,28 @@ impl Engine {
     /// Dropped half-way, it holds until a restart.
     pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
         let (sequence, entries) = self.shelf.purge_keys(keys);
+        let durable = self.settle_purge(sequence, keys).await;
+        (sequence, entries, durable)
+    }
+
+    /// As [`purge_keys`](Self::purge_keys), by a response that is `heir`'s next one. Returns the
+    /// sequence to keep it under; see [`Shelf::supersede_keys`](super::shelf::Shelf).
+    pub(super) async fn supersede_keys(
+        &self,
+        keys: &[PrimaryKey],
+        heir: PrimaryKey,
+        since: Sequence,
+    ) -> Option<Sequence> {
+        let (sequence, next) = self.shelf.supersede_keys(keys, heir, since);
+        self.settle_purge(sequence, keys).await;
+        next
+    }
+
+    /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
+    async fn settle_purge(&self, sequence: Sequence, keys: &[PrimaryKey]) -> bool {
         lock(&self.trips).finish_where(|(key, _)| keys.contains(key));
         let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
-        let durable = self.shelf.record_purge(sequence, &selectors).await;
-        (sequence, entries, durable)
+        self.shelf.record_purge(sequence, &selectors).await
     }
 
     fn key_of(&self, url: &str) -> Result<PrimaryKey, PurgeError> {

@@ -289,16 +289,11 @@ impl Engine {
         let ask = &errand.ask;
         let (head, body) = exchange.response.into_parts();
         let backend = exchange.backend;
-        let end = if body.framed() {
-            BodyEnd::Framed
-        } else {
-            BodyEnd::Close
-        };
         let verdict = Storable::decide(
             ask.key,
             &ask.request,
             &head,
-            end,
+            BodyEnd::of(body.framed()),
             &self.site(ask).store,
             request_time,
             clock::now(),
@@ -352,8 +347,7 @@ impl Engine {
             body.length(),
             not_kept,
         );
-        self.fills_active.fetch_add(1, Ordering::Relaxed);
-        let _active = Active(self);
+        let _active = Active::new(self);
         // A small body has often come with its head: then the readers get all of it at once.
         match pour_ready(&mut writer, &mut body).await {
             Pour::Failed => return self.land(trip, &errand.key, Landing::Fill(fill, backend)),
@@ -376,7 +370,14 @@ impl Engine {
 }
 
 /// Counts a fill for as long as it lasts.
-struct Active<'a>(&'a Engine);
+pub(super) struct Active<'a>(&'a Engine);
+
+impl<'a> Active<'a> {
+    pub(super) fn new(engine: &'a Engine) -> Self {
+        engine.fills_active.fetch_add(1, Ordering::Relaxed);
+        Self(engine)
+    }
+}
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
@@ -424,7 +425,7 @@ async fn pour_ready(writer: &mut Writer, body: &mut Body) -> Pour {
 }
 
 /// Takes the rest; `false` when it did not come whole or nobody wants it.
-async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
+pub(super) async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
     loop {
         let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
         match frame.await {

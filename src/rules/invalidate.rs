@@ -48,6 +48,13 @@ pub fn invalidated_targets(
     targets
 }
 
+/// Whether a response's Content-Location names the request's own target URI: then its content is
+/// a representation of the target, whatever the method was (RFC 9110 §8.7).
+pub(super) fn describes_target(request: &NormalRequest, response_headers: &HeaderMap) -> bool {
+    let named = named_target(request, response_headers, &header::CONTENT_LOCATION);
+    named.is_some_and(|named| named == request.target())
+}
+
 /// Returns the target that a field names on the request's own origin.
 ///
 /// A field with more than one line names nothing (RFC 9110 §10.2.2 and §8.7 allow one).

@@ -195,16 +195,16 @@ impl Index {
     ///
     /// When the body is stored already, its own segments are kept and `put.segments` ignored.
     pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
-        let key_mark = self.key_marks.get(&put.key).copied();
-        if put.sequence
-            < self
-                .mark
-                .max(self.key_marks_floor)
-                .max(key_mark.unwrap_or_default())
-        {
+        if self.covers(put.key, put.sequence) {
             return Err(Refused::Covered);
         }
         self.take_in(put)
+    }
+
+    /// Returns whether a mark covers what was asked for under `key` and this sequence.
+    pub fn covers(&self, key: PrimaryKey, sequence: Sequence) -> bool {
+        let key_mark = self.key_marks.get(&key).copied().unwrap_or_default();
+        sequence < self.mark.max(self.key_marks_floor).max(key_mark)
     }
 
     /// Takes an entry in from the journal. One that is known already has moved: its new place

@@ -41,6 +41,7 @@ mod harness;
 mod limits;
 mod logs;
 mod main_path;
+mod post;
 mod purge;
 mod range;
 mod requests;

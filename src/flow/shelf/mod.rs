@@ -176,21 +176,42 @@ impl Shelf {
 
     /// Removes all variants of `keys`, at once; says how many entries went.
     pub fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64) {
-        let sequence = self.next_sequence();
-        let gone: Vec<Sequence> = {
-            let mut index = self.write_index();
-            keys.iter()
-                .flat_map(|key| index.mark_key(*key, sequence))
-                .collect()
-        };
+        let (sequence, gone) = self.mark_keys(&mut self.write_index(), keys);
         self.forget_hot(&gone);
         (sequence, gone.len() as u64)
     }
 
+    /// As [`purge_keys`](Self::purge_keys), by a response that was asked for at `since` and is
+    /// `heir`'s next one. Returns the purge's sequence, and the one to keep the response under;
+    /// none when another purge has covered it meanwhile.
+    pub fn supersede_keys(
+        &self,
+        keys: &[PrimaryKey],
+        heir: PrimaryKey,
+        since: Sequence,
+    ) -> (Sequence, Option<Sequence>) {
+        let mut index = self.write_index();
+        let covered = index.covers(heir, since);
+        let (sequence, gone) = self.mark_keys(&mut index, keys);
+        let next = (!covered).then(|| self.next_sequence());
+        drop(index);
+        self.forget_hot(&gone);
+        (sequence, next)
+    }
+
+    /// The sequence is taken while the index is locked: of two purges the later one's is greater.
+    fn mark_keys(&self, index: &mut Index, keys: &[PrimaryKey]) -> (Sequence, Vec<Sequence>) {
+        let sequence = self.next_sequence();
+        let gone = keys.iter().flat_map(|key| index.mark_key(*key, sequence));
+        (sequence, gone.collect())
+    }
+
     /// Removes everything, at once, by a mark.
     pub fn purge_all(&self) -> Sequence {
+        let mut index = self.write_index();
         let sequence = self.next_sequence();
-        self.write_index().mark_all(sequence);
+        index.mark_all(sequence);
+        drop(index);
         self.memory.clear();
         self.ask_for_room();
         sequence
@@ -394,6 +415,23 @@ pub(super) mod tests {
         let found = found(&shelf, KEY).unwrap();
         let stored = shelf.load(found).await.unwrap();
         assert!(matches!(stored.body, StoredBody::Memory(body) if body == "body"));
+    }
+
+    #[tokio::test]
+    async fn what_supersedes_is_kept_unless_a_purge_came_between() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let old = keep(&shelf, KEY, "old").await;
+        let since = shelf.next_sequence();
+        let (mark, next) = shelf.supersede_keys(&[KEY], KEY, since);
+        assert!(!shelf.contains(old.found));
+        assert!(next.is_some_and(|next| next > mark));
+        let since = shelf.next_sequence();
+        shelf.purge_keys(&[KEY]);
+        assert_eq!(shelf.supersede_keys(&[KEY], KEY, since).1, None);
+        let since = shelf.next_sequence();
+        shelf.purge_all();
+        assert_eq!(shelf.supersede_keys(&[KEY], KEY, since).1, None);
     }
 
     #[test]
