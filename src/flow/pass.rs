@@ -17,7 +17,6 @@ use super::lookup::not_kept as not_kept_detail;
 use super::lookup::remaining;
 use super::origin::Exchange;
 use super::origin::FetchError;
-use super::origin::forwarded_fields;
 use super::shelf::NotKept;
 use super::shelf::lock;
 use super::synth;
@@ -47,7 +46,7 @@ use std::time::SystemTime;
 impl Engine {
     /// Passes a request without a body.
     pub(super) async fn pass(self: &Arc<Self>, ask: Ask, outcome: Outcome) -> Answer {
-        let headers = forwarded_fields(&ask, &self.params.identifier);
+        let headers = self.forwarded_fields(&ask);
         let exchanged = self.exchange(&ask, ask.request.method(), &headers).await;
         match exchanged {
             Err(error) => failed(&error, outcome),
@@ -66,7 +65,7 @@ impl Engine {
         body: RequestBody,
         outcome: Outcome,
     ) -> Answer {
-        let headers = forwarded_fields(&ask, &self.params.identifier);
+        let headers = self.forwarded_fields(&ask);
         // The sequence is taken before the request goes out: a purge from here on covers it.
         let since = self.shelf.next_sequence();
         let request_time = clock::now();

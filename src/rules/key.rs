@@ -193,7 +193,13 @@ fn delimits(byte: u8) -> bool {
 pub const VARY_FIELDS_MAX: usize = 32;
 
 /// Fields that `flow` writes from the connection when it asks an origin.
-const WRITTEN_FOR_ORIGIN: [&str; 2] = ["via", "x-forwarded-for"];
+const WRITTEN_FOR_ORIGIN: [&str; 5] = [
+    "cdn-loop",
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+];
 
 #[cfg(test)]
 mod tests {

@@ -38,6 +38,8 @@ pub enum ProxyError {
     ProxyInternalError,
     /// `proxy_internal_response`: made here, without asking the origin.
     ProxyInternalResponse,
+    /// `proxy_loop_detected`: the request came through here too often.
+    ProxyLoopDetected,
     /// `tls_certificate_error`: the backend's certificate could not be verified.
     TlsCertificateError,
     /// `tls_protocol_error`: the TLS handshake or session failed.
@@ -61,6 +63,7 @@ impl ProxyError {
         Self::HttpResponseTimeout,
         Self::ProxyInternalError,
         Self::ProxyInternalResponse,
+        Self::ProxyLoopDetected,
         Self::TlsCertificateError,
         Self::TlsProtocolError,
     ];
@@ -82,6 +85,7 @@ impl ProxyError {
             Self::HttpResponseTimeout => "http_response_timeout",
             Self::ProxyInternalError => "proxy_internal_error",
             Self::ProxyInternalResponse => "proxy_internal_response",
+            Self::ProxyLoopDetected => "proxy_loop_detected",
             Self::TlsCertificateError => "tls_certificate_error",
             Self::TlsProtocolError => "tls_protocol_error",
         }

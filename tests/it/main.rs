@@ -36,6 +36,7 @@ mod crash;
 mod drain;
 mod errors;
 mod files;
+mod forwarded;
 mod freshness;
 mod harness;
 mod limits;
