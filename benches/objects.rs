@@ -127,6 +127,7 @@ fn response(number: u64, body: &Bytes) -> StoredResponse {
         validators: None,
         body_bytes: 1024,
         body: Digest::of(body),
+        part: None,
     }
 }
 

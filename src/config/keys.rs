@@ -22,6 +22,7 @@ use super::plan::Level;
 use super::plan::Runtime;
 use crate::ops::access_log::Format;
 use crate::rules::forwarded::Told;
+use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use std::time::Duration;
 
@@ -217,6 +218,8 @@ sections! {
         store_close_delimited: Flag() = false;
         /// Upper bound on a freshness lifetime guessed from Last-Modified (RFC 9111 section 4.2.2).
         heuristic_max: Time(millis(0), YEAR) = "1d";
+        /// For a range of what is not stored, ask for: slices of 1 MiB, and the rest if short (by-size); slices only; the whole.
+        range_fetch: Choice<RangePolicy>(RANGE_FETCH) = "by-size";
         /// Keep the responses for http and https apart.
         key_scheme: Flag() = false;
     }
@@ -239,6 +242,12 @@ const FORWARDED: &[(&str, Told)] = &[("set", Told::Set), ("append", Told::Append
 const CLIENT_CACHE_CONTROL: &[(&str, ClientCacheControl)] = &[
     ("ignore", ClientCacheControl::Ignore),
     ("honour", ClientCacheControl::Honour),
+];
+
+const RANGE_FETCH: &[(&str, RangePolicy)] = &[
+    ("by-size", RangePolicy::BySize),
+    ("slices", RangePolicy::Slices),
+    ("whole", RangePolicy::Whole),
 ];
 
 const LEVELS: &[(&str, Level)] = &[

@@ -277,6 +277,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
                 targeted,
             },
             client_cache_control: site.client_cache_control.value,
+            range_fetch: site.range_fetch.value,
         });
     }
     sites

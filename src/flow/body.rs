@@ -5,6 +5,7 @@ use super::report::Report;
 use super::report::Sink;
 use super::shelf::Pins;
 use super::shelf::Shelf;
+use super::slices::Slices;
 use crate::clock;
 use crate::rules::address::Segment;
 use crate::state::index::Found;
@@ -12,6 +13,7 @@ use crate::upstream;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body::SizeHint;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -24,27 +26,30 @@ use std::time::Instant;
 pub struct Body {
     source: Source,
     left: Option<u64>,
-    /// Something of it was handed out, or asked for in vain.
-    begun: bool,
-    /// A failure that waits until the head has gone out.
+    /// A failure that waits until what came before it has gone out.
     fault: Option<BodyError>,
     log: Option<Box<Log>>,
 }
 
 /// Where the bytes come from.
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     Empty,
+    /// One after the other.
+    Chain(VecDeque<Self>),
     Fill(Reader),
     Origin(upstream::Body),
     Segments(Segments),
+    Slices(Box<Slices>),
     Whole(Bytes),
+    /// So many bytes, behind so many others.
+    Window(upstream::Body, u64, u64),
 }
 
 /// The rest of the response cannot be had; the transfer must be cut.
 #[derive(Debug, thiserror::Error)]
 #[error("the response body could not be completed: {0}")]
-pub struct BodyError(String);
+pub struct BodyError(pub(super) String);
 
 /// Parts of a stored body, read one after the other.
 #[derive(Debug)]
@@ -87,28 +92,17 @@ impl Body {
         Self::new(Source::Whole(bytes), Some(left))
     }
 
-    /// What a fill brings; `bytes` when its length is known.
-    pub fn fill(reader: Reader, bytes: Option<u64>) -> Self {
-        Self::new(Source::Fill(reader), bytes)
-    }
-
     /// What the origin sends, to this client only.
     pub fn origin(body: upstream::Body) -> Self {
         let left = body.length();
         Self::new(Source::Origin(body), left)
     }
 
-    /// Parts of a stored body.
-    pub fn segments(segments: Segments) -> Self {
-        let left = segments.left;
-        Self::new(Source::Segments(segments), Some(left))
-    }
-
-    fn new(source: Source, left: Option<u64>) -> Self {
+    /// What a source brings; `left` when its length is known.
+    pub(super) fn new(source: Source, left: Option<u64>) -> Self {
         Self {
             source,
             left,
-            begun: false,
             fault: None,
             log: None,
         }
@@ -124,47 +118,99 @@ impl Body {
         self
     }
 
-    /// Reads and checks the first part, when that comes from disk. `false` when it cannot be had:
-    /// nothing has been sent yet, so the response can still be another one.
+    /// Gets the first bytes, when they come from disk or have to be fetched. `false` when they cannot
+    /// be had: nothing has been sent yet, so the response can still be another one.
     pub async fn prime(&mut self) -> bool {
-        match &mut self.source {
-            Source::Segments(segments) => segments.prime().await,
-            Source::Empty | Source::Fill(_) | Source::Origin(_) | Source::Whole(_) => true,
-        }
+        self.source.prime().await
     }
 
     /// How many bytes are left, when that is known.
     pub fn bytes(&self) -> Option<u64> {
         self.left
     }
+}
 
-    fn poll_source(
+impl Source {
+    pub(super) async fn prime(&mut self) -> bool {
+        match self {
+            Self::Segments(segments) => segments.prime().await,
+            Self::Slices(slices) => Box::pin(slices.prime()).await,
+            Self::Chain(sources) => {
+                for source in sources {
+                    if !Box::pin(source.prime()).await {
+                        return false;
+                    }
+                }
+                true
+            }
+            Self::Empty | Self::Fill(_) | Self::Origin(_) | Self::Whole(_) | Self::Window(..) => {
+                true
+            }
+        }
+    }
+
+    /// The next frame; `None` at the end.
+    pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.source {
-            Source::Empty => Poll::Ready(None),
-            Source::Whole(bytes) => {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
                 Poll::Ready(frame)
             }
-            Source::Fill(reader) => Poll::Ready(ready!(reader.poll_next(context)).map(|next| {
+            Self::Fill(reader) => Poll::Ready(ready!(reader.poll_next(context)).map(|next| {
                 next.map(Frame::data)
                     .map_err(|cut| BodyError(cut.to_string()))
             })),
-            Source::Segments(segments) => {
+            Self::Segments(segments) => {
                 Poll::Ready(ready!(segments.poll_next(context)).map(|next| {
                     next.map(Frame::data)
                         .ok_or_else(|| BodyError("a stored part cannot be read".to_owned()))
                 }))
             }
-            Source::Origin(body) => {
-                let frame = ready!(http_body::Body::poll_frame(Pin::new(body), context));
-                Poll::Ready(frame.map(|frame| frame.map_err(|e| BodyError(e.to_string()))))
+            Self::Slices(slices) => slices.poll_next(context),
+            Self::Chain(sources) => {
+                while let Some(first) = sources.front_mut() {
+                    match ready!(first.poll(context)) {
+                        Some(frame) => return Poll::Ready(Some(frame)),
+                        None => drop(sources.pop_front()),
+                    }
+                }
+                Poll::Ready(None)
+            }
+            Self::Origin(body) => Poll::Ready(ready!(poll_origin(body, context))),
+            Self::Window(body, skip, left) => {
+                while *left > 0 {
+                    let Some(frame) = ready!(poll_origin(body, context)) else {
+                        let error = BodyError("the origin sent less than it said".to_owned());
+                        return Poll::Ready(Some(Err(error)));
+                    };
+                    let mut bytes = frame?.into_data().unwrap_or_default();
+                    let skipped =
+                        usize::try_from(*skip).map_or(bytes.len(), |s| s.min(bytes.len()));
+                    drop(bytes.split_to(skipped));
+                    *skip -= skipped as u64;
+                    bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= bytes.len() as u64;
+                    if !bytes.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                }
+                Poll::Ready(None)
             }
         }
     }
+}
+
+fn poll_origin(
+    body: &mut upstream::Body,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let frame = ready!(http_body::Body::poll_frame(Pin::new(body), context));
+    Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError(error.to_string()))))
 }
 
 impl http_body::Body for Body {
@@ -178,19 +224,7 @@ impl http_body::Body for Body {
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Some(Err(fault)));
         }
-        let frame = ready!(self.poll_source(context));
-        let frame = match frame {
-            Some(Err(fault)) if !self.begun => {
-                // hyper drops a head that it has not sent yet when the body fails: pausing once
-                // sends it, so that the client sees a response cut short and not a lost connection.
-                self.begun = true;
-                self.fault = Some(fault);
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            frame @ (Some(_) | None) => frame,
-        };
-        self.begun = true;
+        let frame = ready!(self.source.poll(context));
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -201,7 +235,13 @@ impl http_body::Body for Body {
                     log.report.body_bytes += bytes;
                 }
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => {
+                // hyper drops what it has not sent yet when the body fails: pausing once sends it,
+                // so that the client sees a response cut short and not a lost connection.
+                self.fault = frame.and_then(Result::err);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => {
                 if let Some(log) = &mut self.log {
                     log.report.complete = true;
@@ -216,7 +256,11 @@ impl http_body::Body for Body {
             Source::Empty => true,
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Origin(body) => http_body::Body::is_end_stream(body),
-            Source::Fill(_) | Source::Segments(_) => self.left == Some(0),
+            Source::Chain(_)
+            | Source::Fill(_)
+            | Source::Segments(_)
+            | Source::Slices(_)
+            | Source::Window(..) => self.left == Some(0),
         }
     }
 

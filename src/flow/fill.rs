@@ -603,6 +603,7 @@ mod tests {
                 validators: None,
                 body_bytes: 0,
                 body: Digest([0; 32]),
+                part: None,
             };
             let sequence = self.shelf.next_sequence();
             Fill::start(&self.shelf, &self.budget, sequence, response, length, None)

@@ -12,12 +12,14 @@ use super::Answer;
 use super::Engine;
 use super::ask::Ask;
 use super::deliver;
+use super::deliver::Share;
 use super::fill::Fill;
 use super::fill::Progress;
 use super::origin::FetchError;
 use super::shelf::NotKept;
 use super::shelf::Stored;
 use super::shelf::lock;
+use super::slices::Reach;
 use super::synth;
 use super::trip::Errand;
 use super::trip::Landing;
@@ -31,6 +33,8 @@ use crate::rules::cache_status::Outcome;
 use crate::rules::cache_status::ttl_seconds;
 use crate::rules::freshness::Freshness;
 use crate::rules::key::VariantKey;
+use crate::rules::part::Fetch;
+use crate::rules::part::Part;
 use crate::rules::reuse::Reuse;
 use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
@@ -43,10 +47,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Why the origin must be asked, and what there is to validate.
+/// Why the origin must be asked, for what, and what there is to validate.
 struct Need {
     forward: Forward,
     stale: Option<Stored>,
+    fetch: Fetch,
+    /// Shares only what helps those whom a part does not help.
+    whole: bool,
 }
 
 /// What came of a shared trip.
@@ -54,6 +61,8 @@ enum Shared {
     Answer(Box<Answer>),
     /// Nothing for this request: share another trip, by these fields.
     Again(Vec<HeaderName>),
+    /// A part that does not help this request: share a trip for everything.
+    Whole,
 }
 
 impl Shared {
@@ -112,6 +121,10 @@ impl Engine {
             match self.share_trip(&ask, &need, &vary).await {
                 Shared::Answer(answer) => return *answer,
                 Shared::Again(fields) => vary = fields,
+                Shared::Whole => {
+                    need.fetch = Fetch::Whole;
+                    need.whole = true;
+                }
             }
         }
         self.pass(ask, alone(Detail::CollapseFull)).await
@@ -119,7 +132,7 @@ impl Engine {
 
     /// Answers from the store, or says what is needed.
     async fn look_up(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Need> {
-        let need = |forward, stale| Err(Need { forward, stale });
+        let need = |forward, stale| Err(self.need(ask, forward, stale, None));
         let found = match self.shelf.lookup(ask.key, ask.request.headers()) {
             Lookup::Found(found) => found,
             Lookup::UriMiss => return need(Forward::UriMiss, None),
@@ -137,7 +150,7 @@ impl Engine {
                     ttl: Some(ttl_seconds(ttl)),
                     ..Outcome::default()
                 };
-                self.serve_stored(ask, &stored, outcome).await
+                self.serve_stored(ask, stored, outcome).await
             }
             Reuse::ServeStaleAndValidate { stale_by } => {
                 self.validate_behind(ask, &stored);
@@ -147,7 +160,7 @@ impl Engine {
                     detail: Some(Detail::StaleWhileRevalidate),
                     ..Outcome::default()
                 };
-                self.serve_stored(ask, &stored, outcome).await
+                self.serve_stored(ask, stored, outcome).await
             }
             Reuse::Validate { stale_by, .. } | Reuse::Forward { stale_by } => {
                 let forward = if stale_by.is_zero() && !is_stale(&stored.response) {
@@ -160,44 +173,85 @@ impl Engine {
         }
     }
 
+    /// What to ask the origin for; `known` is a part that does not do.
+    fn need(
+        &self,
+        ask: &Ask,
+        forward: Forward,
+        stale: Option<Stored>,
+        known: Option<&Part>,
+    ) -> Need {
+        let fetch = match *ask.request.method() == Method::GET {
+            true => Fetch::decide(ask.request.headers(), known, self.site(ask).range_fetch),
+            false => Fetch::Whole,
+        };
+        Need {
+            forward,
+            stale,
+            fetch,
+            whole: false,
+        }
+    }
+
     /// Answers from the store; when the body turns out unreadable before anything was sent, it is a
     /// miss after all.
     async fn serve_stored(
-        &self,
+        self: &Arc<Self>,
         ask: &Ask,
-        stored: &Stored,
+        stored: Stored,
         outcome: Outcome,
     ) -> Result<Answer, Need> {
-        let mut response = deliver::stored(&self.shelf, ask, stored, clock::now());
+        let share = Share::of(ask, &stored.response);
+        let part = stored.response.part;
+        let partial = || Err(self.need(ask, Forward::Partial, None, part.as_ref()));
+        let outcome = match self.reach(ask, &stored.response, &share) {
+            Reach::All => outcome,
+            Reach::Some if !ask.directives.only_if_cached => Outcome {
+                hit: false,
+                fwd: Some(Forward::Partial),
+                stored: self.ready(),
+                ..outcome
+            },
+            Reach::Some | Reach::None => return partial(),
+        };
+        let Some(mut response) = deliver::stored(self, ask, stored, &share, clock::now()) else {
+            return partial();
+        };
         if response.body_mut().prime().await {
             return Ok(Answer::new(response, outcome));
         }
-        Err(Need {
-            forward: Forward::Miss,
-            stale: None,
-        })
+        Err(self.need(ask, Forward::Miss, None, None))
     }
 
     /// Validates a stale response that has been served; nobody waits.
     fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
-        let key = (ask.key, stored.response.variant);
+        let key = TripKey {
+            key: ask.key,
+            variant: stored.response.variant,
+            whole: false,
+        };
         let trip = lock(&self.trips).lead(key, || self.new_trip());
         if let Some(trip) = trip {
-            let errand = Errand::new(ask, Some(stored), key);
+            let fetch = self.need(ask, Forward::Stale, None, None).fetch;
+            let errand = Errand::new(ask, Some(stored), fetch, key);
             self.depart(trip, errand);
         }
     }
 
-    fn join(&self, key: TripKey) -> Role<Arc<Trip>> {
+    pub(super) fn join(&self, key: TripKey) -> Role<Arc<Trip>> {
         lock(&self.trips).join(key, || self.new_trip())
     }
 
-    fn new_trip(&self) -> Arc<Trip> {
+    pub(super) fn new_trip(&self) -> Arc<Trip> {
         Trip::new(self.trip_number.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn share_trip(self: &Arc<Self>, ask: &Ask, need: &Need, vary: &[HeaderName]) -> Shared {
-        let key = (ask.key, VariantKey::new(vary, ask.request.headers()));
+        let key = TripKey {
+            key: ask.key,
+            variant: VariantKey::new(vary, ask.request.headers()),
+            whole: need.whole,
+        };
         let stale = need.stale.as_ref();
         let by_itself = stale.is_some_and(|stale| {
             !is_for_many(&stale.response)
@@ -220,7 +274,7 @@ impl Engine {
             }
             Role::Follower(trip) => (trip, false),
             Role::Leader(trip) => {
-                let errand = Errand::new(ask, need.stale.as_ref(), key);
+                let errand = Errand::new(ask, need.stale.as_ref(), need.fetch, key);
                 self.depart(Arc::clone(&trip), errand);
                 (trip, true)
             }
@@ -235,10 +289,12 @@ impl Engine {
         match trip.landed().await {
             Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
             Landing::Fill(fill, backend) if may_have(&fill.response) => {
-                self.serve_fill(ask, &fill, backend, leads || waits, outcome)
+                let verbatim = leads && need.fetch.is_verbatim();
+                self.serve_fill(ask, &fill, backend, (leads || waits, verbatim), outcome)
+                    .await
             }
             Landing::Stored(stored, backend) if may_have(&stored.response) => {
-                self.serve_freshened(ask, &stored, backend, outcome)
+                self.serve_freshened(ask, stored, backend, outcome).await
             }
             Landing::Private | Landing::Fill(..) | Landing::Stored(..) => {
                 Shared::answer(self.serve_private(ask, &trip, leads, outcome).await)
@@ -261,20 +317,29 @@ impl Engine {
         )
     }
 
-    fn serve_fill(
-        &self,
+    /// `waited`: it was there before the fill; `verbatim`: its own words were answered.
+    async fn serve_fill(
+        self: &Arc<Self>,
         ask: &Ask,
         fill: &Arc<Fill>,
         backend: Arc<str>,
-        waited: bool,
+        (waited, verbatim): (bool, bool),
         outcome: Outcome,
     ) -> Shared {
         if !selects_variant(&fill.response, ask.request.headers()) {
             return Shared::Again(fill.response.vary.clone());
         }
         let now = clock::now();
-        let Some(response) = deliver::fill(ask, fill, now) else {
-            return Shared::Again(fill.response.vary.clone());
+        let response = match deliver::fill(self, ask, fill, now) {
+            Some(mut response) => response.body_mut().prime().await.then_some(response),
+            None if verbatim => deliver::own_part(self, ask, fill),
+            None => None,
+        };
+        let Some(response) = response else {
+            return match fill.response.part {
+                Some(_) => Shared::Whole,
+                None => Shared::Again(fill.response.vary.clone()),
+            };
         };
         let late = !waited && matches!(fill.progress(), Progress::Complete(_));
         let outcome = Outcome {
@@ -297,10 +362,10 @@ impl Engine {
         Shared::answer(Answer::new(response, outcome).by(backend))
     }
 
-    fn serve_freshened(
+    async fn serve_freshened(
         self: &Arc<Self>,
         ask: &Ask,
-        stored: &Stored,
+        stored: Stored,
         backend: Arc<str>,
         outcome: Outcome,
     ) -> Shared {
@@ -308,7 +373,6 @@ impl Engine {
             return Shared::Again(stored.response.vary.clone());
         }
         let now = clock::now();
-        let response = deliver::stored(&self.shelf, ask, stored, now);
         let kept = stored.response.worth_keeping(now) && self.shelf.contains(stored.found);
         let outcome = Outcome {
             fwd_status: Some(StatusCode::NOT_MODIFIED),
@@ -316,6 +380,13 @@ impl Engine {
             ttl: Some(remaining(&stored.response)),
             ..outcome
         };
+        let share = Share::of(ask, &stored.response);
+        let Some(mut response) = deliver::stored(self, ask, stored, &share, now) else {
+            return Shared::Whole;
+        };
+        if !response.body_mut().prime().await {
+            return Shared::Whole;
+        }
         Shared::answer(Answer::new(response, outcome).by(backend))
     }
 
@@ -334,8 +405,17 @@ impl Engine {
                     detail: Some(private.detail),
                     ..outcome
                 };
-                let response = deliver::private(&private.head, private.body);
-                Answer::new(response, outcome).by(private.backend)
+                let whole = private.fetch.is_verbatim()
+                    || private.head.status != StatusCode::PARTIAL_CONTENT;
+                let response = match whole {
+                    true => Some(deliver::private(&private.head, private.body)),
+                    false => deliver::trimmed(ask, &private.head, private.body),
+                };
+                match response {
+                    Some(response) => Answer::new(response, outcome).by(private.backend),
+                    // What was asked for is more than this client wants, and not all of it.
+                    None => self.pass(ask.clone(), outcome).await,
+                }
             }
             None => {
                 let outcome = Outcome {
@@ -368,13 +448,15 @@ impl Engine {
         };
         if let Some(stored) = &need.stale
             && let Some(stale_by) = Reuse::stale_if_error(&stored.response, now)
+            && let share = Share::of(ask, &stored.response)
+            && self.reach(ask, &stored.response, &share) == Reach::All
+            && let Some(response) = deliver::stored(self, ask, stored.clone(), &share, now)
         {
             let outcome = Outcome {
                 ttl: Some(-ttl_seconds(stale_by)),
                 detail: Some(Detail::StaleIfError),
                 ..outcome
             };
-            let response = deliver::stored(&self.shelf, ask, stored, now);
             return Shared::answer(Answer::new(response, outcome));
         }
         if !leads && trip.may_retry() {

@@ -19,6 +19,7 @@ mod pass;
 mod purge;
 mod report;
 pub mod shelf;
+mod slices;
 mod synth;
 mod trip;
 mod upload;
@@ -43,6 +44,7 @@ use crate::rules::guard::GuardPolicy;
 use crate::rules::hops::Hop;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
+use crate::rules::part::RangePolicy;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::NormalRequest;
 use crate::rules::request::Refusal;
@@ -94,6 +96,8 @@ pub struct Site {
     pub store: StorePolicy,
     /// Whether clients' Cache-Control counts.
     pub client_cache_control: ClientCacheControl,
+    /// What is asked for when a client wants a part of something that is not stored.
+    pub range_fetch: RangePolicy,
 }
 
 /// What the engine is to be.
@@ -207,6 +211,8 @@ pub struct Engine {
     shelf: Arc<Shelf>,
     trips: Mutex<Table<TripKey, Arc<Trip>>>,
     trip_number: AtomicU64,
+    /// Keyed at random for each process.
+    boundaries: RandomState,
     hit_for_miss: Mutex<HitForMiss>,
     /// Bytes that fills may still take into memory.
     budget: Arc<Semaphore>,
@@ -277,6 +283,7 @@ impl Engine {
             shelf,
             trips: Mutex::new(Table::new(params.followers_max)),
             trip_number: AtomicU64::new(0),
+            boundaries: RandomState::new(),
             hit_for_miss: Mutex::new(HitForMiss::new(HIT_FOR_MISS_PLACES, params.hit_for_miss)),
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
@@ -434,6 +441,13 @@ impl Engine {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+
+    /// A delimiter that no body can know beforehand (RFC 2046 §5.1.1).
+    fn boundary(&self) -> String {
+        let number = self.trip_number.fetch_add(1, Ordering::Relaxed);
+        let half = |salt: u8| self.boundaries.hash_one((number, salt));
+        format!("{:016x}{:016x}", half(0), half(1))
     }
 
     fn site(&self, ask: &Ask) -> &Site {

@@ -11,13 +11,11 @@ use super::Answer;
 use super::Engine;
 use super::ask::Ask;
 use super::deliver;
-use super::fill::Fill;
 use super::lookup::failed;
-use super::lookup::not_kept as not_kept_detail;
+use super::lookup::not_kept;
 use super::lookup::remaining;
 use super::origin::Exchange;
 use super::origin::FetchError;
-use super::shelf::NotKept;
 use super::shelf::lock;
 use super::synth;
 use super::trip::Active;
@@ -134,28 +132,13 @@ impl Engine {
         sequence: Sequence,
         outcome: Outcome,
     ) -> Answer {
-        let outcome = Outcome {
-            stored: true,
-            ttl: Some(remaining(&stored)),
-            ..outcome
-        };
         lock(&self.hit_for_miss).clear(stored.key);
-        let not_kept = self.shelf.pass_through().map(|_| NotKept::StoreFailed);
-        let (fill, mut writer) = Fill::start(
-            &self.shelf,
-            &self.budget,
-            sequence,
-            stored,
-            body.length(),
-            not_kept,
-        );
-        let outcome = match not_kept {
-            None => outcome,
-            Some(reason) => Outcome {
-                stored: false,
-                detail: Some(not_kept_detail(reason)),
-                ..outcome
-            },
+        let (fill, mut writer) = self.start_fill(sequence, stored, body.length());
+        let outcome = Outcome {
+            stored: fill.not_kept.is_none(),
+            ttl: Some(remaining(&fill.response)),
+            detail: fill.not_kept.map(not_kept),
+            ..outcome
         };
         let Some(response) = deliver::filling(head, &fill) else {
             return failed(&FetchError::Abandoned, outcome);

@@ -62,7 +62,7 @@ impl Engine {
 
     /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
     async fn settle_purge(&self, sequence: Sequence, keys: &[PrimaryKey]) -> bool {
-        lock(&self.trips).finish_where(|(key, _)| keys.contains(key));
+        lock(&self.trips).finish_where(|trip| keys.contains(&trip.key));
         let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
         self.shelf.record_purge(sequence, &selectors).await
     }

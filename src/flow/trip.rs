@@ -16,12 +16,20 @@ use super::origin::FetchError;
 use super::shelf::NotKept;
 use super::shelf::Stored;
 use super::shelf::lock;
+use super::slices::Own;
+use super::slices::Slices;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::directives::ResponseDirectives;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
+use crate::rules::part::Fetch;
+use crate::rules::part::Part;
+use crate::rules::part::RangePolicy;
+use crate::rules::part::SLICE_BYTES;
+use crate::rules::part::as_incomplete;
+use crate::rules::range::Span;
 use crate::rules::reuse::Reuse;
 use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
@@ -30,10 +38,12 @@ use crate::rules::validation::freshen;
 use crate::rules::validation::selects;
 use crate::rules::validation::unconditional;
 use crate::upstream::Body;
+use bytes::BytesMut;
 use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
+use http::header::RANGE;
 use http::response::Parts;
 use http_body::Body as _;
 use std::pin::Pin;
@@ -45,8 +55,26 @@ use std::task::Poll;
 use std::time::SystemTime;
 use tokio::sync::watch;
 
-/// What requests share a trip by: the key, and the variant as far as it is known.
-pub(super) type TripKey = (PrimaryKey, VariantKey);
+/// What requests share a trip by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TripKey {
+    pub(super) key: PrimaryKey,
+    /// As far as it is known.
+    pub(super) variant: VariantKey,
+    /// It is for those whom a part does not help.
+    pub(super) whole: bool,
+}
+
+impl TripKey {
+    /// For one slice of an incomplete response.
+    pub(super) fn of_slice(key: PrimaryKey) -> Self {
+        Self {
+            key,
+            variant: VariantKey::ONLY,
+            whole: false,
+        }
+    }
+}
 
 /// A trip under way, or how it ended.
 #[derive(Debug)]
@@ -74,6 +102,8 @@ pub(super) struct Private {
     pub(super) body: Body,
     pub(super) backend: Arc<str>,
     pub(super) detail: Detail,
+    /// What it answers.
+    pub(super) fetch: Fetch,
 }
 
 /// One trip's errand.
@@ -81,6 +111,7 @@ pub(super) struct Errand {
     ask: Ask,
     /// The stale response to validate or to replace.
     stale: Option<Stored>,
+    fetch: Fetch,
     key: TripKey,
 }
 
@@ -126,8 +157,8 @@ impl PartialEq for Trip {
 }
 
 impl Errand {
-    /// For whoever asks: a trip always asks for the whole response.
-    pub(super) fn new(ask: &Ask, stale: Option<&Stored>, key: TripKey) -> Self {
+    /// For whoever asks.
+    pub(super) fn new(ask: &Ask, stale: Option<&Stored>, fetch: Fetch, key: TripKey) -> Self {
         let ask = ask.clone();
         Self {
             ask: Ask {
@@ -135,16 +166,27 @@ impl Errand {
                 ..ask
             },
             stale: stale.cloned(),
+            fetch,
             key,
         }
     }
 }
 
 /// Takes the trip out of the table at its end, and lands it as failed if nothing else did.
-struct Ending {
+pub(super) struct Ending {
     engine: Arc<Engine>,
-    trip: Arc<Trip>,
-    key: TripKey,
+    pub(super) trip: Arc<Trip>,
+    pub(super) key: TripKey,
+}
+
+impl Ending {
+    pub(super) fn new(engine: &Arc<Engine>, trip: Arc<Trip>, key: TripKey) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            trip,
+            key,
+        }
+    }
 }
 
 impl Drop for Ending {
@@ -163,11 +205,7 @@ impl Drop for Ending {
 impl Engine {
     /// Makes a trip on a task of its own.
     pub(super) fn depart(self: &Arc<Self>, trip: Arc<Trip>, errand: Errand) {
-        let ending = Ending {
-            engine: Arc::clone(self),
-            trip,
-            key: errand.key,
-        };
+        let ending = Ending::new(self, trip, errand.key);
         let engine = Arc::clone(self);
         tokio::spawn(async move {
             engine.travel(&ending.trip, &errand).await;
@@ -177,7 +215,7 @@ impl Engine {
 
     /// Tells those who wait. Only a fill can still be joined then: whoever comes after anything
     /// else makes a trip of its own.
-    fn land(&self, trip: &Arc<Trip>, key: &TripKey, landing: Landing) {
+    pub(super) fn land(&self, trip: &Arc<Trip>, key: &TripKey, landing: Landing) {
         let mut trips = lock(&self.trips);
         match landing {
             Landing::Fill(..) => trips.open(key, trip),
@@ -193,6 +231,7 @@ impl Engine {
         let ask = &errand.ask;
         let mut headers = self.forwarded_fields(ask);
         unconditional(&mut headers);
+        let whole = headers.clone();
         // The sequence is taken before the request goes out: a purge from here on covers it.
         let sequence = self.shelf.next_sequence();
         // A purge before has taken the stale response away: then it must not come back by a 304.
@@ -202,6 +241,10 @@ impl Engine {
         let validating = stale.and_then(|stale| stale.response.validators.as_ref());
         if let Some(validators) = validating {
             validators.condition(&mut conditional);
+        }
+        if let Some(range) = errand.fetch.field() {
+            headers.insert(RANGE, range.clone());
+            conditional.insert(RANGE, range);
         }
         let request_time = clock::now();
         let first = self.exchange(ask, &Method::GET, &conditional).await;
@@ -218,8 +261,15 @@ impl Engine {
                         .await;
                     return self.land(trip, &errand.key, landing);
                 }
-                // It speaks of another response: ask for the whole one.
+                // It speaks of another response: ask for that.
                 self.exchange(ask, &Method::GET, &headers).await
+            }
+            (Ok(exchange), _)
+                if matches!(errand.fetch, Fetch::Rest(_))
+                    && exchange.response.status() == StatusCode::PARTIAL_CONTENT =>
+            {
+                // What is stored has no strong validator, so the two cannot be combined.
+                self.exchange(ask, &Method::GET, &whole).await
             }
             (first, _) => first,
         };
@@ -288,15 +338,13 @@ impl Engine {
         let ask = &errand.ask;
         let (head, body) = exchange.response.into_parts();
         let backend = exchange.backend;
-        let verdict = Storable::decide(
-            ask.key,
-            &ask.request,
-            &head,
-            BodyEnd::of(body.framed()),
-            &self.site(ask).store,
-            request_time,
-            clock::now(),
-        );
+        let Some((verdict, body)) = self
+            .judge(errand, &head, body, sequence, request_time)
+            .await
+        else {
+            lock(&self.hit_for_miss).mark(ask.key, clock::now());
+            return self.land(trip, &errand.key, Landing::Private);
+        };
         let too_large = body
             .length()
             .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
@@ -322,10 +370,52 @@ impl Engine {
                     body,
                     backend,
                     detail,
+                    fetch: errand.fetch,
                 });
                 self.land(trip, &errand.key, Landing::Private);
             }
         }
+    }
+
+    /// May what came be stored? `None` when it is a part that cannot be used, nor be passed on.
+    async fn judge(
+        &self,
+        errand: &Errand,
+        head: &Parts,
+        body: Body,
+        sequence: Sequence,
+        request_time: SystemTime,
+    ) -> Option<(Storable, Body)> {
+        let ask = &errand.ask;
+        let end = if body.framed() {
+            BodyEnd::Framed
+        } else {
+            BodyEnd::Close
+        };
+        let response_time = clock::now();
+        let decide = |head: &Parts| {
+            Storable::decide(
+                ask.key,
+                &ask.request,
+                head,
+                end,
+                &self.site(ask).store,
+                request_time,
+                response_time,
+            )
+        };
+        if head.status != StatusCode::PARTIAL_CONTENT || errand.fetch == Fetch::Whole {
+            return Some((decide(head), body));
+        }
+        let (body, bytes) = measured(body).await?;
+        let verdict = match decide(&as_incomplete(head)) {
+            Storable::Store(response) => {
+                let fetch = errand.fetch;
+                fetch.place(*response, &head.headers, bytes, sequence)
+            }
+            refused @ Storable::Refuse(_) => refused,
+        };
+        Some((verdict, body))
     }
 
     async fn fill(
@@ -337,24 +427,20 @@ impl Engine {
         sequence: Sequence,
         backend: Arc<str>,
     ) {
-        let not_kept = self.shelf.pass_through().map(|_| NotKept::StoreFailed);
-        let (fill, mut writer) = Fill::start(
-            &self.shelf,
-            &self.budget,
-            sequence,
-            response,
-            body.length(),
-            not_kept,
-        );
+        let (fill, mut writer) = self.start_fill(sequence, response, body.length());
         let _active = Active::new(self);
         // A small body has often come with its head: then the readers get all of it at once.
         match pour_ready(&mut writer, &mut body).await {
             Pour::Failed => return self.land(trip, &errand.key, Landing::Fill(fill, backend)),
             Pour::Complete => {
                 drop(writer.finish().await);
+                self.complete_short(&errand.ask, &fill);
                 return self.land(trip, &errand.key, Landing::Fill(fill, backend));
             }
-            Pour::Pending => self.land(trip, &errand.key, Landing::Fill(fill, backend)),
+            Pour::Pending => {
+                let landing = Landing::Fill(Arc::clone(&fill), backend);
+                self.land(trip, &errand.key, landing);
+            }
         }
         let complete = pour(&mut writer, &mut body).await;
         if writer.not_kept() == Some(NotKept::BodyTooLarge) {
@@ -364,6 +450,33 @@ impl Engine {
         if complete {
             // Why it was not kept, if so, is in the store's own counts.
             drop(writer.finish().await);
+            self.complete_short(&errand.ask, &fill);
+        }
+    }
+
+    /// Starts a fill, which is kept unless the disk has failed.
+    pub(super) fn start_fill(
+        &self,
+        sequence: Sequence,
+        response: StoredResponse,
+        length: Option<u64>,
+    ) -> (Arc<Fill>, Writer) {
+        let not_kept = self.shelf.pass_through().map(|_| NotKept::StoreFailed);
+        let budget = &self.budget;
+        Fill::start(&self.shelf, budget, sequence, response, length, not_kept)
+    }
+
+    /// Fetches the rest of a short representation of which a part has come.
+    fn complete_short(self: &Arc<Self>, ask: &Ask, fill: &Arc<Fill>) {
+        let short = |part: &Part| part.complete <= SHORT_BYTES_MAX;
+        let Some(part) = fill.response.part.filter(short) else {
+            return;
+        };
+        let by_size = self.site(ask).range_fetch == RangePolicy::BySize;
+        let whole = Span::new(0, u64::MAX, part.complete).filter(|_| by_size);
+        let own = Own::Fill(Arc::clone(fill));
+        if let Some(slices) = whole.and_then(|whole| Slices::new(self, ask, own, whole)) {
+            tokio::spawn(slices.complete());
         }
     }
 }
@@ -423,6 +536,28 @@ async fn pour_ready(writer: &mut Writer, body: &mut Body) -> Pour {
     Pour::Pending
 }
 
+/// The body of a 206 and its length. One that does not declare it is taken in first: without a
+/// length a part has no place. `None` when it does not come, or is longer than what is asked for
+/// at a time.
+pub(super) async fn measured(mut body: Body) -> Option<(Body, u64)> {
+    if let Some(bytes) = body.length() {
+        return Some((body, bytes));
+    }
+    let mut taken = BytesMut::new();
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+        match frame.await {
+            None => break,
+            Some(frame) => taken.extend_from_slice(&frame.ok()?.into_data().unwrap_or_default()),
+        }
+        if taken.len() as u64 > SLICE_BYTES {
+            return None;
+        }
+    }
+    let bytes = taken.len() as u64;
+    Some((Body::bytes(taken.freeze()), bytes))
+}
+
 /// Takes the rest; `false` when it did not come whole or nobody wants it.
 pub(super) async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
     loop {
@@ -457,6 +592,8 @@ pub(super) fn selects_variant(response: &StoredResponse, request_headers: &Heade
     response.vary.is_empty() || VariantKey::new(&response.vary, request_headers) == response.variant
 }
 
+/// The longest representation that is fetched whole when a part of it is wanted (8 MiB).
+const SHORT_BYTES_MAX: u64 = 8 << 20;
 /// How often a fill looks for a body that came with its head before it shows the head.
 const READY_LOOKS: usize = 3;
 /// A body this large is shown as it comes.

@@ -15,6 +15,7 @@ pub mod guard;
 pub mod hops;
 pub mod invalidate;
 pub mod key;
+pub mod part;
 pub mod proxy_status;
 pub mod range;
 pub mod request;

@@ -1,16 +1,16 @@
-//! Range requests answered from a complete stored response (RFC 9110 §14).
+//! What a range request selects of a stored response (RFC 9110 §14).
 //!
 //! ```text
 //! If-Range does not match, Range absent or not understood ─► Whole
 //! nothing of it lies inside the body ──────────────────────► Unsatisfiable
-//! one span, after overlapping ones are joined ─────────────► Part
-//! several spans ───────────────────────────────────────────► Whole
+//! one span, after overlapping and adjacent ones are joined ► Part
+//! several spans ───────────────────────────────────────────► Several, as multipart/byteranges
 //! ```
 //!
-//! A server may ignore Range (§14.2). Larder does so for every set that does not come down to one
-//! span, because `multipart/byteranges` lets a small request ask for far more than the body, and
-//! clients that need several parts ask for them one by one. Whether the method is GET, and the
-//! conditions that come first (§13.2.2), are for the caller.
+//! Joined spans do not overlap, so no request is answered with more than the body and the heads
+//! of [`SPECS_MAX`] parts; a set with more members is ignored, as §14.2 allows. Whether the method
+//! is GET, and the conditions that come first (§13.2.2), are for the caller. Which bytes a stored
+//! response holds is [`part`](super::part)'s business.
 
 use super::stored::StoredResponse;
 use http::HeaderMap;
@@ -32,6 +32,12 @@ impl Span {
     pub fn new(first: u64, last: u64, complete: u64) -> Option<Self> {
         let last = last.min(complete.checked_sub(1)?);
         (first <= last).then_some(Self { first, last })
+    }
+
+    /// Makes a span that has at least its first byte.
+    pub(super) fn from_to(first: u64, last: u64) -> Self {
+        let last = last.max(first);
+        Self { first, last }
     }
 
     /// The first byte's offset.
@@ -57,13 +63,16 @@ impl Span {
 }
 
 /// What a request's Range field comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Selection {
     /// No Range, one to be ignored, or If-Range did not match: 200.
     Whole,
     /// 206 with this part.
     Part(Span),
+    /// 206 with these parts, at least two and at most [`SPECS_MAX`], none touching another, in the
+    /// order they were asked for (RFC 9110 §15.3.7.2).
+    Several(Vec<Span>),
     /// 416.
     Unsatisfiable,
 }
@@ -83,11 +92,11 @@ impl Selection {
         if !if_range_matches(request_headers, stored) {
             return Self::Whole;
         }
-        Self::of(line.as_bytes(), stored.body_bytes)
+        Self::of(line.as_bytes(), stored.complete_bytes())
     }
 
     /// Reads a Range value against a body of `complete` bytes.
-    fn of(value: &[u8], complete: u64) -> Self {
+    pub fn of(value: &[u8], complete: u64) -> Self {
         let Some(specs) = parse(value) else {
             return Self::Whole;
         };
@@ -95,23 +104,71 @@ impl Selection {
         if complete == 0 && specs.iter().any(|spec| matches!(spec, Spec::Suffix(1..))) {
             return Self::Whole;
         }
-        let mut spans: Vec<Span> = specs
-            .into_iter()
-            .filter_map(|spec| spec.within(complete))
-            .collect();
-        spans.sort_unstable_by_key(|span| span.first);
-        let Some(joined) = spans.first().copied() else {
-            return Self::Unsatisfiable;
-        };
-        let joined = spans.iter().try_fold(joined, |joined, next| {
-            // Adjacent spans join as well.
-            (next.first <= joined.last.saturating_add(1)).then_some(Span {
-                first: joined.first,
-                last: joined.last.max(next.last),
-            })
-        });
-        joined.map_or(Self::Whole, Self::Part)
+        let mut spans: Vec<Span> = Vec::new();
+        for span in specs.into_iter().filter_map(|spec| spec.within(complete)) {
+            join(&mut spans, span);
+        }
+        match *spans.as_slice() {
+            [] => Self::Unsatisfiable,
+            [span] => Self::Part(span),
+            _ => Self::Several(spans),
+        }
     }
+}
+
+/// Adds a span to others that do not touch one another; it takes the place of the first it touches.
+fn join(spans: &mut Vec<Span>, mut span: Span) {
+    let touches = |one: &Span, other: &Span| {
+        one.first <= other.last.saturating_add(1) && other.first <= one.last.saturating_add(1)
+    };
+    let mut place = spans.len();
+    while let Some(at) = spans.iter().position(|other| touches(&span, other)) {
+        let other = spans.remove(at);
+        span.first = span.first.min(other.first);
+        span.last = span.last.max(other.last);
+        place = place.min(at);
+    }
+    spans.insert(place.min(spans.len()), span);
+}
+
+/// What stands before one part of a `multipart/byteranges` body (RFC 9110 §14.6).
+pub fn part_head(
+    boundary: &str,
+    content_type: Option<&HeaderValue>,
+    span: Span,
+    complete: u64,
+) -> Vec<u8> {
+    let mut head = format!("\r\n--{boundary}\r\n").into_bytes();
+    if let Some(content_type) = content_type {
+        head.extend_from_slice(b"Content-Type: ");
+        head.extend_from_slice(content_type.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"Content-Range: ");
+    head.extend_from_slice(span.content_range(complete).as_bytes());
+    head.extend_from_slice(b"\r\n\r\n");
+    head
+}
+
+/// What stands behind the last part.
+pub fn parts_end(boundary: &str) -> Vec<u8> {
+    format!("\r\n--{boundary}--\r\n").into_bytes()
+}
+
+/// `Content-Type` of a response in several parts.
+pub fn parts_type(boundary: &str) -> HeaderValue {
+    field_value(format!("multipart/byteranges; boundary={boundary}"))
+}
+
+/// The validator that proves two parts to be of one representation, byte for byte: a strong entity
+/// tag, else a Last-Modified that is one (RFC 9110 §8.8.1). Goes out as If-Range.
+pub fn strong_validator(stored: &StoredResponse) -> Option<HeaderValue> {
+    let etag = sole(&stored.headers, &header::ETAG).filter(|etag| etag.starts_with(b"\""));
+    let modified = || {
+        let modified = sole(&stored.headers, &header::LAST_MODIFIED);
+        modified.filter(|modified| is_strong(modified, stored))
+    };
+    HeaderValue::from_bytes(etag.or_else(modified)?).ok()
 }
 
 /// `Content-Range` of a 416 for a body of `complete` bytes.
@@ -121,7 +178,7 @@ pub fn unsatisfied_range(complete: u64) -> HeaderValue {
 
 /// One `range-spec` of the `bytes` unit (§14.1.2). Numbers too large for 64 bits are the largest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spec {
+pub(super) enum Spec {
     /// `FIRST-`.
     From(u64),
     /// `FIRST-LAST`, in that order.
@@ -159,7 +216,7 @@ impl Spec {
 
 /// Reads a `ranges-specifier` of the `bytes` unit; `None` when it is to be ignored: malformed,
 /// another unit, or more than [`SPECS_MAX`] members.
-fn parse(value: &[u8]) -> Option<Vec<Spec>> {
+pub(super) fn parse(value: &[u8]) -> Option<Vec<Spec>> {
     let equals = value.iter().position(|byte| *byte == b'=')?;
     let (unit, set) = value.split_at_checked(equals)?;
     if !unit.trim_ascii().eq_ignore_ascii_case(b"bytes") {
@@ -224,7 +281,7 @@ fn is_strong(modified: &[u8], stored: &StoredResponse) -> bool {
 }
 
 /// Returns the value of a field that has exactly one line.
-fn sole<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a [u8]> {
+pub(super) fn sole<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?;
     lines.next().is_none().then(|| line.as_bytes().trim_ascii())
@@ -237,7 +294,7 @@ fn field_value(text: String) -> HeaderValue {
 }
 
 /// Most members of a Range that is looked at; a longer one is ignored.
-const SPECS_MAX: usize = 16;
+pub const SPECS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -275,6 +332,7 @@ mod tests {
             validators: None,
             body_bytes: 1000,
             body: Digest([0; 32]),
+            part: None,
         }
     }
 
@@ -292,6 +350,14 @@ mod tests {
 
     fn part(first: u64, last: u64) -> Selection {
         Selection::Part(Span { first, last })
+    }
+
+    fn several(spans: &[(u64, u64)]) -> Selection {
+        let spans = spans.iter().map(|(first, last)| Span {
+            first: *first,
+            last: *last,
+        });
+        Selection::Several(spans.collect())
     }
 
     /// What `bytes=0-9` comes to under this If-Range.
@@ -415,8 +481,49 @@ mod tests {
     }
 
     #[test]
-    fn ranges_with_a_gap_are_served_whole() {
-        assert_eq!(range("bytes=0-4,6-9"), Selection::Whole);
+    fn ranges_with_a_gap_are_served_as_several_parts() {
+        assert_eq!(range("bytes=0-4,6-9"), several(&[(0, 4), (6, 9)]));
+    }
+
+    #[test]
+    fn parts_come_in_the_order_they_were_asked_for() {
+        assert_eq!(range("bytes=-1,0-4"), several(&[(999, 999), (0, 4)]));
+    }
+
+    #[test]
+    fn a_range_that_closes_a_gap_takes_the_place_of_the_first_it_touches() {
+        assert_eq!(
+            range("bytes=0-4,50-59,10-14,5-9"),
+            several(&[(0, 14), (50, 59)])
+        );
+    }
+
+    #[test]
+    fn unsatisfiable_ranges_among_others_are_left_out() {
+        assert_eq!(range("bytes=0-4,1000-,6-9"), several(&[(0, 4), (6, 9)]));
+        assert_eq!(range("bytes=0-4,1000-"), part(0, 4));
+    }
+
+    #[test]
+    fn a_strong_validator_is_a_strong_tag_or_else_an_old_enough_date() {
+        let mut stored = stored();
+        assert_eq!(strong_validator(&stored).unwrap(), "\"v1\"");
+        stored
+            .headers
+            .insert("etag", HeaderValue::from_static("W/\"v1\""));
+        assert_eq!(strong_validator(&stored).unwrap(), MODIFIED);
+        stored.timing.date_value = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
+        assert_eq!(strong_validator(&stored), None);
+    }
+
+    #[test]
+    fn the_heads_of_parts_say_what_they_are() {
+        let text = HeaderValue::from_static("text/plain");
+        let head = part_head("b", Some(&text), Span { first: 1, last: 2 }, 10);
+        let expected = "\r\n--b\r\nContent-Type: text/plain\r\nContent-Range: bytes 1-2/10\r\n\r\n";
+        assert_eq!(String::from_utf8(head).unwrap(), expected);
+        assert_eq!(parts_end("b"), b"\r\n--b--\r\n");
+        assert_eq!(parts_type("b"), "multipart/byteranges; boundary=b");
     }
 
     #[test]

@@ -198,6 +198,7 @@ mod tests {
             validators: None,
             body_bytes: 0,
             body: Digest([0; 32]),
+            part: None,
         }
     }
 

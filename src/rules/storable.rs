@@ -112,6 +112,8 @@ pub enum NotStorable {
     NoStore,
     /// `private` in the response.
     Private,
+    /// A 206 that does not say which part of the response it is, or not the one asked for.
+    Range,
     /// The request carried a body, which is not part of the key.
     RequestBody,
     /// `no-store` in the request.
@@ -126,7 +128,7 @@ pub enum NotStorable {
 
 impl NotStorable {
     /// Every reason, for tables that need one row each.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Authorization,
         Self::CloseDelimited,
         Self::Malformed,
@@ -136,6 +138,7 @@ impl NotStorable {
         Self::NoFreshness,
         Self::NoStore,
         Self::Private,
+        Self::Range,
         Self::RequestBody,
         Self::RequestNoStore,
         Self::SetCookie,
@@ -155,6 +158,7 @@ impl NotStorable {
             Self::NoFreshness => "no-freshness",
             Self::NoStore => "no-store",
             Self::Private => "private",
+            Self::Range => "range",
             Self::RequestBody => "request-body",
             Self::RequestNoStore => "request-no-store",
             Self::SetCookie => "set-cookie",
@@ -209,6 +213,7 @@ impl Storable {
             validators: None,
             body_bytes: 0,
             body: Digest([0; 32]),
+            part: None,
         };
         let granted = stored.judge(&directives, policy);
         match refused_as_useless(&stored, granted) {
@@ -450,6 +455,7 @@ mod tests {
             validators: None,
             body_bytes: 0,
             body: Digest([0; 32]),
+            part: None,
         };
         assert_eq!(stored(got(200, &lines)), wanted);
     }

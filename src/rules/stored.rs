@@ -15,6 +15,7 @@ use super::freshness::freshness_lifetime;
 use super::freshness::write_date;
 use super::key::PrimaryKey;
 use super::key::VariantKey;
+use super::part::Part;
 use super::storable::StorePolicy;
 use super::validation::Validators;
 use bytes::BytesMut;
@@ -59,6 +60,8 @@ pub struct StoredResponse {
     pub body_bytes: u64,
     /// The name of its body.
     pub body: Digest,
+    /// Which part of the representation the body is; none when it is all of it.
+    pub part: Option<Part>,
 }
 
 /// How long past its freshness a response may still be served (RFC 5861).
@@ -83,6 +86,11 @@ impl StoredResponse {
                 *value = copy;
             }
         }
+    }
+
+    /// The length of the representation, of which the body may be a part.
+    pub fn complete_bytes(&self) -> u64 {
+        self.part.map_or(self.body_bytes, |part| part.complete)
     }
 
     /// Returns whether it can ever answer a request after `now`: it is still fresh, may be served

@@ -436,6 +436,7 @@ mod tests {
             validators: Validators::read(&fields(lines)),
             body_bytes: 5,
             body: Digest([1; 32]),
+            part: None,
         }
     }
 

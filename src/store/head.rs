@@ -15,6 +15,8 @@ use crate::rules::address::Sequence;
 use crate::rules::freshness::Timing;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
+use crate::rules::part::Part;
+use crate::rules::range::Span;
 use crate::rules::stored::StaleWindow;
 use crate::rules::stored::StoredResponse;
 use crate::rules::validation::Validators;
@@ -49,6 +51,7 @@ pub fn encode(sequence: Sequence, response: &StoredResponse) -> Bytes {
     put_duration(&mut out, response.stale.while_revalidate);
     put_duration(&mut out, response.stale.if_error);
     put_validators(&mut out, response.validators.as_ref());
+    put_part(&mut out, response.part.as_ref());
     out.extend_from_slice(&length(response.vary.len()).to_le_bytes());
     for name in &response.vary {
         put_run(&mut out, name.as_str().as_bytes());
@@ -110,6 +113,7 @@ fn fields(cursor: &mut Cursor<'_>) -> Option<StoredResponse> {
         validate_always: flags & VALIDATE_ALWAYS != 0,
         must_revalidate: flags & MUST_REVALIDATE != 0,
         validators: validators(cursor)?,
+        part: part(cursor)?,
         vary: vary(cursor)?,
         headers: headers(cursor)?,
         body_bytes,
@@ -150,6 +154,31 @@ fn validators(cursor: &mut Cursor<'_>) -> Option<Option<Validators>> {
         }),
         _ => return None,
     })
+}
+
+fn put_part(out: &mut Vec<u8>, part: Option<&Part>) {
+    let Some(part) = part else {
+        return out.push(0);
+    };
+    out.push(1);
+    // No fill has the sequence zero.
+    let series = part.series.unwrap_or_default().0;
+    for number in [part.span.first(), part.span.last(), part.complete, series] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn part(cursor: &mut Cursor<'_>) -> Option<Option<Part>> {
+    if cursor.u8()? == 0 {
+        return Some(None);
+    }
+    let (first, last, complete) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
+    let series = Some(Sequence(cursor.u64()?)).filter(|series| series.0 > 0);
+    Some(Some(Part {
+        span: Span::new(first, last, complete)?,
+        complete,
+        series,
+    }))
 }
 
 fn vary(cursor: &mut Cursor<'_>) -> Option<Vec<HeaderName>> {
@@ -208,7 +237,7 @@ fn duration(cursor: &mut Cursor<'_>) -> Option<Duration> {
 }
 
 const MAGIC: [u8; 8] = *b"ldr-head";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LENGTH_AT: usize = 12;
 const CHECK_BYTES: usize = 32;
 const VALIDATE_ALWAYS: u8 = 1;
@@ -251,6 +280,7 @@ pub(super) mod tests {
             }),
             body_bytes: 12,
             body: Digest::of(b"body"),
+            part: None,
         }
     }
 

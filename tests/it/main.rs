@@ -42,6 +42,7 @@ mod harness;
 mod limits;
 mod logs;
 mod main_path;
+mod parts;
 mod post;
 mod purge;
 mod range;

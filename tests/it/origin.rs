@@ -279,6 +279,41 @@ impl Reply {
         }
     }
 
+    /// What an origin that knows ranges says of `body`, tagged `tag`: 304 to who has it, 206 to one
+    /// range of it, 416 to one beyond it, 200 to everything else and where If-Range differs.
+    pub(crate) fn ranged(seen: &Seen, body: &[u8], tag: &str) -> Self {
+        if seen.header("If-None-Match") == Some(tag) {
+            return Self::status(304).tagged(tag).fresh();
+        }
+        let differs = seen.header("If-Range").is_some_and(|known| known != tag);
+        let range = seen.header("Range").filter(|_| !differs);
+        let range = range.and_then(|range| range.strip_prefix("bytes="));
+        let Some((first, last)) = range.and_then(|range| range.split_once('-')) else {
+            return Self::ok(body).tagged(tag).fresh();
+        };
+        let end = body.len();
+        let (first, last) = match (first.parse::<usize>(), last.parse::<usize>()) {
+            (Ok(first), Ok(last)) => (first, last.min(end.saturating_sub(1))),
+            (Ok(first), Err(_)) => (first, end.saturating_sub(1)),
+            (Err(_), Ok(bytes)) => (end.saturating_sub(bytes), end.saturating_sub(1)),
+            (Err(_), Err(_)) => return Self::ok(body).tagged(tag).fresh(),
+        };
+        if first >= end {
+            return Self::status(416).header("Content-Range", &format!("bytes */{end}"));
+        }
+        Self::part(body, first, last).tagged(tag).fresh()
+    }
+
+    /// 206 with the bytes `first..=last` of `body`.
+    pub(crate) fn part(body: &[u8], first: usize, last: usize) -> Self {
+        let range = format!("bytes {first}-{last}/{}", body.len());
+        Self {
+            status: 206,
+            ..Self::ok(&body[first..=last])
+        }
+        .header("Content-Range", &range)
+    }
+
     /// These bytes instead of a response, then the connection is closed.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
@@ -296,6 +331,12 @@ impl Reply {
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Puts a field in the place of one that is there.
+    pub(crate) fn instead(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self.header(name, value)
     }
 
     /// Adds a Cache-Control field.

@@ -368,6 +368,7 @@ pub(super) mod tests {
             validators: None,
             body_bytes: body.len() as u64,
             body: Digest::of(body.as_bytes()),
+            part: None,
         };
         let sequence = shelf.next_sequence();
         let body = Bytes::from_static(body.as_bytes());
