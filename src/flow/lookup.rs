@@ -88,8 +88,12 @@ impl Engine {
             ..Outcome::default()
         };
         if ask.directives.only_if_cached {
-            let detail = Some(Detail::OnlyIfCached);
-            return Answer::new(synth::not_cached(), Outcome { detail, ..outcome });
+            // Not forwarded, so there is no reason why (RFC 9211 §2.2).
+            let outcome = Outcome {
+                detail: Some(Detail::OnlyIfCached),
+                ..Outcome::default()
+            };
+            return Answer::new(synth::not_cached(), outcome);
         }
         let alone = |detail| Outcome {
             detail: Some(detail),
@@ -342,7 +346,12 @@ impl Engine {
             };
         };
         let late = !waited && matches!(fill.progress(), Progress::Complete(_));
+        let came = match fill.response.part {
+            Some(_) => StatusCode::PARTIAL_CONTENT,
+            None => fill.response.status,
+        };
         let outcome = Outcome {
+            fwd_status: Some(came).filter(|came| *came != response.status()),
             stored: fill.not_kept.is_none(),
             detail: fill.not_kept.map(not_kept),
             ttl: Some(remaining(&fill.response)),
@@ -353,6 +362,7 @@ impl Engine {
             true => Outcome {
                 hit: true,
                 fwd: None,
+                fwd_status: None,
                 stored: false,
                 collapsed: false,
                 ..outcome
@@ -470,6 +480,10 @@ impl Engine {
 /// The answer to a request whose fetch failed.
 pub(super) fn failed(error: &FetchError, outcome: Outcome) -> Answer {
     let outcome = Outcome {
+        // Where nobody may be asked, nothing was forwarded.
+        fwd: outcome
+            .fwd
+            .filter(|_| !matches!(error, FetchError::NoBackend)),
         detail: Some(synth::detail(error)),
         ..outcome
     };

@@ -197,6 +197,8 @@ pub struct Stats {
     pub disk: Usage,
     /// Why the store passes through, when it does.
     pub pass_through: Option<Arc<str>>,
+    /// Interim (1xx) responses from all backends; they go no further.
+    pub interim: u64,
     /// Backends: name, usable.
     pub backends: Vec<(Arc<str>, bool)>,
 }
@@ -360,6 +362,7 @@ impl Engine {
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
             memory_bytes: self.shelf.memory.bytes(),
             evicted: self.shelf.evicted.load(Ordering::Relaxed),
+            interim: self.origins.iter().map(Origin::interim).sum(),
             disk: self.shelf.usage(),
             pass_through: self.shelf.pass_through(),
             backends: backends.collect(),

@@ -65,6 +65,12 @@ impl Origin {
         }
     }
 
+    /// Interim responses from all its backends.
+    pub(super) fn interim(&self) -> u64 {
+        let backends = 0..self.upstream.backends();
+        backends.map(|n| self.upstream.interim(n)).sum()
+    }
+
     /// Picks a backend that was not tried yet.
     fn pick(&self, tried: &[usize]) -> Option<usize> {
         let now = clock::now();

@@ -188,7 +188,15 @@ impl Transfer {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        match http_body::Body::poll_frame(Pin::new(&mut self.incoming), context) {
+        let mut polled = http_body::Body::poll_frame(Pin::new(&mut self.incoming), context);
+        while let Poll::Ready(Some(Ok(frame))) = &polled
+            && frame.is_trailers()
+        {
+            // Trailer fields may be discarded, and must not be taken for header fields
+            // (RFC 9110 §6.5.1): nobody behind here could use them.
+            polled = http_body::Body::poll_frame(Pin::new(&mut self.incoming), context);
+        }
+        match polled {
             Poll::Pending => self.poll_stalled(context).map(|error| Some(Err(error))),
             Poll::Ready(Some(Ok(frame))) => {
                 self.waiting_since = None;

@@ -42,6 +42,7 @@ mod harness;
 mod limits;
 mod logs;
 mod main_path;
+mod messages;
 mod parts;
 mod post;
 mod purge;
