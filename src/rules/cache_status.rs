@@ -466,6 +466,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_readme_lists_every_word() {
+        let readme = include_str!("../../README.md");
+        let words = WORDS.iter().map(|detail| detail.token());
+        let words = words.chain(Refusal::ALL.iter().map(|refusal| refusal.token()));
+        for word in words.chain(NotStorable::ALL.iter().map(|reason| reason.token())) {
+            assert!(readme.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_ttl_reads_back_within_the_bounds(ttl: i64) {
