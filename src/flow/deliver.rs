@@ -130,13 +130,18 @@ fn share_of_fill(ask: &Ask, response: &StoredResponse, bytes: u64) -> Share {
     Share::of(ask, &measured)
 }
 
-/// The part of a representation that the origin answered with, as it is.
+/// The part of a representation that the origin answered with, as it is and in its own words.
 pub(super) fn own_part(engine: &Engine, ask: &Ask, fill: &Arc<Fill>) -> Option<Response<Body>> {
     let part = fill.response.part?;
     let own = Own::Fill(Arc::clone(fill));
     let body = Body::new(own.source(engine, part.span)?, Some(part.span.bytes()));
     let share = Share::Part(part.span);
-    Some(head(ask, &fill.response, Some(part.complete), &share, body))
+    let mut response = head(ask, &fill.response, Some(part.complete), &share, body);
+    if let Some(said) = fill.response.headers.get(header::CONTENT_RANGE) {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_RANGE, said.clone());
+    }
+    Some(response)
 }
 
 /// The bytes of a response that answer a request: none for a HEAD, and none that cannot be had.

@@ -43,6 +43,7 @@ use crate::state::index::Lookup;
 use http::HeaderName;
 use http::Method;
 use http::StatusCode;
+use http::header::CONTENT_RANGE;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -334,7 +335,9 @@ impl Engine {
             return Shared::Again(fill.response.vary.clone());
         }
         let now = clock::now();
-        let response = match deliver::fill(self, ask, fill, now) {
+        let reach = self.reach(ask, &fill.response, &Share::of(ask, &fill.response));
+        let odd = verbatim && fill.response.headers.contains_key(CONTENT_RANGE);
+        let response = match deliver::fill(self, ask, fill, now).filter(|_| !odd) {
             Some(mut response) => response.body_mut().prime().await.then_some(response),
             None if verbatim => deliver::own_part(self, ask, fill),
             None => None,
@@ -358,8 +361,8 @@ impl Engine {
             ..outcome
         };
         // Complete before this request came to it: that is a hit in all but name.
-        let outcome = match late && outcome.stored {
-            true => Outcome {
+        let outcome = match (late && outcome.stored, reach) {
+            (true, Reach::All) => Outcome {
                 hit: true,
                 fwd: None,
                 fwd_status: None,
@@ -367,7 +370,12 @@ impl Engine {
                 collapsed: false,
                 ..outcome
             },
-            false => outcome,
+            (true, Reach::Some | Reach::None) => Outcome {
+                fwd: Some(Forward::Partial),
+                collapsed: false,
+                ..outcome
+            },
+            (false, _) => outcome,
         };
         Shared::answer(Answer::new(response, outcome).by(backend))
     }

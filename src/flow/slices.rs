@@ -26,7 +26,6 @@ use super::trip::Ending;
 use super::trip::Landing;
 use super::trip::Trip;
 use super::trip::TripKey;
-use super::trip::measured;
 use crate::clock;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
@@ -420,7 +419,7 @@ impl Engine {
         if status != StatusCode::PARTIAL_CONTENT {
             return Err(changed());
         }
-        let (mut body, bytes) = measured(body).await.ok_or(FetchError::Abandoned)?;
+        let (mut body, bytes) = self.measured(body).await.ok_or(FetchError::Abandoned)?;
         let verdict = Storable::decide(
             base.ask.key,
             &base.ask.request,
@@ -435,7 +434,11 @@ impl Engine {
         let (Storable::Store(mut response), Some(mut part)) = (verdict, part) else {
             return Err(changed());
         };
-        if strong_validator(&response) != validator {
+        let coding = |response: &StoredResponse| {
+            let coding = response.headers.get(header::CONTENT_ENCODING);
+            coding.cloned()
+        };
+        if strong_validator(&response) != validator || coding(&response) != coding(&base.response) {
             return Err(changed());
         }
         let (before, after) = neighbours(run, &part);

@@ -407,7 +407,7 @@ impl Engine {
         if head.status != StatusCode::PARTIAL_CONTENT || errand.fetch == Fetch::Whole {
             return Some((decide(head), body));
         }
-        let (body, bytes) = measured(body).await?;
+        let (body, bytes) = self.measured(body).await?;
         let verdict = match decide(&as_incomplete(head)) {
             Storable::Store(response) => {
                 let fetch = errand.fetch;
@@ -452,6 +452,32 @@ impl Engine {
             drop(writer.finish().await);
             self.complete_short(&errand.ask, &fill);
         }
+    }
+
+    /// The body of a 206 and its length. One that does not declare it is taken in first: without a
+    /// length a part has no place. `None` when it does not come, is longer than what is asked for
+    /// at a time, or there is no memory for it.
+    pub(super) async fn measured(&self, mut body: Body) -> Option<(Body, u64)> {
+        if let Some(bytes) = body.length() {
+            return Some((body, bytes));
+        }
+        let bytes_max = u32::try_from(SLICE_BYTES).ok()?;
+        let _permit = self.budget.try_acquire_many(bytes_max).ok()?;
+        let mut taken = BytesMut::new();
+        loop {
+            let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+            match frame.await {
+                None => break,
+                Some(frame) => {
+                    taken.extend_from_slice(&frame.ok()?.into_data().unwrap_or_default())
+                }
+            }
+            if taken.len() as u64 > SLICE_BYTES {
+                return None;
+            }
+        }
+        let bytes = taken.len() as u64;
+        Some((Body::bytes(taken.freeze()), bytes))
     }
 
     /// Starts a fill, which is kept unless the disk has failed.
@@ -534,28 +560,6 @@ async fn pour_ready(writer: &mut Writer, body: &mut Body) -> Pour {
         }
     }
     Pour::Pending
-}
-
-/// The body of a 206 and its length. One that does not declare it is taken in first: without a
-/// length a part has no place. `None` when it does not come, or is longer than what is asked for
-/// at a time.
-pub(super) async fn measured(mut body: Body) -> Option<(Body, u64)> {
-    if let Some(bytes) = body.length() {
-        return Some((body, bytes));
-    }
-    let mut taken = BytesMut::new();
-    loop {
-        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
-        match frame.await {
-            None => break,
-            Some(frame) => taken.extend_from_slice(&frame.ok()?.into_data().unwrap_or_default()),
-        }
-        if taken.len() as u64 > SLICE_BYTES {
-            return None;
-        }
-    }
-    let bytes = taken.len() as u64;
-    Some((Body::bytes(taken.freeze()), bytes))
 }
 
 /// Takes the rest; `false` when it did not come whole or nobody wants it.

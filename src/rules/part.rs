@@ -197,6 +197,11 @@ impl Fetch {
             None => Storable::Refuse(NotStorable::Range),
             Some(part) => {
                 response.part = (!part.is_whole()).then_some(part);
+                let agrees = part.span.content_range(part.complete);
+                if let Some(said) = received.get(CONTENT_RANGE).filter(|said| agrees != *said) {
+                    // For the one whose words it answers: the origin's own words.
+                    response.headers.insert(CONTENT_RANGE, said.clone());
+                }
                 Storable::Store(Box::new(response))
             }
         }
