@@ -192,14 +192,9 @@ fn delimits(byte: u8) -> bool {
 /// Most names in the `Vary` of a response that can be found again.
 pub const VARY_FIELDS_MAX: usize = 32;
 
-/// Fields that `flow` writes from the connection when it asks an origin.
-const WRITTEN_FOR_ORIGIN: [&str; 5] = [
-    "cdn-loop",
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-];
+/// Fields that `flow` writes from the connection when it asks an origin. `X-Forwarded-Host` is none
+/// of them: what it says is in the key.
+const WRITTEN_FOR_ORIGIN: [&str; 4] = ["cdn-loop", "forwarded", "via", "x-forwarded-for"];
 
 #[cfg(test)]
 mod tests {

@@ -49,6 +49,7 @@ mod purge;
 mod range;
 mod requests;
 mod stale;
+mod telling;
 mod tls;
 mod upstream;
 mod validation;
