@@ -35,6 +35,7 @@ use crate::rules::freshness::Freshness;
 use crate::rules::key::VariantKey;
 use crate::rules::part::Fetch;
 use crate::rules::part::Part;
+use crate::rules::proxy_status::ProxyError;
 use crate::rules::reuse::Reuse;
 use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
@@ -94,7 +95,10 @@ impl Engine {
                 detail: Some(Detail::OnlyIfCached),
                 ..Outcome::default()
             };
-            return Answer::new(synth::not_cached(), outcome);
+            return Answer {
+                error: Some(ProxyError::ProxyInternalResponse),
+                ..Answer::new(synth::not_cached(), outcome)
+            };
         }
         let alone = |detail| Outcome {
             detail: Some(detail),

@@ -401,11 +401,11 @@ impl Engine {
         }
         report.key = self.params.cache_status_key.then(|| request.url());
         let Some(site_id) = self.params.routes.site(request.host()) else {
-            return Answer::new(synth::no_site(), synthetic());
+            return no_site();
         };
         report.site = Some(site_id);
         let Some(site) = self.params.sites.get(usize::from(site_id.0)) else {
-            return Answer::new(synth::no_site(), synthetic());
+            return no_site();
         };
         let ask = Ask {
             key: PrimaryKey::new(&site.name, &request, &site.key),
@@ -488,6 +488,13 @@ fn refuse(refusal: Refusal) -> Answer {
         refusal: Some(refusal),
         error: Some(error),
         ..Answer::new(synth::refused(refusal), outcome)
+    }
+}
+
+fn no_site() -> Answer {
+    Answer {
+        error: Some(ProxyError::DestinationNotFound),
+        ..Answer::new(synth::no_site(), synthetic())
     }
 }
 

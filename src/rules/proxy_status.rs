@@ -20,6 +20,8 @@ pub enum ProxyError {
     ConnectionTimeout,
     /// `destination_ip_unroutable`: no way leads there.
     DestinationIpUnroutable,
+    /// `destination_not_found`: no site serves the host that was asked for.
+    DestinationNotFound,
     /// `destination_unavailable`: no backend may be asked.
     DestinationUnavailable,
     /// `dns_error`: the backend's name could not be resolved.
@@ -54,6 +56,7 @@ impl ProxyError {
         Self::ConnectionTerminated,
         Self::ConnectionTimeout,
         Self::DestinationIpUnroutable,
+        Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
         Self::HttpProtocolError,
@@ -76,6 +79,7 @@ impl ProxyError {
             Self::ConnectionTerminated => "connection_terminated",
             Self::ConnectionTimeout => "connection_timeout",
             Self::DestinationIpUnroutable => "destination_ip_unroutable",
+            Self::DestinationNotFound => "destination_not_found",
             Self::DestinationUnavailable => "destination_unavailable",
             Self::DnsError => "dns_error",
             Self::HttpProtocolError => "http_protocol_error",

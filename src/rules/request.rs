@@ -1225,6 +1225,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_number_of_hops_is_one_less_further_on(hops: u64) {
+            let request = get("/").method("OPTIONS").field("max-forwards", &hops.to_string());
+            let request = request.passes();
+            let sent = hops.saturating_sub(1).min(MAX_FORWARDS_MAX);
+            prop_assert_eq!(&request.headers()[header::MAX_FORWARDS], &sent.to_string());
+            prop_assert_eq!(request.last_hop(), hops == 0);
+        }
+
+        #[test]
         fn an_accepted_host_is_clean_and_normal_already(host in "[ -~]{0,30}") {
             if let Ok(normal) = normal_authority(host.as_bytes(), Scheme::Http) {
                 prop_assert!(!normal.contains(['@', ' ', '/', '?', '#', '\\']));

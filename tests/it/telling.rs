@@ -142,10 +142,9 @@ fn directives_of_requests_where_they_count() {
         &scene.get_with("/a", &[("Cache-Control", "no-cache")]),
         "larder; fwd=request; fwd-status=304; stored; ttl=6000",
     );
-    says(
-        &scene.get_with("/b", &[("Cache-Control", "only-if-cached")]),
-        "larder; detail=only-if-cached",
-    );
+    let nothing = scene.get_with("/b", &[("Cache-Control", "only-if-cached")]);
+    says(nothing.is(504), "larder; detail=only-if-cached");
+    nothing.proxy_error("proxy_internal_response");
 }
 
 #[test]
@@ -189,6 +188,14 @@ fn origins_that_give_nothing() {
         "larder; fwd=uri-miss; detail=origin-protocol",
     );
     broken.proxy_error("http_protocol_error");
+}
+
+#[test]
+fn a_host_that_nobody_serves() {
+    let scene = Scene::new().site("hosts", "[\"scene.test\"]").start();
+    let answer = scene.get_with("/a", &[("Host", "other.test")]);
+    says(answer.is(421), "larder; detail=synthetic");
+    answer.proxy_error("destination_not_found");
 }
 
 #[test]
