@@ -375,21 +375,6 @@ fn cache_status_names_the_origins_status_where_it_is_another() {
 }
 
 #[test]
-fn cache_status_says_why_the_store_was_not_asked() {
-    let scene = Scene::usual();
-    scene.origin.does("*", |_| Reply::ok("v1").fresh());
-    let get = scene.ask("GET", "/a", &[], b"x");
-    get.is(200).by("bypass").detail("request-body").not_stored();
-    let post = scene.ask("POST", "/a", &[], b"x");
-    assert_eq!(post.by("method").cache_status("detail"), None);
-    let only = [("Cache-Control", "only-if-cached")];
-    let answer = scene.get_with("/other", &only);
-    if answer.status == 504 {
-        assert_eq!(answer.detail("only-if-cached").cache_status("fwd"), None);
-    }
-}
-
-#[test]
 fn cache_status_names_the_url_where_the_config_asks_for_it() {
     let scene = Scene::new().server("cache_status_key", "true").start();
     scene.origin.says("/a?b=c", Reply::ok("v1").fresh());
