@@ -109,6 +109,7 @@ fn response(number: u64, body: &Bytes) -> StoredResponse {
         key: PrimaryKey(key),
         variant: VariantKey::ONLY,
         vary: Vec::new(),
+        tags: Vec::new(),
         status: http::StatusCode::OK,
         headers: fields
             .into_iter()

@@ -16,11 +16,12 @@ use crate::rules::range::Span;
 use crate::rules::range::part_head;
 use crate::rules::range::parts_end;
 use crate::rules::range::parts_type;
-use crate::rules::range::unsatisfied_range;
+use crate::rules::range::unsatisfied_fields;
 use crate::rules::stored::StoredResponse;
 use crate::rules::stored::passed_fields;
 use crate::rules::validation::Condition;
 use crate::rules::validation::not_modified_fields;
+use crate::rules::validation::permits_part;
 use http::HeaderValue;
 use http::Method;
 use http::Response;
@@ -59,12 +60,16 @@ impl Share {
         let headers = ask.request.headers();
         match Condition::evaluate(headers, response) {
             Condition::NotModified => Self::Nothing(StatusCode::NOT_MODIFIED),
-            Condition::PreconditionFailed => Self::Nothing(StatusCode::PRECONDITION_FAILED),
             Condition::Proceed
                 if *ask.request.method() == Method::GET && response.status == StatusCode::OK =>
             {
                 match Selection::evaluate(headers, response) {
                     Selection::Whole => Self::Whole,
+                    Selection::Part(_) | Selection::Several(_) | Selection::Unsatisfiable
+                        if !permits_part(headers, response) =>
+                    {
+                        Self::Whole
+                    }
                     Selection::Part(span) => Self::Part(span),
                     Selection::Several(spans) => Self::Several(spans),
                     Selection::Unsatisfiable => Self::Nothing(StatusCode::RANGE_NOT_SATISFIABLE),
@@ -268,18 +273,18 @@ fn head(
         Share::Nothing(status) => *status,
     };
     let headers = response.headers_mut();
-    *headers = match share {
-        Share::Nothing(StatusCode::NOT_MODIFIED) => not_modified_fields(&stored.headers),
-        Share::Nothing(_) | Share::Part(_) | Share::Several(_) | Share::Whole => {
+    *headers = match (share, length) {
+        (Share::Nothing(StatusCode::NOT_MODIFIED), _) => not_modified_fields(&stored.headers),
+        (Share::Nothing(StatusCode::RANGE_NOT_SATISFIABLE), Some(length)) => {
+            unsatisfied_fields(&stored.headers, length)
+        }
+        (Share::Nothing(_) | Share::Part(_) | Share::Several(_) | Share::Whole, _) => {
             stored.headers.clone()
         }
     };
     match (share, length) {
         (Share::Part(span), Some(length)) => {
             headers.insert(header::CONTENT_RANGE, span.content_range(length));
-        }
-        (Share::Nothing(StatusCode::RANGE_NOT_SATISFIABLE), Some(length)) => {
-            headers.insert(header::CONTENT_RANGE, unsatisfied_range(length));
         }
         (Share::Whole, Some(length)) if *ask.request.method() == Method::HEAD => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));

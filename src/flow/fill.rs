@@ -48,6 +48,8 @@ pub struct Fill {
     pub length: Option<u64>,
     /// Why it is not being kept, if it was known at the start.
     pub not_kept: Option<NotKept>,
+    /// Its place among fills and purges.
+    pub sequence: Sequence,
     window: Mutex<Window>,
     progress: watch::Sender<Progress>,
     /// Told when a reader has gone on or away.
@@ -147,6 +149,7 @@ impl Fill {
             response: Arc::new(response),
             length,
             not_kept,
+            sequence,
             window: Mutex::new(Window {
                 unkept: not_kept.is_some(),
                 ..Window::default()
@@ -588,6 +591,7 @@ mod tests {
                 key: KEY,
                 variant: VariantKey::ONLY,
                 vary: Vec::new(),
+                tags: Vec::new(),
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 timing: crate::rules::freshness::Timing {
@@ -684,7 +688,7 @@ mod tests {
         drop(writer.finish().await.unwrap());
         drop(fill);
         scene.shelf.store.flush().await.unwrap();
-        scene.shelf.purge_keys(&[KEY]);
+        scene.shelf.purge(&[KEY], &[]);
         assert_eq!(scene.shelf.drop_empty_packs(), 0);
         assert_eq!(read(slow).await.unwrap(), whole(40));
         assert!(scene.shelf.drop_empty_packs() > 0);

@@ -108,6 +108,13 @@ impl Engine {
             let detail = Detail::NotStorable(NotStorable::RequestNoStore);
             return self.pass(ask, alone(detail)).await;
         }
+        if *ask.request.method() == Method::HEAD
+            && let Some(stale) = need
+                .stale
+                .take_if(|stale| stale.response.validators.is_none())
+        {
+            return self.head(ask, stale, outcome).await;
+        }
         if need.stale.is_none() {
             if *ask.request.method() == Method::HEAD {
                 let detail = Detail::NotStorable(NotStorable::Method);
@@ -120,7 +127,7 @@ impl Engine {
         let mut vary = self.shelf.read_index().known_vary(ask.key).to_vec();
         for _ in 0..TRIPS_MAX {
             let stale = need.stale.as_ref();
-            if stale.is_some_and(|stale| !self.shelf.contains(stale.found)) {
+            if stale.is_some_and(|stale| !self.shelf.contains(stale)) {
                 // Freshened, replaced or purged since it was looked up.
                 need = match self.look_up(&ask).await {
                     Ok(answer) => return answer,
@@ -295,7 +302,12 @@ impl Engine {
         };
         let waits = !trip.has_landed();
         let may_have = |response| leads || self.may_share(ask, response, waits);
-        match trip.landed().await {
+        let landing = trip.landed().await;
+        if !leads && self.is_invalidated(&landing) {
+            lock(&self.trips).finish(&key, &trip);
+            return Shared::Again(vary.to_vec());
+        }
+        match landing {
             Landing::Failed(error) => self.after_failure(ask, need, &trip, leads, &error, outcome),
             Landing::Fill(fill, backend) if may_have(&fill.response) => {
                 let verbatim = leads && need.fetch.is_verbatim();
@@ -310,6 +322,19 @@ impl Engine {
             }
             // Never seen: `landed` waits for one of the others.
             Landing::Underway => Shared::Again(vary.to_vec()),
+        }
+    }
+
+    /// Has what a trip brought been made invalid since, by one of its tags? Then it is for nobody
+    /// who may have come after that.
+    fn is_invalidated(&self, landing: &Landing) -> bool {
+        match landing {
+            Landing::Fill(fill, _) => self.shelf.covers_tags(fill.sequence, &fill.response.tags),
+            Landing::Stored(stored, _) => {
+                let sequence = stored.found.sequence;
+                self.shelf.covers_tags(sequence, &stored.response.tags)
+            }
+            Landing::Failed(_) | Landing::Private | Landing::Underway => false,
         }
     }
 
@@ -340,7 +365,8 @@ impl Engine {
         }
         let now = clock::now();
         let reach = self.reach(ask, &fill.response, &Share::of(ask, &fill.response));
-        let odd = verbatim && fill.response.headers.contains_key(CONTENT_RANGE);
+        let partial = fill.response.part.is_some();
+        let odd = verbatim && partial && fill.response.headers.contains_key(CONTENT_RANGE);
         let response = match deliver::fill(self, ask, fill, now).filter(|_| !odd) {
             Some(mut response) => response.body_mut().prime().await.then_some(response),
             None if verbatim => deliver::own_part(self, ask, fill),
@@ -395,7 +421,7 @@ impl Engine {
             return Shared::Again(stored.response.vary.clone());
         }
         let now = clock::now();
-        let kept = stored.response.worth_keeping(now) && self.shelf.contains(stored.found);
+        let kept = stored.response.worth_keeping(now) && self.shelf.contains(&stored);
         let outcome = Outcome {
             fwd_status: Some(StatusCode::NOT_MODIFIED),
             stored: kept,
@@ -460,7 +486,6 @@ impl Engine {
         error: &FetchError,
         outcome: Outcome,
     ) -> Shared {
-        let now = clock::now();
         let outcome = Outcome {
             fwd_status: match error {
                 FetchError::Status(status) => Some(*status),
@@ -469,23 +494,37 @@ impl Engine {
             ..outcome
         };
         if let Some(stored) = &need.stale
-            && let Some(stale_by) = Reuse::stale_if_error(&stored.response, now)
-            && let share = Share::of(ask, &stored.response)
-            && self.reach(ask, &stored.response, &share) == Reach::All
-            && let Some(response) = deliver::stored(self, ask, stored.clone(), &share, now)
+            && let Some(answer) = self.stand_in(ask, stored, outcome)
         {
-            let outcome = Outcome {
-                ttl: Some(-ttl_seconds(stale_by)),
-                detail: Some(Detail::StaleIfError),
-                ..outcome
-            };
-            return Shared::answer(Answer::new(response, outcome));
+            return Shared::answer(answer);
         }
         if !leads && trip.may_retry() {
             let vary = self.shelf.read_index().known_vary(ask.key).to_vec();
             return Shared::Again(vary);
         }
         Shared::answer(failed(error, outcome))
+    }
+
+    /// The stale response in place of an error, where it may stand in (RFC 5861 §4).
+    pub(super) fn stand_in(
+        self: &Arc<Self>,
+        ask: &Ask,
+        stored: &Stored,
+        outcome: Outcome,
+    ) -> Option<Answer> {
+        let now = clock::now();
+        let stale_by = Reuse::stale_if_error(&stored.response, now)?;
+        let share = Share::of(ask, &stored.response);
+        if self.reach(ask, &stored.response, &share) != Reach::All {
+            return None;
+        }
+        let response = deliver::stored(self, ask, stored.clone(), &share, now)?;
+        let outcome = Outcome {
+            ttl: Some(-ttl_seconds(stale_by)),
+            detail: Some(Detail::StaleIfError),
+            ..outcome
+        };
+        Some(Answer::new(response, outcome))
     }
 }
 

@@ -13,6 +13,7 @@ mod ask;
 pub mod body;
 mod deliver;
 pub mod fill;
+mod freshen;
 mod lookup;
 mod origin;
 mod pass;
@@ -52,6 +53,7 @@ use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagScope;
 use crate::state::collapse::Table;
 use crate::state::hit_for_miss::HitForMiss;
 use crate::store::StoreError;
@@ -419,7 +421,7 @@ impl Engine {
             Guard::Answer => Answer::new(synth::options(), synthetic()),
             Guard::Refuse(refusal) => refuse(refusal),
             Guard::Purge => {
-                let (_, entries, _) = Box::pin(self.purge_keys(&[ask.key])).await;
+                let (_, entries, _) = Box::pin(self.forget(&[ask.key], &[])).await;
                 Answer::new(synth::purged(entries), synthetic())
             }
             Guard::Admit if ask.request.cacheable() => self.serve(ask).await,
@@ -458,6 +460,13 @@ impl Engine {
         let number = usize::from(ask.site.0).min(self.params.sites.len() - 1);
         #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
         &self.params.sites[number]
+    }
+
+    /// Whose tags a response to this request bears.
+    fn tag_scope<'a>(&'a self, ask: &'a Ask) -> TagScope<'a> {
+        let site = self.site(ask);
+        let (scheme, authority) = (ask.request.scheme(), ask.request.authority());
+        TagScope::new(&site.name, scheme, authority, &site.key)
     }
 
     fn origin(&self, ask: &Ask) -> &Origin {

@@ -101,6 +101,15 @@ impl FetchError {
         }
     }
 
+    /// May an origin have seen some of the request?
+    pub(super) fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::NoBackend => false,
+            Self::Abandoned | Self::Status(_) => true,
+            Self::Upstream(error) => error.may_have_arrived(),
+        }
+    }
+
     /// What Proxy-Status calls it.
     pub(super) fn proxy_error(&self) -> ProxyError {
         match self {
@@ -148,7 +157,10 @@ impl Engine {
             tried.push(backend);
             let more = tried.len() < self.params.tries_max.min(origin.upstream.backends());
             let again = more && error.retry(method.is_idempotent());
-            failed = error.into();
+            // Of several failures the one that got furthest is told.
+            if !failed.may_have_arrived() {
+                failed = error.into();
+            }
             if !again {
                 return Err(failed);
             }

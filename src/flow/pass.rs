@@ -6,6 +6,10 @@
 //!                                     └─► a POST's answer that is the target's next one:
 //!                                         Fill ─► the client, and the store for later GETs
 //! ```
+//!
+//! One that may change things goes on a task that no client owns: whether or not the client waits
+//! for the answer, what it made invalid is forgotten. Such tasks are bounded as exchanges are, by
+//! the upstream's connections, its queue and its time limits.
 
 use super::Answer;
 use super::Engine;
@@ -14,7 +18,6 @@ use super::deliver;
 use super::lookup::failed;
 use super::lookup::not_kept;
 use super::lookup::remaining;
-use super::origin::Exchange;
 use super::origin::FetchError;
 use super::shelf::lock;
 use super::synth;
@@ -24,7 +27,9 @@ use super::upload::sent_on;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Outcome;
+use crate::rules::invalidate::invalidated_groups;
 use crate::rules::invalidate::invalidated_targets;
+use crate::rules::invalidate::is_safe;
 use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::RequestBody as Framing;
@@ -34,9 +39,7 @@ use crate::rules::stored::StoredResponse;
 use crate::upstream::Body;
 use crate::upstream::RequestBody;
 use crate::upstream::UpstreamError;
-use http::HeaderMap;
 use http::Method;
-use http::StatusCode;
 use http::response::Parts;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -63,37 +66,53 @@ impl Engine {
         body: RequestBody,
         outcome: Outcome,
     ) -> Answer {
-        let headers = self.forwarded_fields(&ask);
-        // The sequence is taken before the request goes out: a purge from here on covers it.
-        let since = self.shelf.next_sequence();
-        let request_time = clock::now();
         let bytes_max = self.params.request.body_bytes_max;
         let (body, fate) = sent_on(ask.request.body(), body, bytes_max);
-        let exchanged = match ask.request.body() {
-            Framing::Empty => self.exchange(&ask, ask.request.method(), &headers).await,
-            Framing::Chunked | Framing::Length(_) => self.exchange_body(&ask, &headers, body).await,
-        };
-        match exchanged {
+        let engine = Arc::clone(self);
+        let change = tokio::spawn(async move { engine.change(&ask, body, outcome).await });
+        match change.await.unwrap_or(Err(FetchError::Abandoned)) {
             Err(FetchError::Upstream(UpstreamError::ClientBody)) => Answer {
                 error: Some(ProxyError::HttpRequestError),
                 ..Answer::new(synth::bad_body(fate.status()), outcome)
             },
             Err(error) => failed(&error, outcome),
-            Ok(exchange) => {
-                let Exchange { response, backend } = exchange;
-                let (head, body) = response.into_parts();
-                let sequence = self
-                    .invalidate(&ask, head.status, &head.headers, since)
-                    .await;
-                let answer = match self.next_stored(&ask, &head, &body, request_time) {
-                    Some(stored) if let Some(sequence) = sequence => {
-                        self.fill_posted(&head, stored, body, sequence, outcome)
-                    }
-                    _ => Answer::new(deliver::private(&head, body), outcome),
-                };
-                answer.by(backend)
-            }
+            Ok(answer) => answer,
         }
+    }
+
+    /// Sends a request that may change things, and forgets what it made invalid.
+    async fn change(
+        self: &Arc<Self>,
+        ask: &Ask,
+        body: RequestBody,
+        outcome: Outcome,
+    ) -> Result<Answer, FetchError> {
+        let headers = self.forwarded_fields(ask);
+        // The sequence is taken before the request goes out: a purge from here on covers it.
+        let since = self.shelf.next_sequence();
+        let request_time = clock::now();
+        let exchanged = match ask.request.body() {
+            Framing::Empty => self.exchange(ask, ask.request.method(), &headers).await,
+            Framing::Chunked | Framing::Length(_) => self.exchange_body(ask, &headers, body).await,
+        };
+        let exchange = match exchanged {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                // Nobody knows what the origin made of it.
+                if error.may_have_arrived() && !is_safe(ask.request.method()) {
+                    self.forget(&[ask.key], &[]).await;
+                }
+                return Err(error);
+            }
+        };
+        let (head, body) = exchange.response.into_parts();
+        let next = self.next_stored(ask, &head, &body, request_time);
+        let sequence = self.invalidate(ask, &head, next.as_ref(), since).await;
+        let answer = match (next, sequence) {
+            (Some(next), Some(sequence)) => self.fill_posted(&head, next, body, sequence, outcome),
+            _ => Answer::new(deliver::private(&head, body), outcome),
+        };
+        Ok(answer.by(exchange.backend))
     }
 
     /// What a response to POST leaves in the store for later GETs, if anything (RFC 9110 §9.3.3).
@@ -118,7 +137,10 @@ impl Engine {
             clock::now(),
         );
         match verdict {
-            Storable::Store(stored) => Some(*stored),
+            Storable::Store(mut stored) => {
+                stored.tags = self.tag_scope(ask).tags(&stored.headers);
+                Some(*stored)
+            }
             Storable::Refuse(_) => None,
         }
     }
@@ -154,17 +176,19 @@ impl Engine {
         Answer::new(response, outcome)
     }
 
-    /// Forgets what a non-error response to an unsafe method makes invalid (RFC 9111 §4.4).
+    /// Forgets what a non-error response to an unsafe method makes invalid (RFC 9111 §4.4,
+    /// RFC 9875 §3).
     ///
-    /// Returns the sequence under which the response may be kept as the target's next one: it is
-    /// newer than what was just forgotten, and none when a purge came since the request was sent.
+    /// Returns the sequence under which `next`, what is to be stored of the response, may be kept:
+    /// it is newer than what was just forgotten, and none when a purge came since the request went.
     async fn invalidate(
         &self,
         ask: &Ask,
-        status: StatusCode,
-        headers: &HeaderMap,
+        head: &Parts,
+        next: Option<&StoredResponse>,
         since: Sequence,
     ) -> Option<Sequence> {
+        let (status, headers) = (head.status, &head.headers);
         let site = self.site(ask);
         let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
             .iter()
@@ -178,9 +202,14 @@ impl Engine {
                 )
             })
             .collect();
-        if keys.is_empty() {
-            return None;
+        let groups = invalidated_groups(&ask.request, status, headers, &self.tag_scope(ask));
+        match next {
+            Some(next) => self.supersede(&keys, &groups, next, since).await,
+            None if keys.is_empty() && groups.is_empty() => None,
+            None => {
+                self.forget(&keys, &groups).await;
+                None
+            }
         }
-        self.supersede_keys(&keys, ask.key, since).await
     }
 }

@@ -10,6 +10,8 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::parse_url;
+use crate::rules::stored::StoredResponse;
+use crate::rules::tag::TagKey;
 
 impl Engine {
     /// Purges. When this returns, nothing older is served, whatever happens next.
@@ -27,7 +29,7 @@ impl Engine {
             Purge::Urls(urls) => {
                 let keys = urls.iter().map(|url| self.key_of(url));
                 let keys = keys.collect::<Result<Vec<_>, _>>()?;
-                let (sequence, entries, durable) = self.purge_keys(&keys).await;
+                let (sequence, entries, durable) = self.forget(&keys, &[]).await;
                 (sequence, Some(entries), durable)
             }
         };
@@ -39,31 +41,40 @@ impl Engine {
         })
     }
 
-    /// Removes all variants of some keys, and lets nobody join a fill of theirs that is under way.
+    /// Removes all variants of some keys and all that bears some tags, and lets nobody join a fill
+    /// of theirs that is under way (who joins one finds out by its tags when they are known).
     /// Dropped half-way, it holds until a restart.
-    pub(super) async fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64, bool) {
-        let (sequence, entries) = self.shelf.purge_keys(keys);
-        let durable = self.settle_purge(sequence, keys).await;
+    pub(super) async fn forget(
+        &self,
+        keys: &[PrimaryKey],
+        tags: &[TagKey],
+    ) -> (Sequence, u64, bool) {
+        let (sequence, entries) = self.shelf.purge(keys, tags);
+        let durable = self.settle(sequence, keys, tags).await;
         (sequence, entries, durable)
     }
 
-    /// As [`purge_keys`](Self::purge_keys), by a response that is `heir`'s next one. Returns the
-    /// sequence to keep it under; see [`Shelf::supersede_keys`](super::shelf::Shelf).
-    pub(super) async fn supersede_keys(
+    /// As [`forget`](Self::forget), by a response that is to be kept as its own target's next one.
+    /// Returns the sequence to keep it under; see [`Shelf::supersede`](super::shelf::Shelf).
+    pub(super) async fn supersede(
         &self,
         keys: &[PrimaryKey],
-        heir: PrimaryKey,
+        tags: &[TagKey],
+        heir: &StoredResponse,
         since: Sequence,
     ) -> Option<Sequence> {
-        let (sequence, next) = self.shelf.supersede_keys(keys, heir, since);
-        self.settle_purge(sequence, keys).await;
+        let (sequence, next) = self.shelf.supersede(keys, tags, heir, since);
+        self.settle(sequence, keys, tags).await;
         next
     }
 
     /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
-    async fn settle_purge(&self, sequence: Sequence, keys: &[PrimaryKey]) -> bool {
+    async fn settle(&self, sequence: Sequence, keys: &[PrimaryKey], tags: &[TagKey]) -> bool {
         lock(&self.trips).finish_where(|trip| keys.contains(&trip.key));
-        let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
+        let urls = keys.iter().copied().map(Selector::Url);
+        let selectors: Vec<Selector> = urls
+            .chain(tags.iter().copied().map(Selector::Tag))
+            .collect();
         self.shelf.record_purge(sequence, &selectors).await
     }
 

@@ -21,7 +21,6 @@ use super::slices::Slices;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
-use crate::rules::directives::ResponseDirectives;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::part::Fetch;
@@ -34,15 +33,14 @@ use crate::rules::reuse::Reuse;
 use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
-use crate::rules::validation::freshen;
 use crate::rules::validation::selects;
+use crate::rules::validation::supersedes;
 use crate::rules::validation::unconditional;
 use crate::upstream::Body;
 use bytes::BytesMut;
 use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
-use http::header::AUTHORIZATION;
 use http::header::RANGE;
 use http::response::Parts;
 use http_body::Body as _;
@@ -236,7 +234,7 @@ impl Engine {
         let sequence = self.shelf.next_sequence();
         // A purge before has taken the stale response away: then it must not come back by a 304.
         let stale = errand.stale.as_ref();
-        let stale = stale.filter(|stale| self.shelf.contains(stale.found));
+        let stale = stale.filter(|stale| self.shelf.contains(stale));
         let mut conditional = headers.clone();
         let validating = stale.and_then(|stale| stale.response.validators.as_ref());
         if let Some(validators) = validating {
@@ -300,14 +298,9 @@ impl Engine {
         request_time: SystemTime,
         backend: Arc<str>,
     ) -> Landing {
-        let policy = &self.site(ask).store;
         let now = clock::now();
-        let mut fresh = freshen(&stale.response, head, policy, request_time, now);
-        fresh.detach();
-        // What the origin says to one who has credentials is for others only if it says so (§3.5).
-        let own = ask.request.headers().contains_key(AUTHORIZATION)
-            && !ResponseDirectives::read_targeted(&fresh.headers, &policy.targeted)
-                .allow_authorized();
+        let mut fresh = self.freshen(ask, &stale.response, head, request_time, now);
+        let own = !self.speaks_for_all(ask, &fresh.headers);
         if own {
             fresh.condemn();
         }
@@ -319,6 +312,8 @@ impl Engine {
         if own {
             return Landing::Stored(unkept, backend);
         }
+        self.freshen_others(ask, stale.found, head, request_time)
+            .await;
         if !fresh.worth_keeping(now) {
             self.shelf.remove(stale.found);
             return Landing::Stored(unkept, backend);
@@ -349,7 +344,8 @@ impl Engine {
             .length()
             .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
         match verdict {
-            Storable::Store(response) if !too_large => {
+            Storable::Store(mut response) if !too_large => {
+                response.tags = self.tag_scope(ask).tags(&response.headers);
                 lock(&self.hit_for_miss).clear(ask.key);
                 self.fill(trip, errand, *response, body, sequence, backend)
                     .await;
@@ -364,6 +360,12 @@ impl Engine {
                 };
                 if remember {
                     lock(&self.hit_for_miss).mark(ask.key, clock::now());
+                }
+                if let Some(stale) = errand.stale.as_ref()
+                    && remember
+                    && supersedes(head.status)
+                {
+                    self.shelf.remove(stale.found);
                 }
                 *lock(&trip.private) = Some(Private {
                     head,
@@ -581,7 +583,7 @@ pub(super) async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
 }
 
 /// Does `stale-if-error` cover this answer? (RFC 5861 §4)
-fn covered_by_stale(status: StatusCode, stale: &Stored) -> bool {
+pub(super) fn covered_by_stale(status: StatusCode, stale: &Stored) -> bool {
     matches!(
         status,
         StatusCode::INTERNAL_SERVER_ERROR

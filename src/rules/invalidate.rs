@@ -8,6 +8,8 @@
 use super::key::PrimaryKey;
 use super::request::NormalRequest;
 use super::request::parse_url;
+use super::tag::TagKey;
+use super::tag::TagScope;
 use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
@@ -19,6 +21,8 @@ use http::header;
 pub enum Selector {
     /// Everything.
     All,
+    /// Everything that bears this tag.
+    Tag(TagKey),
     /// All variants of one target.
     Url(PrimaryKey),
 }
@@ -34,8 +38,7 @@ pub fn invalidated_targets(
     status: StatusCode,
     response_headers: &HeaderMap,
 ) -> Vec<String> {
-    let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE];
-    if safe.contains(request.method()) || !(status.is_success() || status.is_redirection()) {
+    if !invalidates(request, status) {
         return Vec::new();
     }
     let mut targets = vec![request.target().to_owned()];
@@ -53,6 +56,34 @@ pub fn invalidated_targets(
 pub(super) fn describes_target(request: &NormalRequest, response_headers: &HeaderMap) -> bool {
     let named = named_target(request, response_headers, &header::CONTENT_LOCATION);
     named.is_some_and(|named| named == request.target())
+}
+
+/// The groups that a non-error response to an unsafe method invalidates, by its
+/// `Cache-Group-Invalidation` (RFC 9875 §3), sorted, without repeats.
+///
+/// On a response to a safe method the field "MUST be ignored". Nothing else follows: what goes
+/// with a group takes no other groups of its own with it (§2.2.1).
+pub fn invalidated_groups(
+    request: &NormalRequest,
+    status: StatusCode,
+    response_headers: &HeaderMap,
+    scope: &TagScope<'_>,
+) -> Vec<TagKey> {
+    if !invalidates(request, status) {
+        return Vec::new();
+    }
+    scope.groups(response_headers, &CACHE_GROUP_INVALIDATION)
+}
+
+/// Returns whether a method is known to change nothing (RFC 9110 §9.2.1).
+pub fn is_safe(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(method)
+}
+
+/// "A non-error response is one with a 2xx (Successful) or 3xx (Redirection) status code"
+/// (RFC 9111 §4.4).
+fn invalidates(request: &NormalRequest, status: StatusCode) -> bool {
+    !is_safe(request.method()) && (status.is_success() || status.is_redirection())
 }
 
 /// Returns the target that a field names on the request's own origin.
@@ -131,9 +162,12 @@ fn without_dot_segments(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
+const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::key::KeyPolicy;
     use crate::rules::request::Params;
     use crate::rules::request::Scheme;
     use http::HeaderValue;
@@ -169,6 +203,34 @@ mod tests {
 
     fn location(value: &str) -> Vec<String> {
         named(&[("location", value)])
+    }
+
+    fn groups_after(method: &str, status: u16, field: &'static str) -> usize {
+        let request = request(method, "/");
+        let status = StatusCode::from_u16(status).unwrap();
+        let value = HeaderValue::from_static(field);
+        let headers = HeaderMap::from_iter([(CACHE_GROUP_INVALIDATION, value)]);
+        let policy = KeyPolicy::default();
+        let scope = TagScope::new("site", Scheme::Http, "a.test", &policy);
+        invalidated_groups(&request, status, &headers, &scope).len()
+    }
+
+    #[test]
+    fn unsafe_methods_invalidate_the_groups_they_name() {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "BREW"] {
+            assert_eq!(groups_after(method, 204, "\"a\", \"b\""), 2, "{method}");
+        }
+        assert_eq!(groups_after("POST", 303, "\"a\""), 1);
+    }
+
+    #[test]
+    fn safe_methods_errors_and_malformed_fields_invalidate_no_group() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            assert_eq!(groups_after(method, 200, "\"a\""), 0, "{method}");
+        }
+        assert_eq!(groups_after("POST", 404, "\"a\""), 0);
+        assert_eq!(groups_after("POST", 500, "\"a\""), 0);
+        assert_eq!(groups_after("POST", 200, "a"), 0);
     }
 
     #[test]

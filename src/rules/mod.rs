@@ -23,4 +23,5 @@ pub mod reuse;
 pub mod route;
 pub mod storable;
 pub mod stored;
+pub mod tag;
 pub mod validation;

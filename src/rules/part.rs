@@ -27,6 +27,7 @@ use http::HeaderMap;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
+use http::header::IF_RANGE;
 use http::header::RANGE;
 use http::response::Parts;
 
@@ -137,16 +138,20 @@ impl Fetch {
             return Self::Whole;
         }
         let range = sole(request_headers, &RANGE).and_then(parse);
-        let first = range.as_ref().and_then(|specs| specs.first());
-        match (first, known) {
+        let nearest = range.and_then(|specs| nearest(&specs));
+        // If-Range is for us to evaluate, and the whole may be what it comes to.
+        let conditional = request_headers.contains_key(IF_RANGE);
+        match (nearest, known) {
             // Nothing can be combined with a part that has no strong validator, but the origin
             // answers with everything if it is another one's by now (RFC 9111 §3.3).
             (None, Some(part)) if part.span.first() == 0 => Self::Rest(part.span.last() + 1),
             (None, _) | (Some(_), Some(_)) => Self::Whole,
             (Some(Spec::From(at) | Spec::FromTo(at, _)), None) => {
-                Self::Slice(slice_around(*at, u64::MAX))
+                Self::Slice(slice_around(at, u64::MAX))
             }
-            (Some(Spec::Suffix(bytes @ 1..=SLICE_BYTES)), None) => Self::Suffix(*bytes),
+            (Some(Spec::Suffix(bytes @ 1..=SLICE_BYTES)), None) if !conditional => {
+                Self::Suffix(bytes)
+            }
             // The end of something is not found before its length is known.
             (Some(Spec::Suffix(_)), None) => Self::Slice(slice_around(0, u64::MAX)),
         }
@@ -206,6 +211,19 @@ impl Fetch {
             }
         }
     }
+}
+
+/// The one of several specs to begin with: what the origin cannot satisfy near it, it can satisfy
+/// nowhere, so that a 416 is the answer to all of them (RFC 9110 §14.1.2).
+fn nearest(specs: &[Spec]) -> Option<Spec> {
+    if let [only] = specs {
+        return Some(*only);
+    }
+    let start = |spec: &Spec| match spec {
+        Spec::From(at) | Spec::FromTo(at, _) => *at,
+        Spec::Suffix(_) => 0,
+    };
+    specs.iter().map(start).min().map(Spec::From)
 }
 
 /// The head of a 206 as that of the incomplete 200 it is kept as (RFC 9111 §3.3).
@@ -363,6 +381,24 @@ mod tests {
             Fetch::decide(&none, None, RangePolicy::BySize),
             Fetch::Whole
         );
+    }
+
+    #[test]
+    fn of_several_ranges_the_first_in_the_representation_is_asked_for() {
+        assert_eq!(
+            asked("bytes=9000000-, 2000000-2000001"),
+            "bytes=1048576-2097151"
+        );
+        assert_eq!(asked("bytes=9000000-, -5"), "bytes=0-1048575");
+        assert_eq!(asked("bytes=-5, 2000000-2000001"), "bytes=0-1048575");
+    }
+
+    #[test]
+    fn a_suffix_under_a_condition_is_not_asked_for_as_it_stands() {
+        let mut range = headers(RANGE, "bytes=-5");
+        range.insert(IF_RANGE, HeaderValue::from_static("\"1\""));
+        let fetch = Fetch::decide(&range, None, RangePolicy::BySize);
+        assert!(matches!(fetch, Fetch::Slice(_)));
     }
 
     #[test]

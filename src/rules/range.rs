@@ -14,6 +14,7 @@
 
 use super::stored::StoredResponse;
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header;
@@ -171,9 +172,24 @@ pub fn strong_validator(stored: &StoredResponse) -> Option<HeaderValue> {
     HeaderValue::from_bytes(etag.or_else(modified)?).ok()
 }
 
-/// `Content-Range` of a 416 for a body of `complete` bytes.
-pub fn unsatisfied_range(complete: u64) -> HeaderValue {
-    field_value(format!("bytes */{complete}"))
+/// The fields of a 416 for a body of `complete` bytes (RFC 9110 §15.5.17).
+///
+/// It answers this request's ranges and describes no representation: with the stored freshness and
+/// validators a cache nearer the client could keep it and give it to those who want the whole. What
+/// stays is what a script needs to be allowed to see it.
+pub fn unsatisfied_fields(stored: &HeaderMap, complete: u64) -> HeaderMap {
+    let says_nothing_of_the_body = |name: &HeaderName| {
+        name == header::DATE || name == header::VARY || name.as_str().starts_with("access-control-")
+    };
+    let mut fields = HeaderMap::new();
+    for (name, value) in stored {
+        if says_nothing_of_the_body(name) {
+            fields.append(name.clone(), value.clone());
+        }
+    }
+    let length = field_value(format!("bytes */{complete}"));
+    fields.insert(header::CONTENT_RANGE, length);
+    fields
 }
 
 /// One `range-spec` of the `bytes` unit (§14.1.2). Numbers too large for 64 bits are the largest.
@@ -281,7 +297,7 @@ fn is_strong(modified: &[u8], stored: &StoredResponse) -> bool {
 }
 
 /// Returns the value of a field that has exactly one line.
-pub(super) fn sole<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a [u8]> {
+pub(super) fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?;
     lines.next().is_none().then(|| line.as_bytes().trim_ascii())
@@ -317,6 +333,7 @@ mod tests {
             key: PrimaryKey([0; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
+            tags: Vec::new(),
             status: StatusCode::OK,
             headers: headers(&[("etag", "\"v1\""), ("last-modified", MODIFIED)]),
             timing: Timing {
@@ -619,8 +636,26 @@ mod tests {
     }
 
     #[test]
-    fn an_unsatisfied_range_says_how_long_the_body_is() {
-        assert_eq!(unsatisfied_range(1000), "bytes */1000");
+    fn an_unsatisfied_range_says_how_long_the_body_is_and_nothing_else_of_it() {
+        let mut stored = HeaderMap::new();
+        for (name, value) in [
+            ("date", "Tue, 15 Nov 2022 12:00:00 GMT"),
+            ("cache-control", "max-age=60"),
+            ("cdn-cache-control", "max-age=60"),
+            ("etag", "\"1\""),
+            ("content-type", "text/plain"),
+            ("access-control-allow-origin", "*"),
+        ] {
+            stored.insert(name, HeaderValue::from_static(value));
+        }
+        let fields = unsatisfied_fields(&stored, 1000);
+        let mut names: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["access-control-allow-origin", "content-range", "date"]
+        );
+        assert_eq!(fields["content-range"], "bytes */1000");
     }
 
     proptest! {

@@ -203,6 +203,7 @@ impl Storable {
             key,
             variant: VariantKey::new(&vary, request.headers()),
             vary,
+            tags: Vec::new(),
             status: response.status,
             headers: kept_fields(&response.headers, &directives, response_time),
             timing: Timing::read(&response.headers, request_time, response_time),
@@ -440,6 +441,7 @@ mod tests {
             key: PrimaryKey([1; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
+            tags: Vec::new(),
             status: StatusCode::OK,
             headers: response(200, &lines).headers,
             timing: Timing {

@@ -17,6 +17,7 @@ use super::key::PrimaryKey;
 use super::key::VariantKey;
 use super::part::Part;
 use super::storable::StorePolicy;
+use super::tag::TagKey;
 use super::validation::Validators;
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -39,6 +40,9 @@ pub struct StoredResponse {
     pub variant: VariantKey,
     /// The fields its `Vary` named, lower case, sorted, without repeats; empty when it had none.
     pub vary: Vec<HeaderName>,
+    /// The tags it bears, sorted, without repeats; at most
+    /// [`TAGS_MAX`](super::tag::TAGS_MAX).
+    pub tags: Vec<TagKey>,
     /// Its status.
     pub status: StatusCode,
     /// Its end-to-end fields, in order, repeats kept; without Age, hop-by-hop and

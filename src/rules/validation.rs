@@ -1,8 +1,9 @@
 //! Conditions, both ways: ours to the origin, the clients' to us; and what a 304 changes.
 //!
 //! ```text
-//! stale ── Validators::condition ──► origin ── 304 ── selects ── freshen ──► fresh again
-//! client's If-* ── Condition::evaluate ──► 200, 304 (not_modified_fields) or 412
+//! stale ── Validators::condition ──► origin ─┬─ 304 to GET ── selects ──► freshen ─► fresh again
+//!                                            └─ 200 to HEAD ─ describes ─► freshen ─► fresh again
+//! client's If-* ── Condition::evaluate ──► the response, or 304 (not_modified_fields)
 //! ```
 //!
 //! Ranges and If-Range are evaluated in [`range`](super::range); when to validate is decided in
@@ -19,11 +20,12 @@ use super::stored::withhold_cookies;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use http::header::CONTENT_ENCODING;
+use http::header::CONTENT_LENGTH;
 use http::header::CONTENT_LOCATION;
 use http::header::CONTENT_RANGE;
-use http::header::CONTENT_TYPE;
 use http::header::DATE;
 use http::header::ETAG;
 use http::header::EXPIRES;
@@ -37,6 +39,7 @@ use http::header::RANGE;
 use http::header::VARY;
 use http::response::Parts;
 use std::iter::from_fn;
+use std::time::Duration;
 use std::time::SystemTime;
 
 /// What lets the origin recognise a stored response. Never empty.
@@ -63,8 +66,6 @@ pub enum Condition {
     Proceed,
     /// 304.
     NotModified,
-    /// 412.
-    PreconditionFailed,
 }
 
 impl Validators {
@@ -113,21 +114,38 @@ impl Condition {
     /// Evaluates the client's conditions on a GET or HEAD against a stored response.
     ///
     /// Only a response that would be 2xx without them is subject to them (RFC 9110 §13.2.1).
+    /// If-Match and If-Unmodified-Since are not looked at: a cache "MUST NOT evaluate conditional
+    /// header fields that only apply to an origin server" (RFC 9111 §4.3.2). What they protect,
+    /// [`permits_part`] does.
     pub fn evaluate(request_headers: &HeaderMap, stored: &StoredResponse) -> Self {
-        if !stored.status.is_success()
-            || !CONDITIONS.iter().any(|c| request_headers.contains_key(c))
-        {
-            return Self::Proceed;
-        }
-        // The steps of §13.2.2, in their order.
-        if !permitted(request_headers, stored) {
-            return Self::PreconditionFailed;
-        }
-        if unchanged(request_headers, stored) {
+        if stored.status.is_success() && unchanged(request_headers, stored) {
             return Self::NotModified;
         }
         Self::Proceed
     }
+}
+
+/// Returns whether a part of the stored response may answer: not where If-Match or
+/// If-Unmodified-Since names another one. Whoever resumes a download with them must not be given
+/// another one's bytes; the whole response harms nobody, as "a server MAY ignore the Range header
+/// field" (RFC 9110 §14.2).
+pub fn permits_part(request_headers: &HeaderMap, stored: &StoredResponse) -> bool {
+    if request_headers.contains_key(IF_MATCH) {
+        return any_tag(
+            request_headers,
+            &IF_MATCH,
+            stored,
+            EntityTag::matches_strongly,
+        );
+    }
+    if !request_headers.contains_key(IF_UNMODIFIED_SINCE) {
+        return true;
+    }
+    let since = date_field(request_headers, &IF_UNMODIFIED_SINCE);
+    let modified = date_field(&stored.headers, &LAST_MODIFIED);
+    since
+        .zip(modified)
+        .is_some_and(|(since, modified)| modified <= since)
 }
 
 /// Takes conditional and range fields off, so that the origin sends the whole response.
@@ -157,13 +175,73 @@ pub fn selects(not_modified: &Parts, stored: &StoredResponse) -> bool {
     }
 }
 
-/// Freshens a stored response with a 304 that [`selects`] it (RFC 9111 §3.2, §4.3.4).
+/// Returns whether an answer with this status to our conditional request says that what is stored
+/// no longer stands, also when the answer itself is not stored.
 ///
-/// Every field of the 304 replaces all lines of its name. Kept as they were are those that
-/// describe the stored bytes, Content-Encoding, Content-Range and Content-Type, which §3.2 lets a
-/// cache "automatically omit", and those never stored. All verdicts are reached anew.
+/// "A full response […] indicates that none of the stored responses nominated in the conditional
+/// request are suitable" (RFC 9111 §4.3.3). Other errors speak of the request or of the origin's
+/// state; an answer in parts is no full one.
+pub fn supersedes(status: StatusCode) -> bool {
+    match status {
+        StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => false,
+        StatusCode::NOT_FOUND | StatusCode::GONE => true,
+        status => status.is_success() || status.is_redirection(),
+    }
+}
+
+/// Returns whether a 304 speaks of this stored response too, beside the one it was asked about:
+/// by "one of those same strong validators" (RFC 9111 §4.3.4).
+pub fn selects_strongly(not_modified: &Parts, stored: &StoredResponse) -> bool {
+    let headers = &not_modified.headers;
+    match (entity_tag(headers), entity_tag(&stored.headers)) {
+        (Some((_, new)), Some((_, old))) => new.matches_strongly(old),
+        (Some(_), None) => false,
+        (None, _) => date_field(headers, &LAST_MODIFIED).is_some_and(|modified| {
+            date_field(&stored.headers, &LAST_MODIFIED) == Some(modified)
+                && is_strong_date(modified, stored.timing.date_value)
+        }),
+    }
+}
+
+/// Returns whether a 200 to a HEAD describes this stored response (RFC 9111 §4.3.5): every
+/// validator it has is the stored one's, and so is the length where it gives one.
 ///
-/// A 304 can also withdraw what the response allowed: by `no-store`, `private`, an unreadable
+/// `None` when it gives neither validator nor length: then nothing is known, and a page that
+/// changes would be freshened for ever by whoever asks for its head.
+pub fn describes(head: &Parts, stored: &StoredResponse) -> Option<bool> {
+    let headers = &head.headers;
+    let tag = headers.get(ETAG).map(|_| {
+        let old = entity_tag(&stored.headers).map(|(_, tag)| tag);
+        let new = entity_tag(headers).map(|(_, tag)| tag);
+        new.zip(old)
+            .is_some_and(|(new, old)| new.weak == old.weak && new.matches_weakly(old))
+    });
+    let modified = headers.get(LAST_MODIFIED).map(|_| {
+        let new = date_field(headers, &LAST_MODIFIED);
+        new.is_some() && new == date_field(&stored.headers, &LAST_MODIFIED)
+    });
+    let length = headers.get(CONTENT_LENGTH).map(|_| {
+        let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+        let own = stored.complete_bytes().to_string();
+        lines.all(|line| line.as_bytes().trim_ascii() == own.as_bytes())
+    });
+    [tag, modified, length]
+        .into_iter()
+        .flatten()
+        .reduce(|one, other| one && other)
+}
+
+/// Freshens a stored response with a 304 that [`selects`] it, or with the head that
+/// [`describes`] it (RFC 9111 §3.2, §4.3.4, §4.3.5).
+///
+/// Every field of the new head replaces all lines of its name, but for those never stored (§3.1),
+/// Content-Length, and those that belong to the bytes at hand: Content-Encoding, which "the
+/// cache's stored response depends upon", Content-Range, which an implementation "MAY
+/// automatically omit", and the digests of a message's content, of which a 304 and a HEAD have
+/// none. Content-Type is none of them: "the Content-* prefix is not a signal". All verdicts are
+/// reached anew.
+///
+/// A new head can also withdraw what the response allowed: by `no-store`, `private`, an unreadable
 /// Cache-Control, or a Vary that names fields under which the stored response was not filed. The
 /// result then answers the request that was under way and is [condemned](StoredResponse::condemn):
 /// ask [`StoredResponse::worth_keeping`] before keeping it.
@@ -239,27 +317,6 @@ impl<'a> EntityTag<'a> {
     }
 }
 
-/// If-Match, or else If-Unmodified-Since: does the client still want the answer?
-///
-/// RFC 9111 §4.3.2 calls both "not applicable to a cache", which may ignore them; they are
-/// evaluated because a client that resumes a download must not be given another one's bytes.
-fn permitted(request_headers: &HeaderMap, stored: &StoredResponse) -> bool {
-    if request_headers.contains_key(IF_MATCH) {
-        return any_tag(
-            request_headers,
-            &IF_MATCH,
-            stored,
-            EntityTag::matches_strongly,
-        );
-    }
-    let since = date_field(request_headers, &IF_UNMODIFIED_SINCE);
-    let modified = date_field(&stored.headers, &LAST_MODIFIED);
-    match (since, modified) {
-        (Some(since), Some(modified)) => modified <= since,
-        _ => true,
-    }
-}
-
 /// If-None-Match, or else If-Modified-Since: does the client have the response already?
 ///
 /// Without Last-Modified the date of the response stands in for it (RFC 9111 §4.3.2).
@@ -272,8 +329,11 @@ fn unchanged(request_headers: &HeaderMap, stored: &StoredResponse) -> bool {
             EntityTag::matches_weakly,
         );
     }
-    let modified = date_field(&stored.headers, &LAST_MODIFIED).unwrap_or(stored.timing.date_value);
-    date_field(request_headers, &IF_MODIFIED_SINCE).is_some_and(|since| modified <= since)
+    // Read first: most requests carry none, and a hit should read nothing else.
+    let Some(since) = date_field(request_headers, &IF_MODIFIED_SINCE) else {
+        return false;
+    };
+    date_field(&stored.headers, &LAST_MODIFIED).unwrap_or(stored.timing.date_value) <= since
 }
 
 /// Returns whether `*` or any listed entity tag matches the stored one. A list is read up to the
@@ -313,6 +373,14 @@ fn entity_tag(headers: &HeaderMap) -> Option<(&HeaderValue, EntityTag<'_>)> {
     let value = lines.next()?;
     let (tag, rest) = EntityTag::read(value.as_bytes())?;
     (rest.is_empty() && lines.next().is_none()).then_some((value, tag))
+}
+
+/// Whether a Last-Modified date is a strong validator: the origin's clock had passed it by a
+/// second, so a second change in the same second would have shown (RFC 9110 §8.8.2.2).
+fn is_strong_date(modified: SystemTime, date_value: SystemTime) -> bool {
+    date_value
+        .duration_since(modified)
+        .is_ok_and(|margin| margin >= Duration::from_secs(1))
 }
 
 /// `etagc`: %x21, %x23-7E and obs-text.
@@ -368,7 +436,12 @@ const CONDITIONS: [HeaderName; 4] = [
     IF_UNMODIFIED_SINCE,
 ];
 /// Fields that describe the stored bytes, which a 304 does not bring anew.
-const OF_THE_BYTES: [HeaderName; 3] = [CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE];
+const OF_THE_BYTES: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    CONTENT_ENCODING,
+    HeaderName::from_static("content-md5"),
+    CONTENT_RANGE,
+];
 /// What a 304 repeats of the 200 (RFC 9110 §15.4.5); the last is its targeted kin (RFC 9213).
 const NOT_MODIFIED_FIELDS: [HeaderName; 7] = [
     CACHE_CONTROL,
@@ -387,15 +460,24 @@ mod tests {
     use crate::rules::key::PrimaryKey;
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
-    use http::StatusCode;
     use http::header::AGE;
     use http::header::SET_COOKIE;
     use proptest::prelude::any;
     use proptest::prelude::proptest;
     use proptest::prop_assert;
     use proptest::prop_assert_eq;
-    use std::time::Duration;
 
+    /// Fields of every kind that a 304 may bring and that change no verdict.
+    const NAMES: [&str; 8] = [
+        "content-digest",
+        "content-encoding",
+        "content-md5",
+        "content-range",
+        "content-type",
+        "link",
+        "set-cookie",
+        "x",
+    ];
     const EARLY: &str = "Sun, 06 Nov 1994 08:00:00 GMT";
     const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
     const LATE: &str = "Sun, 06 Nov 1994 16:00:00 GMT";
@@ -421,6 +503,7 @@ mod tests {
             key: PrimaryKey([0; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
+            tags: Vec::new(),
             status: StatusCode::OK,
             headers: fields(lines),
             timing: Timing {
@@ -595,9 +678,43 @@ mod tests {
     }
 
     #[test]
+    fn if_modified_since_is_read_in_all_three_forms() {
+        let own = [("last-modified", NOON)];
+        for since in ["Sunday, 06-Nov-94 12:00:00 GMT", "Sun Nov  6 12:00:00 1994"] {
+            let verdict = evaluate(&[("if-modified-since", since)], &own);
+            assert_eq!(verdict, Condition::NotModified, "{since}");
+        }
+        for since in [
+            "Sunday, 06-Nov-94 08:00:00 GMT",
+            "Sun Nov  6 08:00:00 1994",
+            "Sun, 06 Nov 1994 16:00:00 +0000",
+            "784123200",
+        ] {
+            let verdict = evaluate(&[("if-modified-since", since)], &own);
+            assert_eq!(verdict, Condition::Proceed, "{since}");
+        }
+    }
+
+    #[test]
+    fn if_modified_since_given_twice_is_ignored() {
+        let asked = [("if-modified-since", LATE), ("if-modified-since", LATE)];
+        let verdict = evaluate(&asked, &[("last-modified", NOON)]);
+        assert_eq!(verdict, Condition::Proceed);
+    }
+
+    #[test]
+    fn a_malformed_if_none_match_still_silences_if_modified_since() {
+        let asked = [("if-none-match", "a"), ("if-modified-since", LATE)];
+        let own = [("etag", "\"a\""), ("last-modified", NOON)];
+        assert_eq!(evaluate(&asked, &own), Condition::Proceed);
+    }
+
+    #[test]
     fn the_date_stands_in_for_last_modified() {
         let asked = |since| evaluate(&[("if-modified-since", since)], &[]);
         assert_eq!(asked(NOON), Condition::NotModified);
+        assert_eq!(asked(LATE), Condition::NotModified);
+        // Made after the client's: "modified since", whatever it was made from.
         assert_eq!(asked(EARLY), Condition::Proceed);
     }
 
@@ -609,39 +726,42 @@ mod tests {
     }
 
     #[test]
-    fn if_match_compares_strongly() {
-        let asked = |tag| evaluate(&[("if-match", tag)], &[("etag", "\"a\"")]);
-        assert_eq!(asked("\"a\""), Condition::Proceed);
-        assert_eq!(asked("*"), Condition::Proceed);
-        assert_eq!(asked("\"b\""), Condition::PreconditionFailed);
-        assert_eq!(asked("W/\"a\""), Condition::PreconditionFailed);
-        let weak = evaluate(&[("if-match", "W/\"a\"")], &[("etag", "W/\"a\"")]);
-        assert_eq!(weak, Condition::PreconditionFailed);
-    }
-
-    #[test]
-    fn if_unmodified_since_fails_when_modified_later() {
-        let own = [("last-modified", NOON)];
-        let asked = |since| evaluate(&[("if-unmodified-since", since)], &own);
-        assert_eq!(asked(EARLY), Condition::PreconditionFailed);
-        assert_eq!(asked(NOON), Condition::Proceed);
-        assert_eq!(asked("yesterday"), Condition::Proceed);
-        let undated = evaluate(&[("if-unmodified-since", EARLY)], &[]);
-        assert_eq!(undated, Condition::Proceed);
-    }
-
-    #[test]
-    fn if_match_silences_if_unmodified_since() {
-        let asked = [("if-match", "\"a\""), ("if-unmodified-since", EARLY)];
+    fn what_is_for_the_origin_only_is_not_evaluated() {
         let own = [("etag", "\"a\""), ("last-modified", NOON)];
-        assert_eq!(evaluate(&asked, &own), Condition::Proceed);
+        for asked in [
+            &[("if-match", "\"b\"")][..],
+            &[("if-unmodified-since", EARLY)],
+        ] {
+            assert_eq!(evaluate(asked, &own), Condition::Proceed, "{asked:?}");
+        }
+        let both = [("if-match", "\"b\""), ("if-none-match", "\"a\"")];
+        assert_eq!(evaluate(&both, &own), Condition::NotModified);
     }
 
     #[test]
-    fn a_failed_precondition_stands_before_not_modified() {
-        let asked = [("if-match", "\"b\""), ("if-none-match", "\"a\"")];
-        let verdict = evaluate(&asked, &[("etag", "\"a\"")]);
-        assert_eq!(verdict, Condition::PreconditionFailed);
+    fn no_part_answers_who_names_another_response() {
+        let own = stored(&[("etag", "\"a\""), ("last-modified", NOON)]);
+        for (asked, wanted) in [
+            (&[][..], true),
+            (&[("if-match", "\"a\"")], true),
+            (&[("if-match", "*")], true),
+            (&[("if-match", "\"b\"")], false),
+            (&[("if-match", "W/\"a\"")], false),
+            (&[("if-unmodified-since", NOON)], true),
+            (&[("if-unmodified-since", EARLY)], false),
+            (&[("if-unmodified-since", "yesterday")], false),
+            // If-Match counts alone where there are both (RFC 9110 §13.2.2).
+            (
+                &[("if-match", "\"a\""), ("if-unmodified-since", EARLY)],
+                true,
+            ),
+        ] {
+            assert_eq!(permits_part(&fields(asked), &own), wanted, "{asked:?}");
+        }
+        assert!(!permits_part(
+            &fields(&[("if-unmodified-since", NOON)]),
+            &stored(&[])
+        ));
     }
 
     #[test]
@@ -652,6 +772,27 @@ mod tests {
         };
         let asked = fields(&[("if-none-match", "\"a\"")]);
         assert_eq!(Condition::evaluate(&asked, &not_found), Condition::Proceed);
+    }
+
+    #[test]
+    fn a_full_answer_supersedes_and_a_passing_error_does_not() {
+        for (status, wanted) in [
+            (200, true),
+            (204, true),
+            (301, true),
+            (404, true),
+            (410, true),
+            (206, false),
+            (304, false),
+            (403, false),
+            (416, false),
+            (429, false),
+            (500, false),
+            (503, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(supersedes(status), wanted, "{status}");
+        }
     }
 
     #[test]
@@ -692,22 +833,112 @@ mod tests {
     }
 
     #[test]
-    fn a_304_does_not_redescribe_the_stored_bytes() {
-        let own = stored(&[("content-type", "text/css"), ("etag", "\"a\"")]);
+    fn a_304_does_not_say_anew_how_the_stored_bytes_are_coded() {
+        let own = stored(&[("content-md5", "old"), ("etag", "\"a\"")]);
         let new = freshened(
             &own,
             &[
-                ("content-type", "text/html"),
                 ("content-encoding", "gzip"),
                 ("content-range", "bytes 0-1/2"),
                 ("content-length", "0"),
+                ("content-digest", "sha-256=:new:"),
+                ("content-md5", "new"),
             ],
         );
-        assert_eq!(lines(&new.headers, "content-type"), ["text/css"]);
-        for name in ["content-encoding", "content-range", "content-length"] {
+        for name in ["content-encoding", "content-range", "content-digest"] {
             assert!(!new.headers.contains_key(name), "{name}");
         }
+        assert!(!new.headers.contains_key("content-length"));
+        assert_eq!(lines(&new.headers, "content-md5"), ["old"]);
         assert_eq!((new.body_bytes, new.body), (own.body_bytes, own.body));
+    }
+
+    #[test]
+    fn a_304_updates_every_other_field_whatever_its_name_begins_with() {
+        let own = stored(&[("content-type", "text/css"), ("etag", "\"a\"")]);
+        for name in [
+            "content-type",
+            "content-language",
+            "content-location",
+            "content-disposition",
+            "content-foo",
+            "set-cookie2",
+            "clear-site-data",
+        ] {
+            let new = freshened(&own, &[(name, "new")]);
+            assert_eq!(lines(&new.headers, name), ["new"]);
+        }
+    }
+
+    #[test]
+    fn two_vary_lines_come_through_a_304() {
+        let own = StoredResponse {
+            vary: vec![HeaderName::from_static("a"), HeaderName::from_static("b")],
+            ..stored(&[
+                ("vary", "a"),
+                ("vary", "b"),
+                ("cache-control", "max-age=60"),
+            ])
+        };
+        let kept = freshened(&own, &[]);
+        assert_eq!(lines(&kept.headers, "vary"), ["a", "b"]);
+        let again = freshened(&own, &[("vary", "b"), ("vary", "a")]);
+        assert_eq!(lines(&again.headers, "vary"), ["b", "a"]);
+        assert_eq!(again.vary, own.vary);
+        assert!(again.worth_keeping(at(LATE)));
+    }
+
+    #[test]
+    fn a_304_selects_others_by_strong_validators_only() {
+        let own = stored(&[("etag", "\"a\""), ("last-modified", EARLY)]);
+        for (brought, wanted) in [
+            (&[("etag", "\"a\"")][..], true),
+            (&[("etag", "W/\"a\"")], false),
+            (&[("etag", "\"b\""), ("last-modified", EARLY)], false),
+            (&[("last-modified", EARLY)], true),
+            (&[("last-modified", NOON)], false),
+            (&[], false),
+        ] {
+            assert_eq!(
+                selects_strongly(&parts(brought), &own),
+                wanted,
+                "{brought:?}"
+            );
+        }
+        // Dated in the second in which it was modified: it may have changed again in it.
+        let weak = stored(&[("last-modified", NOON)]);
+        assert!(!selects_strongly(&parts(&[("last-modified", NOON)]), &weak));
+        assert!(!selects_strongly(&parts(&[("etag", "\"a\"")]), &weak));
+    }
+
+    #[test]
+    fn a_head_describes_what_has_its_validators_and_its_length() {
+        let own = stored(&[("etag", "\"a\""), ("last-modified", NOON)]);
+        for (brought, wanted) in [
+            (&[("etag", "\"a\"")][..], Some(true)),
+            (&[("last-modified", NOON)], Some(true)),
+            (&[("content-length", "5")], Some(true)),
+            (&[("etag", "\"a\""), ("content-length", "5")], Some(true)),
+            (&[("etag", "\"a\""), ("content-length", "6")], Some(false)),
+            (&[("etag", "\"b\""), ("content-length", "5")], Some(false)),
+            (&[("etag", "W/\"a\"")], Some(false)),
+            (&[("etag", "a")], Some(false)),
+            (&[("etag", "\"a\""), ("last-modified", LATE)], Some(false)),
+            (&[("last-modified", "today")], Some(false)),
+            (
+                &[("content-length", "5"), ("content-length", "6")],
+                Some(false),
+            ),
+            (&[("x", "y")], None),
+        ] {
+            assert_eq!(describes(&parts(brought), &own), wanted, "{brought:?}");
+        }
+        let plain = stored(&[]);
+        assert_eq!(describes(&parts(&[("etag", "\"a\"")]), &plain), Some(false));
+        assert_eq!(
+            describes(&parts(&[("content-length", "5")]), &plain),
+            Some(true)
+        );
     }
 
     #[test]
@@ -848,6 +1079,36 @@ mod tests {
                 request.append(CONDITIONS[name].clone(), value);
                 let own = stored(&[("etag", "\"a\""), ("last-modified", NOON)]);
                 let _verdict = Condition::evaluate(&request, &own);
+            }
+        }
+
+        #[test]
+        fn a_304_replaces_the_fields_it_has_and_no_others(
+            old in proptest::collection::vec((0..NAMES.len(), "[a-z]{0,3}"), 0..12),
+            new in proptest::collection::vec((0..NAMES.len(), "[a-z]{0,3}"), 0..12),
+        ) {
+            let named = |lines: &[(usize, String)]| {
+                let mut headers = fields(&[("date", NOON)]);
+                for (name, value) in lines {
+                    let value = HeaderValue::from_str(value).unwrap();
+                    headers.append(HeaderName::from_static(NAMES[*name]), value);
+                }
+                headers
+            };
+            let own = StoredResponse { headers: named(&old), ..stored(&[]) };
+            let mut head = parts(&[]);
+            head.headers = named(&new);
+            let policy = StorePolicy { set_cookie: true, ..StorePolicy::default() };
+            let fresh = freshen(&own, &head, &policy, at(LATE), at(LATE));
+            let again = freshen(&fresh, &head, &policy, at(LATE), at(LATE));
+            prop_assert_eq!(&again, &fresh);
+            prop_assert_eq!((fresh.body, fresh.body_bytes), (own.body, own.body_bytes));
+            for name in NAMES.map(HeaderName::from_static) {
+                let brought = head.headers.contains_key(&name) && !OF_THE_BYTES.contains(&name);
+                let from = if brought { &head.headers } else { &own.headers };
+                let wanted: Vec<_> = from.get_all(&name).iter().collect();
+                let got: Vec<_> = fresh.headers.get_all(&name).iter().collect();
+                prop_assert_eq!(got, wanted, "{}", name);
             }
         }
 

@@ -11,7 +11,8 @@
 //! `&self`, so hits run side by side under a read lock.
 //!
 //! A *mark* makes every entry with a smaller sequence invisible at once; the space comes back as
-//! [`sweep`](Index::sweep) goes round.
+//! [`sweep`](Index::sweep) goes round. A mark on a tag covers the entries that bear it: which do,
+//! only their heads say, so whoever has loaded a head asks [`covers_tags`](Index::covers_tags).
 
 use super::eviction::Queues;
 use super::slab::Slab;
@@ -23,6 +24,7 @@ use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
+use crate::rules::tag::TagKey;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
 use hashbrown::HashTable;
@@ -50,6 +52,8 @@ pub struct Index {
     key_marks: HashMap<PrimaryKey, Sequence>,
     /// Stands in for key marks that were forgotten: no older put is taken.
     key_marks_floor: Sequence,
+    tag_marks: HashMap<TagKey, Sequence>,
+    newest_tag_mark: Sequence,
 }
 
 /// One stored response. Kept small: there may be many millions.
@@ -134,6 +138,8 @@ impl Index {
             mark: Sequence(0),
             key_marks: HashMap::new(),
             key_marks_floor: Sequence(0),
+            tag_marks: HashMap::new(),
+            newest_tag_mark: Sequence(0),
         }
     }
 
@@ -149,9 +155,7 @@ impl Index {
             if found.is_some_and(|(_, best)| best.sequence > entry.sequence) {
                 continue;
             }
-            if self.vary(entry).is_empty()
-                || VariantKey::new(self.vary(entry), request_headers) == entry.variant
-            {
+            if self.selects(entry, request_headers) {
                 found = Some((id, entry));
             }
         }
@@ -163,6 +167,16 @@ impl Index {
             None if any => Lookup::VaryMiss,
             None => Lookup::UriMiss,
         }
+    }
+
+    /// All entries for `key` that the request's fields select, whether or not they are the newest;
+    /// at most [`VARIANTS_MAX`]. None is marked as used.
+    pub fn candidates(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Vec<Found> {
+        self.chain(key)
+            .filter(|(_, entry)| entry.sequence >= self.mark)
+            .filter(|(_, entry)| self.selects(entry, request_headers))
+            .map(|(_, entry)| entry.found())
+            .collect()
     }
 
     /// The field names that the newest entry for `key` varies by; empty when nothing is known.
@@ -308,9 +322,58 @@ impl Index {
             .collect()
     }
 
+    /// Makes every entry that bears `tag` and is older than `mark` invalid, however many there are.
+    pub fn mark_tag(&mut self, tag: TagKey, mark: Sequence) {
+        self.newest_tag_mark = self.newest_tag_mark.max(mark);
+        if self.tag_marks.len() >= TAG_MARKS_MAX && !self.tag_marks.contains_key(&tag) {
+            self.forget_tag_marks();
+        }
+        let held = self.tag_marks.entry(tag).or_default();
+        *held = mark.max(*held);
+    }
+
+    /// The newest mark on any tag: it covers no entry that is as new.
+    pub fn newest_tag_mark(&self) -> Sequence {
+        self.newest_tag_mark
+    }
+
+    /// Is an entry that bears `tags` made invalid by a mark on one of them?
+    pub fn covers_tags(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
+        if tags.is_empty() || sequence >= self.newest_tag_mark {
+            return false;
+        }
+        let newer = |tag: &TagKey| self.tag_marks.get(tag).is_some_and(|mark| sequence < *mark);
+        tags.contains(&TagKey::EVERY) || newer(&TagKey::EVERY) || tags.iter().any(newer)
+    }
+
+    /// All marks on tags, for a snapshot.
+    pub fn tag_marks(&self) -> Vec<(TagKey, Sequence)> {
+        self.tag_marks
+            .iter()
+            .map(|(tag, mark)| (*tag, *mark))
+            .collect()
+    }
+
+    /// Forgets the older half of the marks on tags. What they covered, and what else is as old and
+    /// bears a tag, is covered by a mark on every tag instead.
+    fn forget_tag_marks(&mut self) {
+        let mut marks: Vec<Sequence> = self.tag_marks.values().copied().collect();
+        let middle = marks.len() / 2;
+        if middle >= marks.len() {
+            return;
+        }
+        let (_, floor, _) = marks.select_nth_unstable(middle);
+        let floor = *floor;
+        self.tag_marks.retain(|_, mark| *mark > floor);
+        let every = self.tag_marks.entry(TagKey::EVERY).or_default();
+        *every = floor.max(*every);
+    }
+
     /// Makes every entry older than `mark` invisible.
     pub fn mark_all(&mut self, mark: Sequence) {
         self.mark = self.mark.max(mark);
+        // What they covered is covered now.
+        self.tag_marks.retain(|_, tagged| *tagged > mark);
     }
 
     /// The newest mark that covers everything.
@@ -491,6 +554,11 @@ impl Index {
     fn find(&self, key: PrimaryKey, sequence: Sequence) -> Option<(u32, &Entry)> {
         self.chain(key)
             .find(|(_, entry)| entry.sequence == sequence && entry.sequence >= self.mark)
+    }
+
+    fn selects(&self, entry: &Entry, request_headers: &HeaderMap) -> bool {
+        let vary = self.vary(entry);
+        vary.is_empty() || VariantKey::new(vary, request_headers) == entry.variant
     }
 
     fn vary(&self, entry: &Entry) -> &[HeaderName] {
@@ -747,6 +815,9 @@ pub const VARIANTS_MAX: usize = 32;
 /// Most marks on single keys that are remembered; when there are more, puts that were under way
 /// when the newest of them was set are not taken.
 pub const KEY_MARKS_MAX: usize = 1 << 16;
+/// Most marks on tags that are remembered; when there are more, the older half becomes one mark on
+/// every tag.
+pub const TAG_MARKS_MAX: usize = 1 << 16;
 /// Most different `Vary` lists in one store.
 pub const VARIES_MAX: usize = 4096;
 
@@ -920,6 +991,72 @@ mod tests {
         assert_eq!(index.mark_key(key(1), Sequence(3)), [Sequence(1)]);
         assert_eq!(index.insert(&put(2, 1, b"two")), Err(Refused::Covered));
         assert_eq!(index.insert(&put(4, 1, b"four")), Ok(vec![]));
+    }
+
+    fn tag(n: u64) -> TagKey {
+        let mut tag = [1; 16];
+        tag[..8].copy_from_slice(&n.to_le_bytes());
+        TagKey(tag)
+    }
+
+    #[test]
+    fn a_mark_on_a_tag_covers_what_bears_it_and_is_older() {
+        let mut index = Index::new();
+        assert!(!index.covers_tags(Sequence(1), &[tag(1)]));
+        index.mark_tag(tag(1), Sequence(5));
+        assert_eq!(index.newest_tag_mark(), Sequence(5));
+        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
+        assert!(index.covers_tags(Sequence(4), &[tag(0), tag(1), tag(2)]));
+        assert!(!index.covers_tags(Sequence(5), &[tag(1)]));
+        assert!(!index.covers_tags(Sequence(4), &[tag(2)]));
+        assert!(!index.covers_tags(Sequence(4), &[]));
+    }
+
+    #[test]
+    fn an_older_mark_does_not_take_a_newer_ones_place() {
+        let mut index = Index::new();
+        index.mark_tag(tag(1), Sequence(5));
+        index.mark_tag(tag(1), Sequence(3));
+        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
+    }
+
+    #[test]
+    fn what_bears_every_tag_is_covered_by_any_mark() {
+        let mut index = Index::new();
+        index.mark_tag(tag(1), Sequence(5));
+        assert!(index.covers_tags(Sequence(4), &[TagKey::EVERY]));
+        assert!(!index.covers_tags(Sequence(5), &[TagKey::EVERY]));
+    }
+
+    #[test]
+    fn a_mark_on_every_tag_covers_what_bears_one() {
+        let mut index = Index::new();
+        index.mark_tag(TagKey::EVERY, Sequence(5));
+        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
+        assert!(!index.covers_tags(Sequence(4), &[]));
+    }
+
+    #[test]
+    fn forgotten_marks_on_tags_still_cover_what_they_covered() {
+        let mut index = Index::new();
+        let most = TAG_MARKS_MAX as u64;
+        for n in 0..=most {
+            index.mark_tag(tag(n), Sequence(n + 10));
+            assert!(index.tag_marks.len() <= TAG_MARKS_MAX);
+        }
+        for n in 0..=most {
+            assert!(index.covers_tags(Sequence(n + 9), &[tag(n)]), "mark {n}");
+            assert!(
+                !index.covers_tags(Sequence(most + 10), &[tag(n)]),
+                "mark {n}"
+            );
+        }
+        // The newer half is still told apart.
+        assert!(!index.covers_tags(Sequence(most), &[tag(1)]));
+        assert!(
+            index.covers_tags(Sequence(9), &[tag(most * 2)]),
+            "it is as old"
+        );
     }
 
     #[test]

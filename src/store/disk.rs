@@ -216,17 +216,22 @@ impl Store {
         self.shared.send(Job::Line(line));
     }
 
-    /// Journals a purge and returns when the record is written (not before). After an error it is
-    /// written when the disk recovers. Dropped half-way: once polled, it is written all the same.
+    /// Journals a purge and returns when its records are written (not before). After an error they
+    /// are written when the disk recovers. Dropped half-way: once polled, they are written all the
+    /// same.
     pub async fn record_purge(
         &self,
         sequence: Sequence,
-        selector: Selector,
+        selectors: &[Selector],
     ) -> Result<(), StoreError> {
         let (reply, written) = oneshot::channel();
-        let line = Line::Record(Record::Purge { sequence, selector });
+        let line = |selector: &Selector| {
+            let selector = selector.clone();
+            Line::Record(Record::Purge { sequence, selector })
+        };
         self.check_started()?;
-        self.shared.send(Job::Purge(line, reply));
+        let lines = selectors.iter().map(line).collect();
+        self.shared.send(Job::Purge(lines, reply));
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
@@ -315,10 +320,10 @@ impl Store {
         self.shared.send(Job::Line(Line::Dropped(pack)));
     }
 
-    /// Starts a new journal and writes a snapshot: `next` hands out the live puts, some at a time,
-    /// until it returns an empty vector. Blocking; run it on a thread of its own. After an error
+    /// Starts a new journal and writes a snapshot: `next` hands out the live puts, and the purges
+    /// that are still needed, some at a time, until it returns an empty vector. Blocking; run it on a thread of its own. After an error
     /// the old snapshot and journals go on to count, and another try should wait a while.
-    pub fn snapshot(&self, next: &mut dyn FnMut() -> Vec<Put>) -> Result<(), StoreError> {
+    pub fn snapshot(&self, next: &mut dyn FnMut() -> Vec<Record>) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.snapshot);
         self.check_started()?;
         let (reply, rotated) = mpsc::sync_channel(1);
@@ -378,11 +383,11 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Writes all sealed packs and all puts to `path`, and returns the bytes written.
+    /// Writes all sealed packs and all records to `path`, and returns the bytes written.
     fn write_snapshot(
         &self,
         path: &Path,
-        next: &mut dyn FnMut() -> Vec<Put>,
+        next: &mut dyn FnMut() -> Vec<Record>,
     ) -> Result<u64, StoreError> {
         let mut file = File::create(path).map_err(failed("create", path))?;
         let table = self.shared.read();
@@ -393,11 +398,12 @@ impl Store {
         drop(table);
         let mut total = 0_u64;
         loop {
-            let puts = next();
-            for put in &puts {
-                journal::encode_put(put, &mut buffer);
+            let records = next();
+            let last = records.is_empty();
+            for record in records {
+                Line::Record(record).encode(&mut buffer);
             }
-            if puts.is_empty() || buffer.len() >= SNAPSHOT_WRITE_BYTES {
+            if last || buffer.len() >= SNAPSHOT_WRITE_BYTES {
                 total = total.saturating_add(buffer.len().try_into().unwrap_or(u64::MAX));
                 if !self.shared.write().grow_snapshot(total) {
                     return Err(StoreError::NoRoom);
@@ -405,7 +411,7 @@ impl Store {
                 file.write_all(&buffer).map_err(failed("write", path))?;
                 buffer.clear();
             }
-            if puts.is_empty() {
+            if last {
                 break;
             }
         }

@@ -19,6 +19,7 @@ use crate::rules::part::Part;
 use crate::rules::range::Span;
 use crate::rules::stored::StaleWindow;
 use crate::rules::stored::StoredResponse;
+use crate::rules::tag::TagKey;
 use crate::rules::validation::Validators;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -55,6 +56,10 @@ pub fn encode(sequence: Sequence, response: &StoredResponse) -> Bytes {
     out.extend_from_slice(&length(response.vary.len()).to_le_bytes());
     for name in &response.vary {
         put_run(&mut out, name.as_str().as_bytes());
+    }
+    out.extend_from_slice(&length(response.tags.len()).to_le_bytes());
+    for tag in &response.tags {
+        out.extend_from_slice(&tag.0);
     }
     out.extend_from_slice(&length(response.headers.len()).to_le_bytes());
     for (name, value) in &response.headers {
@@ -115,6 +120,7 @@ fn fields(cursor: &mut Cursor<'_>) -> Option<StoredResponse> {
         validators: validators(cursor)?,
         part: part(cursor)?,
         vary: vary(cursor)?,
+        tags: tags(cursor)?,
         headers: headers(cursor)?,
         body_bytes,
         body,
@@ -184,6 +190,13 @@ fn part(cursor: &mut Cursor<'_>) -> Option<Option<Part>> {
 fn vary(cursor: &mut Cursor<'_>) -> Option<Vec<HeaderName>> {
     // Each name takes more than four bytes, so a false count ends with the bytes.
     (0..cursor.u32()?).map(|_| name(cursor)).collect()
+}
+
+fn tags(cursor: &mut Cursor<'_>) -> Option<Vec<TagKey>> {
+    // Each takes bytes of its own, so a false count ends with the bytes.
+    (0..cursor.u32()?)
+        .map(|_| Some(TagKey(cursor.array()?)))
+        .collect()
 }
 
 fn headers(cursor: &mut Cursor<'_>) -> Option<HeaderMap> {
@@ -259,6 +272,7 @@ pub(super) mod tests {
             key: PrimaryKey([7; 16]),
             variant: VariantKey(9),
             vary: vec![HeaderName::from_static("accept-encoding")],
+            tags: vec![TagKey([1; 16]), TagKey([2; 16])],
             status: StatusCode::OK,
             headers,
             timing: Timing {

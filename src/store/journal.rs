@@ -23,6 +23,7 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
+use crate::rules::tag::TagKey;
 use http::HeaderName;
 use std::fs;
 use std::fs::File;
@@ -61,6 +62,10 @@ impl Line {
                 out.extend_from_slice(&sequence.0.to_le_bytes());
                 match selector {
                     Selector::All => out.push(SELECT_ALL),
+                    Selector::Tag(tag) => {
+                        out.push(SELECT_TAG);
+                        out.extend_from_slice(&tag.0);
+                    }
                     Selector::Url(key) => {
                         out.push(SELECT_URL);
                         out.extend_from_slice(&key.0);
@@ -85,6 +90,7 @@ impl Line {
                 sequence: Sequence(cursor.u64()?),
                 selector: match cursor.u8()? {
                     SELECT_ALL => Selector::All,
+                    SELECT_TAG => Selector::Tag(TagKey(cursor.array()?)),
                     SELECT_URL => Selector::Url(PrimaryKey(cursor.array()?)),
                     _ => return None,
                 },
@@ -103,7 +109,7 @@ impl Line {
 }
 
 /// Appends a put as one record, without taking it.
-pub(super) fn encode_put(put: &Put, out: &mut Vec<u8>) {
+fn encode_put(put: &Put, out: &mut Vec<u8>) {
     frame(out, |out| {
         out.push(KIND_PUT);
         out.extend_from_slice(&put.sequence.0.to_le_bytes());
@@ -410,6 +416,7 @@ const KIND_SEALED: u8 = 4;
 const KIND_DROPPED: u8 = 5;
 const SELECT_ALL: u8 = 0;
 const SELECT_URL: u8 = 1;
+const SELECT_TAG: u8 = 2;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -462,6 +469,10 @@ pub(super) mod tests {
                 sequence: Sequence(5),
                 selector: Selector::Url(PrimaryKey([9; 16])),
             }),
+            Line::Record(Record::Purge {
+                sequence: Sequence(8),
+                selector: Selector::Tag(TagKey([9; 16])),
+            }),
             Line::Dropped(PackId(1)),
         ]
     }
@@ -487,7 +498,7 @@ pub(super) mod tests {
     fn every_line_comes_back_as_it_was() {
         let (found, scan) = read(&file().0);
         assert_eq!(found, lines());
-        assert_eq!((scan.records, scan.damaged, scan.next_pack), (8, 0, 12));
+        assert_eq!((scan.records, scan.damaged, scan.next_pack), (9, 0, 12));
     }
 
     #[test]

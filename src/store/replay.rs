@@ -299,6 +299,8 @@ impl Survivors {
             }
             Record::Purge { sequence, selector } => match selector {
                 Selector::All => self.purged_all = self.purged_all.max(*sequence),
+                // Which responses bear a tag only their heads say: they stay, and are found out.
+                Selector::Tag(_) => {}
                 Selector::Url(key) => {
                     let newest = self.purged_urls.entry(*key).or_default();
                     *newest = (*newest).max(*sequence);

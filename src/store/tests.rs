@@ -403,7 +403,7 @@ fn a_journal_cut_at_any_byte_never_stops_a_start() {
         .map(|n| store_one(&store, n, &bytes(n, 100)))
         .collect();
     wait(store.flush()).unwrap();
-    wait(store.record_purge(Sequence(9), Selector::Url(PrimaryKey([2; 16])))).unwrap();
+    wait(store.record_purge(Sequence(9), &[Selector::Url(PrimaryKey([2; 16]))])).unwrap();
     let journal = dir.path().join("journal/0000000000000001.journal");
     let whole = fs::read(&journal).unwrap();
     let mut most = 0;
@@ -473,7 +473,7 @@ fn removals_and_purges_come_back_in_order_and_free_their_packs() {
     }
     store.record_remove(Sequence(1));
     let url = Selector::Url(PrimaryKey([2; 16]));
-    wait(store.record_purge(Sequence(5), url.clone())).unwrap();
+    wait(store.record_purge(Sequence(5), std::slice::from_ref(&url))).unwrap();
     let copy = killed(dir.path());
     let (store, records) = open(copy.path());
     assert_eq!(records.len(), 5);
@@ -645,7 +645,8 @@ fn a_snapshot_replaces_the_journal_and_says_the_same() {
                 store.record_remove(Sequence(2));
                 store_one(&store, 50, &bytes(50, 100))
             });
-            batches.next().unwrap_or_default()
+            let puts = batches.next().unwrap_or_default();
+            puts.into_iter().map(Record::Put).collect()
         })
         .unwrap();
     drop(store);
@@ -818,7 +819,7 @@ fn a_start_on_a_disk_that_takes_no_journal_passes_through_and_recovers() {
     assert!(matches!(store.condition(), Condition::PassThrough(_)));
     store.start(Arc::new(Wants::default()));
     assert!(store.read(old.head).is_ok());
-    assert!(wait(store.record_purge(Sequence(3), Selector::All)).is_err());
+    assert!(wait(store.record_purge(Sequence(3), &[Selector::All])).is_err());
     fs::remove_dir(&taken).unwrap();
     wait_for(|| store.condition() == Condition::Healthy);
     drop(store);
@@ -842,7 +843,7 @@ fn a_pack_that_cannot_be_written_is_told_lost_and_the_rest_goes_on() {
     assert!(matches!(store.condition(), Condition::PassThrough(_)));
     let refused = store.append(None, Sequence(2), KEY, &[]);
     assert!(matches!(refused, Err(StoreError::PassThrough(_))));
-    wait(store.record_purge(Sequence(3), Selector::All)).unwrap();
+    wait(store.record_purge(Sequence(3), &[Selector::All])).unwrap();
     fs::remove_file(dir.path().join("tmp")).unwrap();
     wait_for(|| store.condition() == Condition::Healthy);
     let kept = store_one(&store, 4, &bytes(4, 100));
@@ -857,7 +858,7 @@ fn a_purge_during_trouble_is_written_after_it() {
     let (store, _) = started(&inner);
     fs::remove_dir_all(&inner).unwrap();
     wait_for(|| store.condition() != Condition::Healthy);
-    drop(wait(store.record_purge(Sequence(3), Selector::All)));
+    drop(wait(store.record_purge(Sequence(3), &[Selector::All])));
     wait_for(|| store.condition() == Condition::Healthy);
     drop(store);
     let purge = Record::Purge {
@@ -904,5 +905,5 @@ fn a_closed_store_still_reads() {
     let refused = store.append(None, Sequence(2), KEY, &[]);
     assert!(matches!(refused, Err(StoreError::PassThrough(_))));
     assert!(wait(store.flush()).is_err());
-    assert!(wait(store.record_purge(Sequence(3), Selector::All)).is_err());
+    assert!(wait(store.record_purge(Sequence(3), &[Selector::All])).is_err());
 }

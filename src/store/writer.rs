@@ -43,8 +43,8 @@ pub(super) enum Job {
     Flush(oneshot::Sender<Result<(), StoreError>>),
     /// Write a record.
     Line(Line),
-    /// Write a record and say when it is written.
-    Purge(Line, oneshot::Sender<Result<(), StoreError>>),
+    /// Write some records and say when they are written.
+    Purge(Vec<Line>, oneshot::Sender<Result<(), StoreError>>),
     /// Write a record once its packs are on disk.
     Put(Put),
     /// Begin the next journal file and say its number.
@@ -165,8 +165,10 @@ impl Writer {
             }
             Job::Flush(reply) => drop(reply.send(self.write_all())),
             Job::Line(line) => self.keep(&line),
-            Job::Purge(line, reply) => {
-                self.keep(&line);
+            Job::Purge(lines, reply) => {
+                for line in &lines {
+                    self.keep(line);
+                }
                 drop(reply.send(self.write_records()));
             }
             Job::Put(put) => self.place(put),

@@ -107,6 +107,11 @@ impl UpstreamError {
         }
     }
 
+    /// May the backend have seen some of the request? Not before there was a connection.
+    pub fn may_have_arrived(&self) -> bool {
+        !matches!(self, Self::Connect { .. } | Self::Saturated)
+    }
+
     /// Was it a time limit (504) rather than a fault (502)?
     pub fn timed_out(&self) -> bool {
         match self {

@@ -430,6 +430,14 @@ impl Reply {
         }
     }
 
+    /// How many bytes of content go out for `request`, when nothing cuts them.
+    pub(crate) fn body_bytes(&self, request: &Seen) -> usize {
+        let none = request.method == "HEAD"
+            || self.status >= 300
+            || (self.status == 200 && self.is_known_to(request));
+        if none { 0 } else { self.body.len() }
+    }
+
     /// Whether `request` names what this reply would send, so that 304 is the answer.
     fn is_known_to(&self, request: &Seen) -> bool {
         let ours = |name: &str| {

@@ -210,6 +210,24 @@ fn a_purge_while_a_post_is_under_way_covers_its_answer() {
 }
 
 #[test]
+fn a_posts_answer_outlives_its_own_invalidation_of_a_group_and_no_other() {
+    let scene = Scene::usual();
+    let grouped = |reply: Reply| reply.header("Cache-Groups", "\"notes\"");
+    let list = grouped(Reply::ok("list").fresh());
+    scene.origin.says("/list", list);
+    let renewed = grouped(posted("v2")).header("Cache-Group-Invalidation", "\"notes\"");
+    scene.origin.says("/note", renewed);
+    scene.get("/list").stored();
+    scene.ask("POST", "/note", &[], b"change").stored();
+    scene.get("/list").by("uri-miss");
+    scene.get("/note").sees("v2").by("hit");
+    let others = Reply::ok("done").header("Cache-Group-Invalidation", "\"notes\"");
+    scene.origin.says("/other", others);
+    scene.ask("POST", "/other", &[], b"change").not_stored();
+    scene.get("/note").by("uri-miss");
+}
+
+#[test]
 fn a_method_that_nobody_knows_makes_the_target_invalid() {
     let scene = Scene::usual();
     scene.origin.says("/a", Reply::ok("v1").fresh());

@@ -108,9 +108,8 @@ impl Draft {
         };
         let segments = std::mem::take(&mut self.segments);
         self.end_lane();
-        let put = self
-            .shelf
-            .insert(put_of(self.sequence, &response, head, segments))?;
+        let put = put_of(self.sequence, &response, head, segments);
+        let put = self.shelf.insert(put, &response.tags)?;
         let hot = Hot {
             response: Arc::new(response),
             body: None,

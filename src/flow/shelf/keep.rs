@@ -10,6 +10,7 @@ use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::stored::StoredResponse;
+use crate::rules::tag::TagKey;
 use crate::state::index::Found;
 use crate::store::NewPiece;
 use crate::store::StoreError;
@@ -116,12 +117,16 @@ impl Shelf {
             digest: response.body,
             location: *location,
         }));
-        Ok(self.insert(put_of(sequence, response, *head, segments)))
+        let put = put_of(sequence, response, *head, segments);
+        Ok(self.insert(put, &response.tags))
     }
 
-    pub(super) fn insert(&self, put: Put) -> Result<Put, NotKept> {
+    pub(super) fn insert(&self, put: Put, tags: &[TagKey]) -> Result<Put, NotKept> {
         let (gone, put) = {
             let mut index = self.write_index();
+            if index.covers_tags(put.sequence, tags) {
+                return Err(NotKept::Purged);
+            }
             let gone = index.insert(&put).map_err(NotKept::from)?;
             // Another response may have brought the same body: then its place counts.
             let put = index.place(put.key, put.sequence).unwrap_or(put);

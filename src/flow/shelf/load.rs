@@ -18,7 +18,18 @@ use std::sync::PoisonError;
 impl Shelf {
     /// Loads what was found, from memory or from disk. `None` when it is gone or fails its check:
     /// then it has been forgotten, and the request is a miss.
+    ///
+    /// A mark on one of its tags makes it gone: that shows here, where its tags are known.
     pub async fn load(self: &Arc<Self>, found: Found) -> Option<Stored> {
+        let stored = self.load_marked(found).await?;
+        if self.covers_tags(found.sequence, &stored.response.tags) {
+            self.remove(found);
+            return None;
+        }
+        Some(stored)
+    }
+
+    async fn load_marked(self: &Arc<Self>, found: Found) -> Option<Stored> {
         if let Some(hot) = self.memory.get(found.sequence)
             && let Some(stored) = self.stored(found, hot)
         {

@@ -25,6 +25,7 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::stored::StoredResponse;
+use crate::rules::tag::TagKey;
 use crate::state::index::Found;
 use crate::state::index::Index;
 use crate::state::index::Lookup;
@@ -70,6 +71,8 @@ pub struct Shelf {
     lanes: AtomicUsize,
     lanes_max: usize,
     sequence: AtomicU64,
+    /// The newest mark on a tag, so that most hits need not ask the index.
+    newest_tag_mark: AtomicU64,
     pub(super) evicted: AtomicU64,
     /// Wakes the thread that makes room.
     pub(super) wanting: (Mutex<Wanting>, Condvar),
@@ -127,6 +130,7 @@ impl Shelf {
         let mut replay = Replay::default();
         let store = Store::open(params, &mut |record| replay.take(record))?;
         let (index, newest) = replay.finish();
+        let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
             index: RwLock::new(index),
@@ -138,6 +142,7 @@ impl Shelf {
             lanes: AtomicUsize::new(0),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
             sequence: AtomicU64::new(newest.0 + 1),
+            newest_tag_mark,
             evicted: AtomicU64::new(0),
             wanting: (Mutex::default(), Condvar::new()),
             room: Notify::new(),
@@ -156,9 +161,24 @@ impl Shelf {
         self.read_index().lookup(key, request_headers)
     }
 
+    /// The entries that could answer a request; at most one a variant (RFC 9111 §4.3.4).
+    pub fn candidates(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Vec<Found> {
+        self.read_index().candidates(key, request_headers)
+    }
+
     /// Is this entry still here, and not purged?
-    pub fn contains(&self, found: Found) -> bool {
-        self.read_index().contains(found.key, found.sequence)
+    pub fn contains(&self, stored: &Stored) -> bool {
+        let Found { key, sequence, .. } = stored.found;
+        self.read_index().contains(key, sequence)
+            && !self.covers_tags(sequence, &stored.response.tags)
+    }
+
+    /// Is a response that bears these tags made invalid by a mark on one of them?
+    pub fn covers_tags(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
+        // The common case: one compare.
+        !tags.is_empty()
+            && sequence.0 < self.newest_tag_mark.load(Ordering::Relaxed)
+            && self.read_index().covers_tags(sequence, tags)
     }
 
     /// The largest body that will be kept: half of the disk's limit.
@@ -174,25 +194,27 @@ impl Shelf {
         }
     }
 
-    /// Removes all variants of `keys`, at once; says how many entries went.
-    pub fn purge_keys(&self, keys: &[PrimaryKey]) -> (Sequence, u64) {
-        let (sequence, gone) = self.mark_keys(&mut self.write_index(), keys);
+    /// Removes all variants of `keys`, at once, and makes all that bears one of `tags` invalid by a
+    /// mark; says how many entries went by their keys.
+    pub fn purge(&self, keys: &[PrimaryKey], tags: &[TagKey]) -> (Sequence, u64) {
+        let (sequence, gone) = self.mark(&mut self.write_index(), keys, tags);
         self.forget_hot(&gone);
         (sequence, gone.len() as u64)
     }
 
-    /// As [`purge_keys`](Self::purge_keys), by a response that was asked for at `since` and is
-    /// `heir`'s next one. Returns the purge's sequence, and the one to keep the response under;
-    /// none when another purge has covered it meanwhile.
-    pub fn supersede_keys(
+    /// As [`purge`](Self::purge), by a response that was asked for at `since` and is to be kept as
+    /// its own target's next one. Returns the purge's sequence, and the one to keep the response
+    /// under; none when another purge has covered it meanwhile.
+    pub fn supersede(
         &self,
         keys: &[PrimaryKey],
-        heir: PrimaryKey,
+        tags: &[TagKey],
+        heir: &StoredResponse,
         since: Sequence,
     ) -> (Sequence, Option<Sequence>) {
         let mut index = self.write_index();
-        let covered = index.covers(heir, since);
-        let (sequence, gone) = self.mark_keys(&mut index, keys);
+        let covered = index.covers(heir.key, since) || index.covers_tags(since, &heir.tags);
+        let (sequence, gone) = self.mark(&mut index, keys, tags);
         let next = (!covered).then(|| self.next_sequence());
         drop(index);
         self.forget_hot(&gone);
@@ -200,8 +222,18 @@ impl Shelf {
     }
 
     /// The sequence is taken while the index is locked: of two purges the later one's is greater.
-    fn mark_keys(&self, index: &mut Index, keys: &[PrimaryKey]) -> (Sequence, Vec<Sequence>) {
+    fn mark(
+        &self,
+        index: &mut Index,
+        keys: &[PrimaryKey],
+        tags: &[TagKey],
+    ) -> (Sequence, Vec<Sequence>) {
         let sequence = self.next_sequence();
+        for tag in tags {
+            index.mark_tag(*tag, sequence);
+        }
+        let newest = index.newest_tag_mark().0;
+        self.newest_tag_mark.store(newest, Ordering::Relaxed);
         let gone = keys.iter().flat_map(|key| index.mark_key(*key, sequence));
         (sequence, gone.collect())
     }
@@ -230,13 +262,9 @@ impl Shelf {
         selectors: &[Selector],
         until: Instant,
     ) -> bool {
-        let mut durable = true;
-        for selector in selectors {
-            // Each is handed to the store, also when there is no time left to wait for it.
-            let written = self.store.record_purge(sequence, selector.clone());
-            durable &= matches!(timeout_at(until, written).await, Ok(Ok(())));
-        }
-        durable
+        // It is handed to the store, also when there is no time left to wait for it.
+        let written = self.store.record_purge(sequence, selectors);
+        matches!(timeout_at(until, written).await, Ok(Ok(())))
     }
 
     /// Removes one entry, as when a validation withdrew what it allowed.
@@ -353,6 +381,7 @@ pub(super) mod tests {
             key,
             variant: VariantKey::ONLY,
             vary: Vec::new(),
+            tags: Vec::new(),
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             timing: Timing {
@@ -418,21 +447,95 @@ pub(super) mod tests {
         assert!(matches!(stored.body, StoredBody::Memory(body) if body == "body"));
     }
 
+    /// Keeps a response that bears `tags`.
+    async fn keep_tagged(shelf: &Arc<Shelf>, n: u8, tags: &[TagKey]) -> Stored {
+        let plain = keep(shelf, PrimaryKey([n; 16]), "body").await;
+        let response = StoredResponse {
+            tags: tags.to_vec(),
+            ..StoredResponse::clone(&plain.response)
+        };
+        let sequence = shelf.next_sequence();
+        let kept = shelf.keep(sequence, Arc::new(response), Bytes::from_static(b"body"));
+        kept.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_mark_on_a_tag_is_found_out_when_the_head_is_loaded() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let (one, other) = (TagKey([1; 16]), TagKey([2; 16]));
+        let covered = keep_tagged(&shelf, 1, &[one, other]).await;
+        let kept = keep_tagged(&shelf, 2, &[other]).await;
+        let plain = keep(&shelf, KEY, "body").await;
+        shelf.purge(&[], &[one]);
+        assert!(!shelf.contains(&covered));
+        assert!(shelf.contains(&kept) && shelf.contains(&plain));
+        assert!(shelf.load(covered.found).await.is_none());
+        assert!(shelf.load(kept.found).await.is_some());
+        assert!(shelf.load(plain.found).await.is_some());
+        assert_eq!(shelf.entries(), 2, "what was covered is gone");
+    }
+
+    #[tokio::test]
+    async fn what_was_under_way_when_its_tag_was_marked_is_not_kept() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let tag = TagKey([1; 16]);
+        let before = keep_tagged(&shelf, 1, &[tag]).await;
+        let sequence = shelf.next_sequence();
+        shelf.purge(&[], &[tag]);
+        let late = shelf.keep_head(sequence, &before, Arc::clone(&before.response));
+        assert_eq!(late.await.unwrap_err(), NotKept::Purged);
+        let mut draft = shelf.draft(sequence, PrimaryKey([1; 16]));
+        let response = StoredResponse::clone(&before.response);
+        assert_eq!(draft.finish(response).await.unwrap_err(), NotKept::Purged);
+        keep_tagged(&shelf, 1, &[tag]).await;
+    }
+
+    #[tokio::test]
+    async fn marks_on_tags_are_in_the_snapshot() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let tag = TagKey([1; 16]);
+        let covered = keep_tagged(&shelf, 1, &[tag]).await;
+        let kept = keep_tagged(&shelf, 2, &[TagKey([2; 16])]).await;
+        shelf.store.flush().await.unwrap();
+        let (sequence, _) = shelf.purge(&[], &[tag]);
+        assert!(shelf.record_purge(sequence, &[Selector::Tag(tag)]).await);
+        assert!(shelf.snapshot());
+        shelf.close();
+        let (covered, kept) = (covered.found, kept.found);
+        drop(shelf);
+        let shelf = open(&dir);
+        assert_eq!(shelf.read_index().tag_marks(), [(tag, sequence)]);
+        assert!(shelf.load(covered).await.is_none());
+        assert!(shelf.load(kept).await.is_some());
+    }
+
     #[tokio::test]
     async fn what_supersedes_is_kept_unless_a_purge_came_between() {
         let dir = TempDir::new().unwrap();
         let shelf = open(&dir);
         let old = keep(&shelf, KEY, "old").await;
+        let tag = TagKey([3; 16]);
+        let heir = StoredResponse {
+            tags: [tag].into(),
+            ..StoredResponse::clone(&old.response)
+        };
+        let next = |since| shelf.supersede(&[KEY], &[], &heir, since);
+        let (mark, kept) = next(shelf.next_sequence());
+        assert!(!shelf.contains(&old));
+        assert!(kept.is_some_and(|kept| kept > mark));
         let since = shelf.next_sequence();
-        let (mark, next) = shelf.supersede_keys(&[KEY], KEY, since);
-        assert!(!shelf.contains(old.found));
-        assert!(next.is_some_and(|next| next > mark));
+        shelf.purge(&[KEY], &[]);
+        assert_eq!(next(since).1, None);
         let since = shelf.next_sequence();
-        shelf.purge_keys(&[KEY]);
-        assert_eq!(shelf.supersede_keys(&[KEY], KEY, since).1, None);
+        shelf.purge(&[], &[tag]);
+        assert_eq!(next(since).1, None);
         let since = shelf.next_sequence();
         shelf.purge_all();
-        assert_eq!(shelf.supersede_keys(&[KEY], KEY, since).1, None);
+        assert_eq!(next(since).1, None);
+        assert!(next(shelf.next_sequence()).1.is_some());
     }
 
     #[test]

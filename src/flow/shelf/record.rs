@@ -47,6 +47,7 @@ impl Replay {
                 self.newest = self.newest.max(sequence);
                 match selector {
                     Selector::All => self.index.mark_all(sequence),
+                    Selector::Tag(tag) => self.index.mark_tag(tag, sequence),
                     Selector::Url(key) => drop(self.index.mark_key(key, sequence)),
                 }
             }

@@ -20,10 +20,13 @@ use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Put;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
+use crate::rules::tag::TagKey;
 use crate::store::NewPiece;
 use crate::store::PACK_BYTES_MAX;
 use crate::store::Piece;
+use crate::store::Record;
 use crate::store::StoreError;
 use crate::store::head;
 use bytes::Bytes;
@@ -396,14 +399,22 @@ impl Shelf {
         }
     }
 
-    fn snapshot(&self) -> bool {
+    pub(super) fn snapshot(&self) -> bool {
         let mut from = Some(0);
+        let mut marks = true;
         let written = self.store.snapshot(&mut || {
+            // Taken after the new journal began: later marks are in that.
+            if std::mem::take(&mut marks) {
+                let marks = self.read_index().tag_marks();
+                if !marks.is_empty() {
+                    return marks.into_iter().map(marked).collect();
+                }
+            }
             while let Some(start) = from {
                 let (puts, next) = self.read_index().page(start, SWEEP);
                 from = next;
                 if !puts.is_empty() {
-                    return puts;
+                    return puts.into_iter().map(Record::Put).collect();
                 }
             }
             Vec::new()
@@ -412,6 +423,14 @@ impl Shelf {
             tracing::warn!(%error, "the journal's snapshot could not be written");
         }
         written.is_ok()
+    }
+}
+
+/// The record of a mark on a tag.
+fn marked((tag, sequence): (TagKey, Sequence)) -> Record {
+    Record::Purge {
+        sequence,
+        selector: Selector::Tag(tag),
     }
 }
 

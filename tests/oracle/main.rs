@@ -1,17 +1,19 @@
 //! A second opinion on RFC 9111: `http-cache-semantics` is asked about the same messages.
 //!
-//! Generated header sets go to both. Each must give the same two answers: may the response be
-//! stored, and may it be served some time later without asking the origin? Where the answers
-//! differ, the difference must be one of [`STORING`] or [`SERVING`]: known, with the sentence that
-//! decides it, and with a condition narrow enough that nothing else hides behind it. A listed
-//! difference that no message brings out fails the test too.
-//!
-//! Only the answers are compared. What the oracle does to the fields of a stored response, such as
-//! dropping repeated lines, is left to the tests of `rules/stored` and `rules/validation`.
+//! Generated header sets go to both. Each must give the same answers: may the response be stored,
+//! and may it be served some time later without asking the origin (here)? Does it answer a request
+//! with other fields ([`selecting`])? Is a 304 about it, and what does that make of its fields
+//! ([`freshening`])? Where the answers differ, the difference must be in a table: known, with the
+//! sentence that decides it, and with a condition narrow enough that nothing else hides behind it.
+//! A listed difference that no message brings out fails the test too.
 #![expect(
     clippy::expect_used,
     reason = "a message that cannot be built should stop the test"
 )]
+
+mod freshening;
+mod selecting;
+mod tally;
 
 use http::HeaderMap;
 use http::HeaderValue;
@@ -36,16 +38,13 @@ use larder::rules::storable::StorePolicy;
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::Strategy;
-use proptest::prelude::TestCaseError;
 use proptest::sample::select;
-use proptest::test_runner::Config;
-use proptest::test_runner::RngAlgorithm;
-use proptest::test_runner::TestRng;
-use proptest::test_runner::TestRunner;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use std::time::SystemTime;
+use tally::Known;
+use tally::Tally;
+use tally::compare_all;
 
 const CASES: u32 = 20_000;
 
@@ -257,14 +256,7 @@ fn arrival() -> SystemTime {
     httpdate::parse_http_date("Tue, 15 Nov 2022 12:00:00 GMT").expect("a date")
 }
 
-/// A difference that the RFC decides in our favour, or leaves to us.
-struct Known {
-    name: &'static str,
-    because: &'static str,
-    applies: fn(&Answers) -> bool,
-}
-
-const STORING: &[Known] = &[
+const STORING: &[Known<Answers>] = &[
     Known {
         name: "names of directives in another case",
         because: "9111 §5.2: directives are \"compared case-insensitively\"",
@@ -369,7 +361,7 @@ const STORING: &[Known] = &[
     },
 ];
 
-const SERVING: &[Known] = &[
+const SERVING: &[Known<Answers>] = &[
     Known {
         name: "names of directives in another case",
         because: "9111 §5.2: directives are \"compared case-insensitively\"",
@@ -716,66 +708,10 @@ fn scenes() -> impl Strategy<Value = Scene> {
     })
 }
 
-/// How often each known difference of a table showed.
-struct Tally {
-    table: &'static [Known],
-    agreed: RefCell<u32>,
-    met: RefCell<BTreeMap<&'static str, u32>>,
-}
-
-impl Tally {
-    fn new(table: &'static [Known]) -> Self {
-        Self {
-            table,
-            agreed: RefCell::default(),
-            met: RefCell::default(),
-        }
-    }
-
-    /// The answers agree, or differ in a known way.
-    fn compare(&self, answers: &Answers, agree: bool) -> Result<(), TestCaseError> {
-        if agree {
-            *self.agreed.borrow_mut() += 1;
-            return Ok(());
-        }
-        let known = self.table.iter().filter(|known| (known.applies)(answers));
-        let names: Vec<_> = known.map(|known| known.name).collect();
-        if names.is_empty() {
-            return Err(TestCaseError::fail(format!("{answers:#?}")));
-        }
-        for name in names {
-            *self.met.borrow_mut().entry(name).or_default() += 1;
-        }
-        Ok(())
-    }
-
-    fn report(&self, title: &str) -> String {
-        let mut text = format!("{title}\n{:7} agreed\n", self.agreed.borrow());
-        for known in self.table {
-            let count = self.times(known);
-            text += &format!("{count:7} {} ({})\n", known.name, known.because);
-        }
-        text
-    }
-
-    fn times(&self, known: &Known) -> u32 {
-        let met = self.met.borrow();
-        met.get(known.name).copied().unwrap_or_default()
-    }
-}
-
 #[test]
 fn the_oracle_and_we_differ_only_where_the_rfc_says_so() {
-    let config = Config {
-        cases: CASES,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    // The same messages every time: a difference is a change of ours, not of luck.
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(config, rng);
     let (storing, serving) = (Tally::new(STORING), Tally::new(SERVING));
-    let verdict = runner.run(&scenes(), |scene| {
+    compare_all(CASES, &scenes(), |scene| {
         let answers = Answers::new(scene);
         let ours = matches!(answers.ours, Storable::Store(_));
         storing.compare(&answers, ours == answers.oracle_stores)?;
@@ -784,16 +720,8 @@ fn the_oracle_and_we_differ_only_where_the_rfc_says_so() {
             None => Ok(()),
         }
     });
-    println!("{CASES} exchanges");
-    println!("{}{}", storing.report("storing"), serving.report("serving"));
-    if let Err(error) = verdict {
-        panic!("an unknown difference: {error}");
-    }
-    for tally in [storing, serving] {
-        for known in tally.table {
-            assert!(tally.times(known) > 0, "no longer differs: {}", known.name);
-        }
-    }
+    storing.close(&format!("storing, {CASES} exchanges"));
+    serving.close("serving what both store");
 }
 
 /// The oracle adds to the largest Age as it stands and panics, so it is not asked; RFC 9111 §1.2.2
