@@ -103,7 +103,7 @@ fn state(c: &mut Criterion) {
     c.bench_function("look up one of 100,000", |b| {
         b.iter(|| {
             number = (number + 7919) % 100_000;
-            index.lookup(key_of(number), &headers)
+            index.lookup([key_of(number)], &headers)
         });
     });
     let mut next = 100_000;

@@ -24,6 +24,7 @@ use crate::ops::access_log::Format;
 use crate::rules::forwarded::Told;
 use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
+use crate::rules::target::Query;
 use std::time::Duration;
 
 macro_rules! sections {
@@ -162,6 +163,8 @@ sections! {
         followers_max: Count(0, 1_000_000) = 10000;
         /// How long a target that was not storable is fetched without waiting for others.
         hit_for_miss: Time(millis(0), DAY) = "10s";
+        /// Most variants of one target; one more pushes out the oldest that was not asked for lately.
+        variants_max: Count(1, 1024) = 32;
     }
 
     /// Purging, counters and health.
@@ -222,6 +225,22 @@ sections! {
         range_fetch: Choice<RangePolicy>(RANGE_FETCH) = "by-size";
         /// Keep the responses for http and https apart.
         key_scheme: Flag() = false;
+        /// Keep the responses for different ports apart; if not, origins are not told the port either.
+        key_port: Flag() = true;
+        /// Whether queries count: as they are, sorted by name, or not at all. Origins are asked for what counts.
+        key_query: Choice<Query>(QUERIES) = "keep";
+        /// Query parameters that do not count and are not sent on, such as "ref" or "utm_*".
+        key_query_drop: List(0, 256) = [];
+        /// The same for some two dozen parameters that only follow clients around (utm_*, gclid, fbclid).
+        key_query_drop_tracking: Flag() = false;
+        /// Cookies whose value selects a variant of every response.
+        key_cookies: List(0, 8) = [];
+        /// Request fields whose value selects a variant of every response, as if Vary named them.
+        key_headers: List(0, 8) = [];
+        /// Let a response in one language answer whoever likes that one best. RFC 9111 wants equal Accept-Language: only for origins that choose by weight.
+        select_by_content_language: Flag() = false;
+        /// Let responses say by No-Vary-Search which parts of a query make no difference to them.
+        no_vary_search: Flag() = true;
     }
 
     /// Events go to stderr; the access log has one line a request.
@@ -242,6 +261,12 @@ const FORWARDED: &[(&str, Told)] = &[("set", Told::Set), ("append", Told::Append
 const CLIENT_CACHE_CONTROL: &[(&str, ClientCacheControl)] = &[
     ("ignore", ClientCacheControl::Ignore),
     ("honour", ClientCacheControl::Honour),
+];
+
+const QUERIES: &[(&str, Query)] = &[
+    ("keep", Query::Keep),
+    ("sort", Query::Sort),
+    ("drop", Query::Drop),
 ];
 
 const RANGE_FETCH: &[(&str, RangePolicy)] = &[

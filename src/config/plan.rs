@@ -19,10 +19,15 @@ use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::guard::Network;
 use crate::rules::key::KeyPolicy;
+use crate::rules::key::is_unseen;
 use crate::rules::request;
 use crate::rules::route::Routes;
 use crate::rules::route::SiteId;
+use crate::rules::selecting::cookie_field;
+use crate::rules::selecting::is_own_name;
 use crate::rules::storable::StorePolicy;
+use crate::rules::target::QueryPolicy;
+use crate::rules::target::TRACKING;
 use crate::store;
 use crate::upstream;
 use crate::upstream::Backend;
@@ -237,6 +242,7 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
         followers_max: file.cache.followers_max.value,
         hit_for_miss: file.cache.hit_for_miss.value,
         tries_max: file.server.tries_max.value,
+        variants_max: file.cache.variants_max.value,
     }
 }
 
@@ -264,9 +270,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
                 .map(|host| host.to_ascii_lowercase())
                 .unwrap_or_default(),
             upstream: upstream_of(file, site, number, problems),
-            key: KeyPolicy {
-                scheme: site.key_scheme.value,
-            },
+            key: key_policy(site, number, problems),
             guard: GuardPolicy { purge_from },
             store: StorePolicy {
                 set_cookie: site.store_set_cookie.value,
@@ -281,6 +285,51 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
         });
     }
     sites
+}
+
+/// What goes into a site's keys.
+fn key_policy(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> KeyPolicy {
+    let mut drop = site.key_query_drop.value.clone();
+    for name in &drop {
+        if name.is_empty() || name.contains(['&', '=', '?', '#']) {
+            let reason = format!("{name:?} is not the name of a parameter");
+            let key = format!("site[{number}].key_query_drop");
+            problem(problems, &site.key_query_drop, &key, &reason);
+        }
+    }
+    if site.key_query_drop_tracking.value {
+        drop.extend(TRACKING.iter().map(|name| (*name).to_owned()));
+    }
+    let key = format!("site[{number}].key_headers");
+    let mut selecting = field_names(&site.key_headers, &key, problems);
+    let unseen = |name: &&HeaderName| is_unseen(name) || is_own_name(name);
+    if let Some(unseen) = selecting.iter().find(unseen) {
+        let reason = format!("requests cannot be told apart by {unseen}");
+        problem(problems, &site.key_headers, &key, &reason);
+    }
+    for cookie in &site.key_cookies.value {
+        match cookie_field(cookie) {
+            Some(field) => selecting.push(field),
+            None => {
+                let reason = format!("{cookie:?} is not the name of a cookie");
+                let key = format!("site[{number}].key_cookies");
+                problem(problems, &site.key_cookies, &key, &reason);
+            }
+        }
+    }
+    selecting.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    selecting.dedup();
+    KeyPolicy {
+        scheme: site.key_scheme.value,
+        port: site.key_port.value,
+        query: QueryPolicy {
+            query: site.key_query.value,
+            drop,
+        },
+        selecting,
+        best_language: site.select_by_content_language.value,
+        no_vary_search: site.no_vary_search.value,
+    }
 }
 
 /// Finds the place of a site's upstream in the list.

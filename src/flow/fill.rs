@@ -641,7 +641,7 @@ mod tests {
         writer.push(part(0)).await.unwrap();
         assert!(!reading.is_finished());
         writer.finish().await.unwrap();
-        let found = scene.shelf.lookup(KEY, &HeaderMap::new());
+        let found = scene.shelf.lookup([KEY], &HeaderMap::new());
         assert!(matches!(found, Lookup::Found(_)));
         assert_eq!(reading.await.unwrap().unwrap(), whole(1));
     }

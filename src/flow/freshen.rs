@@ -136,6 +136,7 @@ impl Engine {
     ) -> StoredResponse {
         let mut fresh = freshen(stored, head, &self.site(ask).store, request_time, now);
         fresh.tags = self.tag_scope(ask).tags(&fresh.headers);
+        self.name(ask, &mut fresh);
         fresh.detach();
         fresh
     }

@@ -25,13 +25,13 @@ use super::trip::Errand;
 use super::trip::Landing;
 use super::trip::Trip;
 use super::trip::TripKey;
-use super::trip::selects_variant;
 use crate::clock;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
 use crate::rules::cache_status::ttl_seconds;
 use crate::rules::freshness::Freshness;
+use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::part::Fetch;
 use crate::rules::part::Part;
@@ -124,7 +124,7 @@ impl Engine {
                 return self.pass(ask, alone(Detail::HitForMiss)).await;
             }
         }
-        let mut vary = self.shelf.read_index().known_vary(ask.key).to_vec();
+        let (mut key, mut vary) = (ask.shared_key(), self.known_vary(&ask));
         for _ in 0..TRIPS_MAX {
             let stale = need.stale.as_ref();
             if stale.is_some_and(|stale| !self.shelf.contains(stale)) {
@@ -134,9 +134,10 @@ impl Engine {
                     Err(need) => need,
                 };
             }
-            match self.share_trip(&ask, &need, &vary).await {
+            match self.share_trip(&ask, &need, key, &vary).await {
                 Shared::Answer(answer) => return *answer,
-                Shared::Again(fields) => vary = fields,
+                // What others brought was not for this target: from here on by its own key.
+                Shared::Again(fields) => (key, vary) = (ask.key, fields),
                 Shared::Whole => {
                     need.fetch = Fetch::Whole;
                     need.whole = true;
@@ -149,7 +150,7 @@ impl Engine {
     /// Answers from the store, or says what is needed.
     async fn look_up(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Need> {
         let need = |forward, stale| Err(self.need(ask, forward, stale, None));
-        let found = match self.shelf.lookup(ask.key, ask.request.headers()) {
+        let found = match self.shelf.lookup(ask.keys(), ask.request.headers()) {
             Lookup::Found(found) => found,
             Lookup::UriMiss => return need(Forward::UriMiss, None),
             Lookup::VaryMiss => return need(Forward::VaryMiss, None),
@@ -177,6 +178,9 @@ impl Engine {
                     ..Outcome::default()
                 };
                 self.serve_stored(ask, stored, outcome).await
+            }
+            Reuse::Validate { .. } | Reuse::Forward { .. } if stored.response.is_by_language() => {
+                need(Forward::VaryMiss, None)
             }
             Reuse::Validate { stale_by, .. } | Reuse::Forward { stale_by } => {
                 let forward = if stale_by.is_zero() && !is_stale(&stored.response) {
@@ -242,7 +246,7 @@ impl Engine {
     /// Validates a stale response that has been served; nobody waits.
     fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
         let key = TripKey {
-            key: ask.key,
+            key: ask.shared_key(),
             variant: stored.response.variant,
             whole: false,
         };
@@ -262,9 +266,15 @@ impl Engine {
         Trip::new(self.trip_number.fetch_add(1, Ordering::Relaxed))
     }
 
-    async fn share_trip(self: &Arc<Self>, ask: &Ask, need: &Need, vary: &[HeaderName]) -> Shared {
+    async fn share_trip(
+        self: &Arc<Self>,
+        ask: &Ask,
+        need: &Need,
+        key: PrimaryKey,
+        vary: &[HeaderName],
+    ) -> Shared {
         let key = TripKey {
-            key: ask.key,
+            key,
             variant: VariantKey::new(vary, ask.request.headers()),
             whole: need.whole,
         };
@@ -360,7 +370,7 @@ impl Engine {
         (waited, verbatim): (bool, bool),
         outcome: Outcome,
     ) -> Shared {
-        if !selects_variant(&fill.response, ask.request.headers()) {
+        if !self.answers(ask, &fill.response) {
             return Shared::Again(fill.response.vary.clone());
         }
         let now = clock::now();
@@ -417,7 +427,7 @@ impl Engine {
         backend: Arc<str>,
         outcome: Outcome,
     ) -> Shared {
-        if !selects_variant(&stored.response, ask.request.headers()) {
+        if !self.answers(ask, &stored.response) {
             return Shared::Again(stored.response.vary.clone());
         }
         let now = clock::now();
@@ -499,8 +509,7 @@ impl Engine {
             return Shared::answer(answer);
         }
         if !leads && trip.may_retry() {
-            let vary = self.shelf.read_index().known_vary(ask.key).to_vec();
-            return Shared::Again(vary);
+            return Shared::Again(self.known_vary(ask));
         }
         Shared::answer(failed(error, outcome))
     }

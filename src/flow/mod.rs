@@ -14,6 +14,7 @@ pub mod body;
 mod deliver;
 pub mod fill;
 mod freshen;
+mod keys;
 mod lookup;
 mod origin;
 mod pass;
@@ -55,7 +56,10 @@ use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
 use crate::rules::tag::TagScope;
 use crate::state::collapse::Table;
+use crate::state::crowds::Crowd;
+use crate::state::crowds::Crowds;
 use crate::state::hit_for_miss::HitForMiss;
+use crate::state::variances::Variances;
 use crate::store::StoreError;
 use crate::store::Usage;
 use crate::upstream::RequestBody;
@@ -73,6 +77,8 @@ use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -131,6 +137,8 @@ pub struct Params {
     pub hit_for_miss: Duration,
     /// Tries over all backends for one request.
     pub tries_max: usize,
+    /// Most variants of one target; at least one.
+    pub variants_max: usize,
 }
 
 /// The client's end of a request.
@@ -195,6 +203,10 @@ pub struct Stats {
     pub memory_bytes: u64,
     /// Entries evicted to make room.
     pub evicted: u64,
+    /// Variants pushed out because their target had too many.
+    pub variants_pushed_out: u64,
+    /// The targets with too many variants, the worst first; at most ten.
+    pub crowds: Vec<Crowd>,
     /// The disk.
     pub disk: Usage,
     /// Why the store passes through, when it does.
@@ -218,6 +230,10 @@ pub struct Engine {
     /// Keyed at random for each process.
     boundaries: RandomState,
     hit_for_miss: Mutex<HitForMiss>,
+    variances: RwLock<Variances>,
+    /// Whether there is anything in `variances`.
+    any_variance: AtomicBool,
+    crowds: Mutex<Crowds>,
     /// Bytes that fills may still take into memory.
     budget: Arc<Semaphore>,
     budget_bytes: usize,
@@ -268,6 +284,7 @@ impl Engine {
         sink: Arc<dyn Sink>,
     ) -> Result<Arc<Self>, StoreError> {
         let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
+        shelf.write_index().limit_variants(params.variants_max);
         let space = shelf::space::start(&shelf).map_err(|source| StoreError::Io {
             action: "start a thread for",
             path: store.dir.clone(),
@@ -289,6 +306,9 @@ impl Engine {
             trip_number: AtomicU64::new(0),
             boundaries: RandomState::new(),
             hit_for_miss: Mutex::new(HitForMiss::new(HIT_FOR_MISS_PLACES, params.hit_for_miss)),
+            variances: RwLock::new(Variances::new(VARIANCES_PLACES)),
+            any_variance: AtomicBool::new(false),
+            crowds: Mutex::new(Crowds::new(CROWDS_PLACES)),
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
             fills_active: AtomicU64::new(0),
@@ -356,7 +376,11 @@ impl Engine {
                 .map(|n| (origin.upstream.name(n), health.is_usable(n, now)))
                 .collect::<Vec<_>>()
         });
+        let crowds = lock(&self.crowds);
+        let (variants_pushed_out, crowds) = (crowds.total(), crowds.worst(CROWDS_TOLD));
         Stats {
+            variants_pushed_out,
+            crowds,
             entries: entries as u64,
             bodies: bodies as u64,
             live_bytes,
@@ -409,7 +433,9 @@ impl Engine {
         let Some(site) = self.params.sites.get(usize::from(site_id.0)) else {
             return no_site();
         };
+        let request = request.reduced(&site.key);
         let ask = Ask {
+            alike: self.alike(site, &request),
             key: PrimaryKey::new(&site.name, &request, &site.key),
             directives: RequestDirectives::read(request.headers()),
             sender,
@@ -421,7 +447,13 @@ impl Engine {
             Guard::Answer => Answer::new(synth::options(), synthetic()),
             Guard::Refuse(refusal) => refuse(refusal),
             Guard::Purge => {
-                let (_, entries, _) = Box::pin(self.forget(&[ask.key], &[])).await;
+                let keys = self.keys_of_target(
+                    site,
+                    ask.request.authority(),
+                    ask.request.target(),
+                    ask.request.scheme(),
+                );
+                let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
                 Answer::new(synth::purged(entries), synthetic())
             }
             Guard::Admit if ask.request.cacheable() => self.serve(ask).await,
@@ -519,3 +551,7 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// The least memory fills can work with: one segment each for a few of them.
 const FILL_BYTES_MIN: usize = 8 << 20;
 const HIT_FOR_MISS_PLACES: usize = 1 << 16;
+const VARIANCES_PLACES: usize = 1 << 13;
+const CROWDS_PLACES: usize = 64;
+/// How many of the crowded targets the sizes name.
+const CROWDS_TOLD: usize = 10;

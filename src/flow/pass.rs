@@ -109,7 +109,11 @@ impl Engine {
         let next = self.next_stored(ask, &head, &body, request_time);
         let sequence = self.invalidate(ask, &head, next.as_ref(), since).await;
         let answer = match (next, sequence) {
-            (Some(next), Some(sequence)) => self.fill_posted(&head, next, body, sequence, outcome),
+            (Some(next), Some(sequence)) => {
+                lock(&self.hit_for_miss).clear(ask.key);
+                self.note_crowd(ask, &next);
+                self.fill_posted(&head, next, body, sequence, outcome)
+            }
             _ => Answer::new(deliver::private(&head, body), outcome),
         };
         Ok(answer.by(exchange.backend))
@@ -138,6 +142,7 @@ impl Engine {
         );
         match verdict {
             Storable::Store(mut stored) => {
+                self.name(ask, &mut stored);
                 stored.tags = self.tag_scope(ask).tags(&stored.headers);
                 Some(*stored)
             }
@@ -154,7 +159,6 @@ impl Engine {
         sequence: Sequence,
         outcome: Outcome,
     ) -> Answer {
-        lock(&self.hit_for_miss).clear(stored.key);
         let (fill, mut writer) = self.start_fill(sequence, stored, body.length());
         let outcome = Outcome {
             stored: fill.not_kept.is_none(),
@@ -190,17 +194,10 @@ impl Engine {
     ) -> Option<Sequence> {
         let (status, headers) = (head.status, &head.headers);
         let site = self.site(ask);
+        let (authority, scheme) = (ask.request.authority(), ask.request.scheme());
         let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
             .iter()
-            .map(|target| {
-                PrimaryKey::for_target(
-                    &site.name,
-                    ask.request.authority(),
-                    target,
-                    ask.request.scheme(),
-                    &site.key,
-                )
-            })
+            .flat_map(|target| self.keys_of_target(site, authority, target, scheme))
             .collect();
         let groups = invalidated_groups(&ask.request, status, headers, &self.tag_scope(ask));
         match next {

@@ -27,8 +27,8 @@ impl Engine {
                 return Err(PurgeError::TooMany(URLS_MAX));
             }
             Purge::Urls(urls) => {
-                let keys = urls.iter().map(|url| self.key_of(url));
-                let keys = keys.collect::<Result<Vec<_>, _>>()?;
+                let keys = urls.iter().map(|url| self.keys_of_url(url));
+                let keys = keys.collect::<Result<Vec<_>, _>>()?.concat();
                 let (sequence, entries, durable) = self.forget(&keys, &[]).await;
                 (sequence, Some(entries), durable)
             }
@@ -70,7 +70,8 @@ impl Engine {
 
     /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
     async fn settle(&self, sequence: Sequence, keys: &[PrimaryKey], tags: &[TagKey]) -> bool {
-        lock(&self.trips).finish_where(|trip| keys.contains(&trip.key));
+        lock(&self.trips)
+            .finish_where(|trip| keys.contains(&trip.key) || keys.contains(&trip.key.family()));
         let urls = keys.iter().copied().map(Selector::Url);
         let selectors: Vec<Selector> = urls
             .chain(tags.iter().copied().map(Selector::Tag))
@@ -78,7 +79,7 @@ impl Engine {
         self.shelf.record_purge(sequence, &selectors).await
     }
 
-    fn key_of(&self, url: &str) -> Result<PrimaryKey, PurgeError> {
+    fn keys_of_url(&self, url: &str) -> Result<Vec<PrimaryKey>, PurgeError> {
         let bad = || PurgeError::BadUrl(url.to_owned());
         let (scheme, authority, target) = parse_url(url).map_err(|_| bad())?;
         let host = match authority.rsplit_once(':') {
@@ -91,9 +92,7 @@ impl Engine {
             .site(host)
             .and_then(|id| self.params.sites.get(usize::from(id.0)))
             .ok_or_else(|| PurgeError::NoSite(host.to_owned()))?;
-        Ok(PrimaryKey::for_target(
-            &site.name, &authority, &target, scheme, &site.key,
-        ))
+        Ok(self.keys_of_target(site, &authority, &target, scheme))
     }
 }
 

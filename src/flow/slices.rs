@@ -278,7 +278,7 @@ impl Engine {
                     continue;
                 }
                 let key = slice_key(response.key, response.variant, series, at);
-                match index.lookup(key, &HeaderMap::new()) {
+                match index.lookup([key], &HeaderMap::new()) {
                     Lookup::Found(_) => at = slice_around(at, part.complete).last() + 1,
                     Lookup::UriMiss | Lookup::VaryMiss => return Some(at),
                 }
@@ -322,7 +322,7 @@ impl Engine {
     }
 
     async fn stored_slice(self: &Arc<Self>, key: PrimaryKey) -> Option<Stored> {
-        match self.shelf.lookup(key, &HeaderMap::new()) {
+        match self.shelf.lookup([key], &HeaderMap::new()) {
             Lookup::Found(found) => self.shelf.load(found).await,
             Lookup::UriMiss | Lookup::VaryMiss => None,
         }
@@ -336,7 +336,7 @@ impl Engine {
         else {
             return;
         };
-        let known = self.shelf.read_index().lookup(key, &HeaderMap::new());
+        let known = self.shelf.read_index().lookup([key], &HeaderMap::new());
         if matches!(known, Lookup::UriMiss | Lookup::VaryMiss) {
             let gap = base.part.gap(at, None);
             let trip_key = TripKey::of_slice(key);

@@ -109,6 +109,8 @@ pub(super) struct Errand {
     ask: Ask,
     /// The stale response to validate or to replace.
     stale: Option<Stored>,
+    /// The sequence of a second entry for what it brings, if there is to be one.
+    second: Option<Sequence>,
     fetch: Fetch,
     key: TripKey,
 }
@@ -164,6 +166,7 @@ impl Errand {
                 ..ask
             },
             stale: stale.cloned(),
+            second: None,
             fetch,
             key,
         }
@@ -202,7 +205,10 @@ impl Drop for Ending {
 
 impl Engine {
     /// Makes a trip on a task of its own.
-    pub(super) fn depart(self: &Arc<Self>, trip: Arc<Trip>, errand: Errand) {
+    pub(super) fn depart(self: &Arc<Self>, trip: Arc<Trip>, mut errand: Errand) {
+        let by_language = self.site(&errand.ask).key.best_language;
+        // Taken before the request goes out, as the first is.
+        errand.second = by_language.then(|| self.shelf.next_sequence());
         let ending = Ending::new(self, trip, errand.key);
         let engine = Arc::clone(self);
         tokio::spawn(async move {
@@ -346,6 +352,8 @@ impl Engine {
         match verdict {
             Storable::Store(mut response) if !too_large => {
                 response.tags = self.tag_scope(ask).tags(&response.headers);
+                self.name(ask, &mut response);
+                self.note_crowd(ask, &response);
                 lock(&self.hit_for_miss).clear(ask.key);
                 self.fill(trip, errand, *response, body, sequence, backend)
                     .await;
@@ -435,7 +443,7 @@ impl Engine {
         match pour_ready(&mut writer, &mut body).await {
             Pour::Failed => return self.land(trip, &errand.key, Landing::Fill(fill, backend)),
             Pour::Complete => {
-                drop(writer.finish().await);
+                self.kept(errand, writer.finish().await).await;
                 self.complete_short(&errand.ask, &fill);
                 return self.land(trip, &errand.key, Landing::Fill(fill, backend));
             }
@@ -450,9 +458,21 @@ impl Engine {
             lock(&self.hit_for_miss).mark(errand.ask.key, clock::now());
         }
         if complete {
-            // Why it was not kept, if so, is in the store's own counts.
-            drop(writer.finish().await);
+            self.kept(errand, writer.finish().await).await;
             self.complete_short(&errand.ask, &fill);
+        }
+    }
+
+    /// Stores a second entry for a response that was kept, if the site wants one. Why a response was
+    /// not kept, if so, is in the store's own counts.
+    async fn kept(self: &Arc<Self>, errand: &Errand, kept: Result<Stored, NotKept>) {
+        let (Ok(stored), Some(second)) = (kept, errand.second) else {
+            return;
+        };
+        let request_headers = errand.ask.request.headers();
+        if let Some(response) = stored.response.by_language(request_headers) {
+            let response = Arc::new(response);
+            drop(self.shelf.keep_head(second, &stored, response).await);
         }
     }
 

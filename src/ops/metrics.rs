@@ -7,6 +7,7 @@
 use crate::flow::Report;
 use crate::flow::Stats;
 use crate::rules::cache_status::Forward;
+use http::HeaderName;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -225,6 +226,10 @@ impl Metrics {
 fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
     let backends = stats.backends.iter();
     let backends = backends.map(|(name, usable)| json!({"name": name.as_ref(), "usable": usable}));
+    let crowds = stats.crowds.iter().map(|crowd| {
+        let vary: Vec<&str> = crowd.vary.iter().map(HeaderName::as_str).collect();
+        json!({"target": crowd.target, "vary": vary, "pushed_out": crowd.pushed_out})
+    });
     vec![
         ("fills_active", json!(stats.fills_active)),
         ("fill.bytes", json!(stats.fill_bytes)),
@@ -239,6 +244,8 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("store.journaled", json!(stats.disk.journaled)),
         ("store.corrupt", json!(stats.disk.corrupt)),
         ("store.evicted", json!(stats.evicted)),
+        ("variants.pushed_out", json!(stats.variants_pushed_out)),
+        ("variants.crowded", crowds.collect()),
         ("store.pass_through", json!(stats.pass_through.as_deref())),
         ("backends", backends.collect()),
     ]
@@ -293,7 +300,8 @@ mod tests {
              memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
              responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
              store.evicted store.journaled store.limit store.live_bytes store.packs \
-             store.pass_through stored timeouts.request timeouts.write"
+             store.pass_through stored timeouts.request timeouts.write variants.crowded \
+             variants.pushed_out"
         );
     }
 

@@ -36,6 +36,15 @@ pub(super) fn normal_authority(authority: &[u8], scheme: Scheme) -> Result<Strin
     Ok(normal)
 }
 
+/// The authority without its port; an IPv6 address keeps its brackets.
+pub(super) fn host_of(authority: &str) -> &str {
+    let end = match authority.rfind([':', ']']) {
+        Some(at) if authority.as_bytes().get(at) == Some(&b':') => at,
+        _ => authority.len(),
+    };
+    authority.get(..end).unwrap_or_default()
+}
+
 /// Returns a registered name or IPv4 address in lower case, or a bracketed IPv6 address in its
 /// canonical spelling; `None` for anything else (RFC 3986 §3.2.2).
 pub(super) fn normal_host(host: &str) -> Option<String> {

@@ -2,26 +2,40 @@
 //!
 //! ```text
 //! site, [scheme], authority, target ───────────────► PrimaryKey   names a target
-//! response's Vary ─► Vary::{Any, Fields} ─┐
-//! request's fields ───────────────────────┴────────► VariantKey   one of its variants
+//!        with No-Vary-Search: path, what counts ───► PrimaryKey   names equivalent targets
+//! site's fields, response's Vary ─► fields ─┐
+//! request's fields ────────────────────────┴───────► VariantKey   one of its variants
 //! ```
 //!
 //! Both are BLAKE3 over parts that carry their lengths in front, so no two lists of parts run
 //! together into the same bytes. The target goes in exactly as it is forwarded: two spellings that
 //! an origin may tell apart never share a key (RFC 9111 §2). What the keys lead to is kept in
 //! `state/index`.
+//!
+//! A response that came with No-Vary-Search is stored under a key of another make: one half is
+//! computed from what it says and what that leaves of the query, the other half from the path. So
+//! only targets that are equivalent by its own word share the key, and the keys of all queries of a
+//! path are one [`family`](PrimaryKey::family), which a purge can cover without knowing them.
 
+use super::authority::host_of;
 use super::request::NormalRequest;
 use super::request::Scheme;
+use super::search::Parameters;
+use super::search::SearchVariance;
+use super::selecting::BEST_LANGUAGE;
+use super::selecting::is_own_name;
+use super::selecting::selecting_value;
+use super::target::QueryPolicy;
 use http::HeaderMap;
 use http::HeaderName;
-use http::HeaderValue;
 use http::header;
 
 /// Names the target a response answers: BLAKE3 of site, authority, path and query.
 ///
 /// 128 bits: two targets out of a million million share a key with a chance below one in 10¹⁴,
-/// and nobody can construct such a pair with less than 2⁶⁴ tries.
+/// and nobody can construct such a pair with less than 2⁶⁴ tries. The keys of a family differ in 64
+/// bits: who tries 2³² queries of one path finds two of them that share a key, but a query that
+/// shares it with a given one only in 2⁶⁴.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PrimaryKey(pub [u8; 16]);
 
@@ -29,11 +43,48 @@ pub struct PrimaryKey(pub [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VariantKey(pub u64);
 
-/// What goes into a site's primary keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What goes into a site's keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPolicy {
     /// `http` and `https` have separate responses.
     pub scheme: bool,
+    /// Ports have separate responses. When they have not, origins are not told the port either.
+    pub port: bool,
+    /// What counts of a query.
+    pub query: QueryPolicy,
+    /// Fields, and cookies as [`cookie_field`](super::selecting::cookie_field) writes them, that
+    /// select variants of every target, as if each response's `Vary` named them. Sorted, without
+    /// repeats.
+    pub selecting: Vec<HeaderName>,
+    /// A response in one language answers whoever likes that one best. RFC 9111 §4.1 does not have
+    /// it so: it is the operator's word that the origin chooses by weight.
+    pub best_language: bool,
+    /// Responses may say by No-Vary-Search which targets they answer.
+    pub no_vary_search: bool,
+}
+
+impl KeyPolicy {
+    /// Leaves the port off an authority when it does not count.
+    pub fn authority<'a>(&self, authority: &'a str) -> &'a str {
+        match self.port {
+            true => authority,
+            false => host_of(authority),
+        }
+    }
+}
+
+impl Default for KeyPolicy {
+    /// One response for both schemes; ports and queries count as they are; No-Vary-Search counts.
+    fn default() -> Self {
+        Self {
+            scheme: false,
+            port: true,
+            query: QueryPolicy::default(),
+            selecting: Vec::new(),
+            best_language: false,
+            no_vary_search: true,
+        }
+    }
 }
 
 /// What a response says about which requests it answers (RFC 9110 §12.5.5).
@@ -50,7 +101,8 @@ impl Vary {
     ///
     /// More than [`VARY_FIELDS_MAX`] names come to [`Vary::Any`]: such a response would hardly
     /// ever be found again. So do names of fields that are written for the origin and are not
-    /// among the client's: what they select by cannot be seen in a request.
+    /// among the client's, since what they select by cannot be seen in a request, and names that
+    /// stand for something else here.
     pub fn read(headers: &HeaderMap) -> Self {
         let mut fields = Vec::new();
         for line in headers.get_all(header::VARY) {
@@ -63,7 +115,7 @@ impl Vary {
                 let Ok(name) = HeaderName::from_bytes(member) else {
                     return Self::Any;
                 };
-                let unseen = WRITTEN_FOR_ORIGIN.contains(&name.as_str());
+                let unseen = is_unseen(&name) || is_own_name(&name);
                 if member == b"*" || unseen || fields.len() == VARY_FIELDS_MAX {
                     return Self::Any;
                 }
@@ -92,13 +144,95 @@ impl PrimaryKey {
         scheme: Scheme,
         policy: &KeyPolicy,
     ) -> Self {
-        let scheme = if policy.scheme { scheme.as_str() } else { "" };
-        let mut hasher = blake3::Hasher::new();
-        for part in [site, scheme, authority, target] {
-            add_part(&mut hasher, part.as_bytes());
-        }
-        Self(leading(&hasher))
+        let target = policy.query.reduce(target);
+        Self(leading(&hasher(site, authority, &target, scheme, policy)))
     }
+
+    /// Computes the key that `target` shares with all targets that are equivalent to it under
+    /// `variance`, as the response that says so has it.
+    pub fn alike(
+        site: &str,
+        authority: &str,
+        target: &str,
+        scheme: Scheme,
+        policy: &KeyPolicy,
+        variance: &SearchVariance,
+    ) -> Self {
+        let target = policy.query.reduce(target);
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let mut hasher = hasher(site, authority, path, scheme, policy);
+        add_part(&mut hasher, b"no-vary-search");
+        let family: [u8; 8] = leading(&hasher);
+        let (kind, names) = match &variance.parameters {
+            Parameters::AllBut(names) => (b"all but".as_slice(), names),
+            Parameters::Only(names) => (b"only".as_slice(), names),
+        };
+        add_part(&mut hasher, kind);
+        hasher.update(&[u8::from(variance.order)]);
+        hasher.update(&(names.len() as u64).to_le_bytes());
+        for name in names {
+            add_part(&mut hasher, name.as_bytes());
+        }
+        for (name, value) in variance.significant(query) {
+            add_part(&mut hasher, name.as_bytes());
+            add_part(&mut hasher, value.as_bytes());
+        }
+        Self::of_halves(leading(&hasher), family)
+    }
+
+    /// What the keys under No-Vary-Search have in common with which all queries of a path are
+    /// stored. Nothing is stored under it; other keys have families too, but they mean nothing.
+    #[must_use]
+    pub fn family(self) -> Self {
+        let half = self.0.last_chunk().copied().unwrap_or_default();
+        Self::of_halves([0; 8], half)
+    }
+
+    /// The family of the keys that a path's responses with No-Vary-Search are stored under.
+    pub fn family_of(
+        site: &str,
+        authority: &str,
+        target: &str,
+        scheme: Scheme,
+        policy: &KeyPolicy,
+    ) -> Self {
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let mut hasher = hasher(site, authority, path, scheme, policy);
+        add_part(&mut hasher, b"no-vary-search");
+        Self::of_halves([0; 8], leading(&hasher))
+    }
+
+    fn of_halves(own: [u8; 8], family: [u8; 8]) -> Self {
+        let mut key = [0; 16];
+        for (to, from) in key.iter_mut().zip(own.into_iter().chain(family)) {
+            *to = from;
+        }
+        Self(key)
+    }
+}
+
+/// Begins a primary key. The site's selecting fields go in, so that what was stored before they
+/// were chosen is not found by requests that nothing was selected for.
+fn hasher(
+    site: &str,
+    authority: &str,
+    target: &str,
+    scheme: Scheme,
+    policy: &KeyPolicy,
+) -> blake3::Hasher {
+    let scheme = if policy.scheme { scheme.as_str() } else { "" };
+    let authority = policy.authority(authority);
+    let mut hasher = blake3::Hasher::new();
+    for part in [site, scheme, authority, target] {
+        add_part(&mut hasher, part.as_bytes());
+    }
+    for name in &policy.selecting {
+        add_part(&mut hasher, name.as_str().as_bytes());
+    }
+    if policy.best_language {
+        add_part(&mut hasher, BEST_LANGUAGE.as_str().as_bytes());
+    }
+    hasher
 }
 
 impl VariantKey {
@@ -107,9 +241,8 @@ impl VariantKey {
 
     /// Computes the variant that `request_headers` select among responses that vary by `fields`.
     ///
-    /// Repeated lines count as one list, and white space round a value does not count
-    /// (RFC 9111 §4.1). In Accept-Encoding and Accept-Language neither case nor white space
-    /// inside the list counts. An absent field differs from an empty one.
+    /// Values count in their normal form (see [`selecting`](super::selecting)). An absent field
+    /// differs from an empty one.
     pub fn new(fields: &[HeaderName], request_headers: &HeaderMap) -> Self {
         if fields.is_empty() {
             return Self::ONLY;
@@ -146,51 +279,14 @@ fn leading<const BYTES: usize>(hasher: &blake3::Hasher) -> [u8; BYTES] {
     bytes
 }
 
-/// Joins the lines of a field into the form that is compared; `None` when it has none.
-fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<Vec<u8>> {
-    let lines: Vec<&[u8]> = headers
-        .get_all(name)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .map(<[u8]>::trim_ascii)
-        .collect();
-    if lines.is_empty() {
-        return None;
-    }
-    let value = lines.join(b", ".as_slice());
-    if *name == header::ACCEPT_ENCODING || *name == header::ACCEPT_LANGUAGE {
-        return Some(fold_list(&value));
-    }
-    Some(value)
-}
-
-/// Lower-cases a list and takes out the white space beside its delimiters; white space elsewhere,
-/// which no valid member has, becomes one space.
-fn fold_list(value: &[u8]) -> Vec<u8> {
-    let mut folded: Vec<u8> = Vec::with_capacity(value.len());
-    let mut space = false;
-    for byte in value {
-        if byte.is_ascii_whitespace() {
-            space = true;
-            continue;
-        }
-        let beside = delimits(*byte) || folded.last().is_none_or(|last| delimits(*last));
-        if space && !beside {
-            folded.push(b' ');
-        }
-        space = false;
-        folded.push(byte.to_ascii_lowercase());
-    }
-    folded
-}
-
-/// Separates members of a list, their parameters, and a parameter's name from its value.
-fn delimits(byte: u8) -> bool {
-    matches!(byte, b',' | b';' | b'=')
-}
-
 /// Most names in the `Vary` of a response that can be found again.
 pub const VARY_FIELDS_MAX: usize = 32;
+
+/// Is this a field that requests cannot be told apart by, because it is written anew for the
+/// origin?
+pub fn is_unseen(name: &HeaderName) -> bool {
+    WRITTEN_FOR_ORIGIN.contains(&name.as_str())
+}
 
 /// Fields that `flow` writes from the connection when it asks an origin. `X-Forwarded-Host` is none
 /// of them: what it says is in the key.
@@ -200,12 +296,23 @@ const WRITTEN_FOR_ORIGIN: [&str; 4] = ["cdn-loop", "forwarded", "via", "x-forwar
 mod tests {
     use super::*;
     use crate::rules::request::Params;
+    use crate::rules::selecting::cookie_field;
+    use crate::rules::target::Query;
+    use http::HeaderValue;
     use http::Method;
     use http::Request;
     use proptest::prelude::*;
 
-    const ANY_SCHEME: KeyPolicy = KeyPolicy { scheme: false };
-    const BY_SCHEME: KeyPolicy = KeyPolicy { scheme: true };
+    fn any_scheme() -> KeyPolicy {
+        KeyPolicy::default()
+    }
+
+    fn by_scheme() -> KeyPolicy {
+        KeyPolicy {
+            scheme: true,
+            ..KeyPolicy::default()
+        }
+    }
 
     fn request(method: Method, host: &str, target: &str, scheme: Scheme) -> NormalRequest {
         let request = Request::builder().method(method).uri(target);
@@ -219,7 +326,7 @@ mod tests {
 
     fn key(host: &str, target: &str) -> PrimaryKey {
         let request = request(Method::GET, host, target, Scheme::Http);
-        PrimaryKey::new("site", &request, &ANY_SCHEME)
+        PrimaryKey::new("site", &request, &any_scheme())
     }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -251,7 +358,7 @@ mod tests {
     #[test]
     fn head_shares_the_key_of_get() {
         let head = request(Method::HEAD, "a.test", "/x", Scheme::Http);
-        let head = PrimaryKey::new("site", &head, &ANY_SCHEME);
+        let head = PrimaryKey::new("site", &head, &any_scheme());
         assert_eq!(head, key("a.test", "/x"));
     }
 
@@ -291,27 +398,27 @@ mod tests {
     #[test]
     fn another_site_has_another_key() {
         let request = request(Method::GET, "a.test", "/x", Scheme::Http);
-        let other = PrimaryKey::new("other", &request, &ANY_SCHEME);
+        let other = PrimaryKey::new("other", &request, &any_scheme());
         assert_ne!(other, key("a.test", "/x"));
     }
 
     #[test]
     fn the_scheme_does_not_count_unless_the_site_says_so() {
         let tls = request(Method::GET, "a.test", "/x", Scheme::Https);
-        let tls = PrimaryKey::new("site", &tls, &ANY_SCHEME);
+        let tls = PrimaryKey::new("site", &tls, &any_scheme());
         assert_eq!(tls, key("a.test", "/x"));
     }
 
     #[test]
     fn the_scheme_counts_when_the_site_says_so() {
-        let of = |scheme| PrimaryKey::for_target("site", "a.test", "/x", scheme, &BY_SCHEME);
+        let of = |scheme| PrimaryKey::for_target("site", "a.test", "/x", scheme, &by_scheme());
         assert_ne!(of(Scheme::Http), of(Scheme::Https));
     }
 
     #[test]
     fn parts_do_not_run_together() {
         let of = |site, authority| {
-            PrimaryKey::for_target(site, authority, "/", Scheme::Http, &ANY_SCHEME)
+            PrimaryKey::for_target(site, authority, "/", Scheme::Http, &any_scheme())
         };
         assert_ne!(of("a", "b.test"), of("ab", ".test"));
     }
@@ -430,9 +537,10 @@ mod tests {
     }
 
     #[test]
-    fn order_counts_in_accept_encoding() {
-        let of = |value| variant(&["accept-encoding"], &[("accept-encoding", value)]);
-        assert_ne!(of("gzip, br"), of("br, gzip"));
+    fn order_does_not_count_in_accept_language() {
+        let of = |value| variant(&["accept-language"], &[("accept-language", value)]);
+        assert_eq!(of("en, de"), of("de, en"));
+        assert_ne!(of("en, de"), of("en, de;q=0"));
     }
 
     #[test]
@@ -449,11 +557,76 @@ mod tests {
                 prop_assert!(names.windows(2).all(|pair| pair[0] < pair[1]));
             }
         }
+    }
 
-        #[test]
-        fn folding_a_folded_list_changes_nothing(value in "[ -~\t]{0,60}") {
-            let folded = fold_list(value.as_bytes());
-            prop_assert_eq!(fold_list(&folded), folded);
-        }
+    fn with(policy: &KeyPolicy, authority: &str, target: &str) -> PrimaryKey {
+        PrimaryKey::for_target("site", authority, target, Scheme::Http, policy)
+    }
+
+    #[test]
+    fn a_reduced_query_counts_as_it_is_reduced() {
+        let mut policy = KeyPolicy::default();
+        policy.query.query = Query::Sort;
+        policy.query.drop = vec!["utm_*".to_owned()];
+        let of = |target| with(&policy, "a.test", target);
+        assert_eq!(of("/x?b&a&utm_id=1"), of("/x?a&b"));
+        assert_eq!(of("/x?a&b"), key("a.test", "/x?a&b"));
+        assert_ne!(of("/x?a"), of("/x?a&b"));
+    }
+
+    #[test]
+    fn the_port_counts_unless_the_site_says_otherwise() {
+        let policy = KeyPolicy {
+            port: false,
+            ..KeyPolicy::default()
+        };
+        let of = |authority| with(&policy, authority, "/x");
+        assert_eq!(of("a.test:1"), of("a.test"));
+        assert_eq!(of("[::1]:80"), of("[::1]"));
+        assert_ne!(of("a.test"), of("b.test"));
+    }
+
+    #[test]
+    fn other_selecting_fields_of_the_site_give_another_key() {
+        let policy = KeyPolicy {
+            selecting: vec![cookie_field("a").unwrap()],
+            ..KeyPolicy::default()
+        };
+        assert_ne!(with(&policy, "a.test", "/x"), key("a.test", "/x"));
+    }
+
+    #[test]
+    fn a_vary_cannot_name_what_only_a_site_can() {
+        assert_eq!(vary(&["cookie#a"]), Vary::Any);
+        assert_eq!(vary(&["Accept-Language#best"]), Vary::Any);
+    }
+
+    fn alike(target: &str, field: &'static str) -> PrimaryKey {
+        let variance = SearchVariance::read(&headers(&[("no-vary-search", field)])).unwrap();
+        let policy = KeyPolicy::default();
+        PrimaryKey::alike("site", "a.test", target, Scheme::Http, &policy, &variance)
+    }
+
+    #[test]
+    fn equivalent_targets_share_a_key_and_others_do_not() {
+        let shared = alike("/x?a=1&u=2", "params=(\"u\")");
+        assert_eq!(shared, alike("/x?u=3&a=%31", "params=(\"u\")"));
+        assert_ne!(shared, alike("/x?a=2&u=2", "params=(\"u\")"));
+        assert_ne!(shared, alike("/y?a=1&u=2", "params=(\"u\")"));
+        assert_ne!(shared, alike("/x?a=1&u=2", "params=(\"v\")"));
+        assert_ne!(shared, alike("/x?a=1&u=2", "params=(\"u\"), key-order"));
+        assert_ne!(shared, key("a.test", "/x?a=1"));
+    }
+
+    #[test]
+    fn all_queries_of_a_path_are_one_family() {
+        let of = |target| {
+            let policy = KeyPolicy::default();
+            PrimaryKey::family_of("site", "a.test", target, Scheme::Http, &policy)
+        };
+        assert_eq!(alike("/x?a=1", "params").family(), of("/x"));
+        assert_eq!(alike("/x?b", "key-order").family(), of("/x?c"));
+        assert_ne!(alike("/y?b", "key-order").family(), of("/x"));
+        assert_eq!(of("/x").family(), of("/x"));
     }
 }

@@ -21,10 +21,12 @@
 //!
 //! Which methods and addresses a site admits is asked in [`guard`](super::guard).
 
+use super::authority::host_of;
 use super::authority::normal_authority;
 use super::fields::join_cookies;
 use super::fields::take_off;
 use super::forwarded::X_FORWARDED_PROTO;
+use super::key::KeyPolicy;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
@@ -298,6 +300,24 @@ impl NormalRequest {
         }
     }
 
+    /// The request with no more in its target and authority than counts in its key, so that the
+    /// origin cannot answer to what no key contains. One that nothing is stored for stays as it is.
+    #[must_use]
+    pub fn reduced(self, policy: &KeyPolicy) -> Self {
+        if !self.cacheable() {
+            return self;
+        }
+        let reduced = policy.query.reduce(&self.target);
+        let target = (reduced != self.target.as_str()).then(|| reduced.into_owned());
+        let host = policy.authority(&self.authority);
+        let authority = (host.len() < self.authority.len()).then(|| host.to_owned());
+        Self {
+            target: target.unwrap_or(self.target),
+            authority: authority.unwrap_or(self.authority),
+            ..self
+        }
+    }
+
     /// How the client reached us.
     pub fn scheme(&self) -> Scheme {
         self.scheme
@@ -310,11 +330,7 @@ impl NormalRequest {
 
     /// The authority without its port; an IPv6 address keeps its brackets.
     pub fn host(&self) -> &str {
-        let end = match self.authority.rfind([':', ']']) {
-            Some(at) if self.authority.as_bytes().get(at) == Some(&b':') => at,
-            _ => self.authority.len(),
-        };
-        self.authority.get(..end).unwrap_or_default()
+        host_of(&self.authority)
     }
 
     /// Path and query exactly as they will be forwarded; `*` for `OPTIONS *`.
@@ -607,6 +623,20 @@ mod tests {
         fn refused(self) -> Refusal {
             self.over(Scheme::Http).unwrap_err()
         }
+    }
+
+    #[test]
+    fn a_reduced_request_has_no_more_than_its_key() {
+        let mut policy = KeyPolicy {
+            port: false,
+            ..KeyPolicy::default()
+        };
+        policy.query.drop = vec!["u".to_owned()];
+        let reduced = get("/a?u=1&b").host("a.test:1").passes().reduced(&policy);
+        assert_eq!((reduced.target(), reduced.authority()), ("/a?b", "a.test"));
+        let post = get("/a?u=1&b").host("a.test:1").method("POST");
+        let post = post.passes().reduced(&policy);
+        assert_eq!((post.target(), post.authority()), ("/a?u=1&b", "a.test:1"));
     }
 
     /// The names of the fields that came from the client.

@@ -16,6 +16,8 @@ use super::freshness::write_date;
 use super::key::PrimaryKey;
 use super::key::VariantKey;
 use super::part::Part;
+use super::selecting::BEST_LANGUAGE;
+use super::selecting::content_language;
 use super::storable::StorePolicy;
 use super::tag::TagKey;
 use super::validation::Validators;
@@ -24,6 +26,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
+use http::header::ACCEPT_LANGUAGE;
 use http::header::AGE;
 use http::header::CONTENT_LENGTH;
 use http::header::DATE;
@@ -78,6 +81,43 @@ pub struct StaleWindow {
 }
 
 impl StoredResponse {
+    /// Adds fields to select by to those that its `Vary` named.
+    pub fn select_by(&mut self, fields: &[HeaderName], request_headers: &HeaderMap) {
+        if fields.iter().all(|name| self.vary.contains(name)) {
+            return;
+        }
+        self.vary.extend_from_slice(fields);
+        self.vary
+            .sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        self.vary.dedup();
+        self.variant = VariantKey::new(&self.vary, request_headers);
+    }
+
+    /// The same response as an answer for whoever likes its language best, if it is complete, in one
+    /// language, and varies by Accept-Language.
+    ///
+    /// It can be used while it is fresh only: what the origin makes of another client's preferences
+    /// after that is asked anew.
+    pub fn by_language(&self, request_headers: &HeaderMap) -> Option<Self> {
+        let language = content_language(&self.headers).filter(|_| self.part.is_none())?;
+        let mut vary = self.vary.clone();
+        *vary.iter_mut().find(|name| **name == ACCEPT_LANGUAGE)? = BEST_LANGUAGE;
+        let mut selecting = request_headers.clone();
+        selecting.insert(ACCEPT_LANGUAGE, language.clone());
+        Some(Self {
+            variant: VariantKey::new(&vary, &selecting),
+            vary,
+            stale: StaleWindow::default(),
+            validators: None,
+            ..self.clone()
+        })
+    }
+
+    /// Is it one of those that [`by_language`](Self::by_language) makes?
+    pub fn is_by_language(&self) -> bool {
+        self.vary.contains(&BEST_LANGUAGE)
+    }
+
     /// Copies the field values into one buffer of their own: those that were read from a connection
     /// are parts of a larger one, which they would keep in memory.
     pub fn detach(&mut self) {

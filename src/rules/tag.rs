@@ -113,8 +113,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn policy(scheme: bool) -> KeyPolicy {
+        KeyPolicy {
+            scheme,
+            ..KeyPolicy::default()
+        }
+    }
+
     fn scope(site: &'static str, scheme: Scheme, authority: &'static str) -> TagScope<'static> {
-        TagScope::new(site, scheme, authority, &KeyPolicy { scheme: true })
+        TagScope::new(site, scheme, authority, &policy(true))
     }
 
     fn tags_of(lines: &[&str]) -> Vec<TagKey> {
@@ -198,7 +205,7 @@ mod tests {
 
     #[test]
     fn schemes_that_share_responses_share_tags() {
-        let policy = KeyPolicy { scheme: false };
+        let policy = policy(false);
         let key = |scheme| TagScope::new("site", scheme, "a.test", &policy).group("a");
         assert_eq!(key(Scheme::Http), key(Scheme::Https));
     }

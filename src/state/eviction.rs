@@ -98,6 +98,11 @@ impl Queues {
             .is_some_and(|node| node.marks.load(Ordering::Relaxed) > 0)
     }
 
+    /// Forgets that `id` was asked for.
+    pub fn unmark(&mut self, id: u32) {
+        self.set_marks(id, 0);
+    }
+
     /// Forgets `id`.
     pub fn remove(&mut self, id: u32) {
         self.unlink(id);

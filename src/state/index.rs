@@ -1,7 +1,7 @@
 //! What is stored: keys to variants to entries, bodies by name, and what is alive in each pack.
 //!
 //! ```text
-//! PrimaryKey ─► Entry ─► Entry ─► …            one a variant, at most VARIANTS_MAX
+//! PrimaryKey ─► Entry ─► Entry ─► …            one a variant, at most a few
 //!                 │ head: Location
 //!                 └─► Body (by Digest, counted) ─► segments ─► packs (live bytes)
 //! ```
@@ -24,6 +24,7 @@ use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
+use crate::rules::selecting::ALIKE;
 use crate::rules::tag::TagKey;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
@@ -41,7 +42,9 @@ pub struct Index {
     digests: HashTable<u32>,
     queues: Queues,
     /// Field lists of `Vary`, each once; an entry holds the number.
-    varies: Vec<Vec<HeaderName>>,
+    varies: Vec<Fields>,
+    /// How many entries are kin.
+    kin: usize,
     /// Bytes alive in each pack.
     live: HashMap<PackId, u64>,
     /// Bodies of several segments by the packs they use; small bodies are found by their digest.
@@ -54,6 +57,7 @@ pub struct Index {
     key_marks_floor: Sequence,
     tag_marks: HashMap<TagKey, Sequence>,
     newest_tag_mark: Sequence,
+    variants_max: usize,
 }
 
 /// One stored response. Kept small: there may be many millions.
@@ -71,6 +75,14 @@ struct Entry {
     useless_at: u32,
     /// Place in `varies`, counted from one: the zero that is left over marks a free place.
     vary: NonZeroU16,
+}
+
+/// What entries vary by.
+#[derive(Debug, Default)]
+struct Fields {
+    names: Vec<HeaderName>,
+    /// They are under a key that has a [family](PrimaryKey::family).
+    kin: bool,
 }
 
 #[derive(Debug)]
@@ -131,7 +143,8 @@ impl Index {
             bodies: Slab::new(),
             digests: HashTable::new(),
             queues: Queues::new(),
-            varies: vec![Vec::new()],
+            varies: vec![Fields::default()],
+            kin: 0,
             live: HashMap::new(),
             large: HashMap::new(),
             live_bytes: 0,
@@ -140,23 +153,41 @@ impl Index {
             key_marks_floor: Sequence(0),
             tag_marks: HashMap::new(),
             newest_tag_mark: Sequence(0),
+            variants_max: VARIANTS_MAX,
         }
     }
 
-    /// Finds the newest entry for `key` that the request's fields select, and marks it as used.
-    pub fn lookup(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Lookup {
+    /// Sets how many variants a key may have, at least one. A key that has more already loses one
+    /// when the next is taken in.
+    pub fn limit_variants(&mut self, variants_max: usize) {
+        self.variants_max = variants_max.max(1);
+    }
+
+    /// Finds the newest entry for one of `keys` that the request's fields select, and marks it as
+    /// used.
+    pub fn lookup(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Lookup {
         let mut found: Option<(u32, &Entry)> = None;
         let mut any = false;
-        for (id, entry) in self.chain(key) {
-            if entry.sequence < self.mark {
-                continue;
-            }
-            any = true;
-            if found.is_some_and(|(_, best)| best.sequence > entry.sequence) {
-                continue;
-            }
-            if self.selects(entry, request_headers) {
-                found = Some((id, entry));
+        // Most variants of a key have the same list of fields: what it selects is computed once.
+        let mut selected: Option<(NonZeroU16, VariantKey)> = None;
+        for key in keys {
+            for (id, entry) in self.chain(key).filter(|(_, e)| !self.is_covered(e)) {
+                any = true;
+                if found.is_some_and(|(_, best)| best.sequence > entry.sequence) {
+                    continue;
+                }
+                let variant = match selected {
+                    Some((vary, variant)) if vary == entry.vary => variant,
+                    _ => VariantKey::new(self.vary(entry), request_headers),
+                };
+                selected = Some((entry.vary, variant));
+                if variant == entry.variant {
+                    found = Some((id, entry));
+                }
             }
         }
         match found {
@@ -187,6 +218,14 @@ impl Index {
             .map_or(&[], |entry| self.vary(entry))
     }
 
+    /// Would one more entry of this variant push out another one of its key?
+    pub fn is_crowded(&self, key: PrimaryKey, variant: VariantKey, vary: &[HeaderName]) -> bool {
+        let same = |entry: &Entry| entry.variant == variant && self.vary(entry) == vary;
+        !vary.is_empty()
+            && self.chain(key).count() >= self.variants_max
+            && !self.chain(key).any(|(_, entry)| same(entry))
+    }
+
     /// Where an entry's parts lie.
     pub fn place(&self, key: PrimaryKey, sequence: Sequence) -> Option<Put> {
         let (_, entry) = self.find(key, sequence)?;
@@ -205,11 +244,13 @@ impl Index {
     }
 
     /// Takes a new entry in. It replaces one of the same variant; a variant too many pushes out the
-    /// key's oldest. Returns the sequences of the entries that went.
+    /// oldest that was not asked for lately. Returns the sequences of the entries that went.
     ///
     /// When the body is stored already, its own segments are kept and `put.segments` ignored.
     pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
-        if self.covers(put.key, put.sequence) {
+        let alike = put.vary.contains(&ALIKE);
+        let covered = |key| self.covers(key, put.sequence);
+        if covered(put.key) || alike && covered(put.key.family()) {
             return Err(Refused::Covered);
         }
         self.take_in(put)
@@ -259,10 +300,8 @@ impl Index {
             .map(|(id, _)| id)
             .collect();
         gone.extend(replaced.into_iter().filter_map(|id| self.remove_id(id)));
-        if self.chain(put.key).count() >= VARIANTS_MAX {
-            let oldest = self.chain(put.key).min_by_key(|(_, entry)| entry.sequence);
-            let oldest = oldest.map(|(id, _)| id);
-            gone.extend(oldest.and_then(|id| self.remove_id(id)));
+        if self.chain(put.key).count() >= self.variants_max {
+            gone.extend(self.push_out(put.key));
         }
         let entry = Entry {
             sequence: put.sequence,
@@ -279,6 +318,7 @@ impl Index {
             return Err(Refused::Full);
         };
         self.link(id, put.key);
+        self.kin += usize::from(put.vary.contains(&ALIKE));
         self.add_live(put.head);
         let body_bytes: u64 = put
             .segments
@@ -293,6 +333,22 @@ impl Index {
         Ok(gone)
     }
 
+    /// Removes one variant of a key: the oldest of those that were not asked for lately, so that a
+    /// flood of values nobody asks for twice leaves those alone that are in use. When all were asked
+    /// for it is the oldest, and the others have to be asked for anew.
+    fn push_out(&mut self, key: PrimaryKey) -> Option<Sequence> {
+        let queues = &self.queues;
+        let variants = self.chain(key);
+        let (id, _) = variants.min_by_key(|(id, e)| (queues.is_marked(*id), e.sequence))?;
+        if self.queues.is_marked(id) {
+            let all: Vec<u32> = self.chain(key).map(|(id, _)| id).collect();
+            for id in all {
+                self.queues.unmark(id);
+            }
+        }
+        self.remove_id(id)
+    }
+
     /// Removes one entry, also one that a mark hides.
     pub fn remove(&mut self, key: PrimaryKey, sequence: Sequence) -> bool {
         let found = self
@@ -303,9 +359,12 @@ impl Index {
     }
 
     /// Removes every variant of a key that is older than `mark`, and sees to it that none is taken
-    /// in later; returns the sequences of those that went.
+    /// in later; returns the sequences of those that went. When the key is a
+    /// [family](PrimaryKey::family), what is stored under its keys becomes invisible at once.
     pub fn mark_key(&mut self, key: PrimaryKey, mark: Sequence) -> Vec<Sequence> {
         if self.key_marks.len() >= KEY_MARKS_MAX {
+            // What is only hidden must not come to light again.
+            self.remove_covered();
             let newest = self.key_marks.values().copied().max();
             self.key_marks_floor = self.key_marks_floor.max(newest.unwrap_or_default());
             self.key_marks.clear();
@@ -403,7 +462,7 @@ impl Index {
             .filter(|id| {
                 self.entries
                     .get(*id)
-                    .is_some_and(|e| e.sequence < self.mark || e.useless_at < minute)
+                    .is_some_and(|e| self.is_covered(e) || e.useless_at < minute)
             })
             .collect::<Vec<u32>>();
         let gone = gone
@@ -419,7 +478,7 @@ impl Index {
         let to = from.saturating_add(count).min(end);
         let puts = (from..to)
             .filter_map(|id| self.entries.get(id))
-            .filter(|entry| entry.sequence >= self.mark)
+            .filter(|entry| !self.is_covered(entry))
             .map(|entry| self.put(entry))
             .collect();
         (puts, (to < end).then_some(to))
@@ -553,7 +612,36 @@ impl Index {
 
     fn find(&self, key: PrimaryKey, sequence: Sequence) -> Option<(u32, &Entry)> {
         self.chain(key)
-            .find(|(_, entry)| entry.sequence == sequence && entry.sequence >= self.mark)
+            .find(|(_, entry)| entry.sequence == sequence && !self.is_covered(entry))
+    }
+
+    /// Is there a mark on everything or on its family that hides it?
+    fn is_covered(&self, entry: &Entry) -> bool {
+        entry.sequence < self.mark || (self.is_kin(entry) && self.is_covered_with_kin(entry))
+    }
+
+    fn is_covered_with_kin(&self, entry: &Entry) -> bool {
+        let mark = self.key_marks.get(&entry.key.family());
+        mark.is_some_and(|mark| entry.sequence < *mark)
+    }
+
+    fn is_kin(&self, entry: &Entry) -> bool {
+        self.fields(entry).is_some_and(|fields| fields.kin)
+    }
+
+    /// Removes what marks on families hide. Looks at every entry, if any is kin.
+    fn remove_covered(&mut self) {
+        if self.kin == 0 {
+            return;
+        }
+        let covered = |id: &u32| {
+            let entry = self.entries.get(*id).filter(|entry| self.is_kin(entry));
+            entry.is_some_and(|entry| self.is_covered_with_kin(entry))
+        };
+        let ids: Vec<u32> = (0..self.entries.end()).filter(covered).collect();
+        for id in ids {
+            self.remove_id(id);
+        }
     }
 
     fn selects(&self, entry: &Entry, request_headers: &HeaderMap) -> bool {
@@ -562,17 +650,23 @@ impl Index {
     }
 
     fn vary(&self, entry: &Entry) -> &[HeaderName] {
-        self.varies
-            .get(usize::from(entry.vary.get()) - 1)
-            .map_or(&[], Vec::as_slice)
+        self.fields(entry)
+            .map_or(&[], |fields| fields.names.as_slice())
+    }
+
+    fn fields(&self, entry: &Entry) -> Option<&Fields> {
+        self.varies.get(usize::from(entry.vary.get()) - 1)
     }
 
     fn vary_number(&mut self, vary: &[HeaderName]) -> Option<NonZeroU16> {
-        let number = match self.varies.iter().position(|known| known == vary) {
+        let number = match self.varies.iter().position(|known| known.names == vary) {
             Some(number) => number,
             None if self.varies.len() >= VARIES_MAX => return None,
             None => {
-                self.varies.push(vary.to_vec());
+                self.varies.push(Fields {
+                    names: vary.to_vec(),
+                    kin: vary.contains(&ALIKE),
+                });
                 self.varies.len() - 1
             }
         };
@@ -641,6 +735,7 @@ impl Index {
         self.unlink(id, key, next);
         self.queues.remove(id);
         let entry = self.entries.remove(id)?;
+        self.kin -= usize::from(self.is_kin(&entry));
         self.sub_live(entry.head);
         self.release_body(entry.body);
         Some(entry.sequence)
@@ -803,14 +898,14 @@ fn hash(name: &[u8]) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+/// Of both halves: the last is the same for all keys of a family.
 fn fingerprint(key: PrimaryKey) -> u64 {
-    key.0
-        .last_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    let last = key.0.last_chunk();
+    hash(&key.0) ^ last.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 const NONE: u32 = u32::MAX;
-/// Most variants of one key; the oldest makes room.
+/// Most variants of one key, unless another limit is set.
 pub const VARIANTS_MAX: usize = 32;
 /// Most marks on single keys that are remembered; when there are more, puts that were under way
 /// when the newest of them was set are not taken.
@@ -869,8 +964,8 @@ mod tests {
     fn what_was_put_in_is_found() {
         let mut index = Index::new();
         index.insert(&put(1, 1, b"one")).unwrap();
-        assert_eq!(found(index.lookup(key(1), &HeaderMap::new())), Some(1));
-        assert_eq!(index.lookup(key(2), &HeaderMap::new()), Lookup::UriMiss);
+        assert_eq!(found(index.lookup([key(1)], &HeaderMap::new())), Some(1));
+        assert_eq!(index.lookup([key(2)], &HeaderMap::new()), Lookup::UriMiss);
         assert_eq!(index.place(key(1), Sequence(1)), Some(put(1, 1, b"one")));
     }
 
@@ -879,7 +974,7 @@ mod tests {
         let mut index = Index::new();
         index.insert(&put(1, 1, b"old")).unwrap();
         assert_eq!(index.insert(&put(2, 1, b"new")), Ok(vec![Sequence(1)]));
-        assert_eq!(found(index.lookup(key(1), &HeaderMap::new())), Some(2));
+        assert_eq!(found(index.lookup([key(1)], &HeaderMap::new())), Some(2));
         assert_eq!(index.insert(&put(1, 1, b"old")), Err(Refused::Superseded));
         assert_eq!((index.len(), index.bodies()), (1, 1));
     }
@@ -911,12 +1006,12 @@ mod tests {
                 ..put(sequence, 1, language.as_bytes())
             };
             index.insert(&put).unwrap();
-            assert_eq!(found(index.lookup(key(1), &request)), Some(sequence));
+            assert_eq!(found(index.lookup([key(1)], &request)), Some(sequence));
         }
         let mut request = HeaderMap::new();
         request.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("de"));
-        assert_eq!(found(index.lookup(key(1), &request)), Some(1));
-        assert_eq!(index.lookup(key(1), &HeaderMap::new()), Lookup::VaryMiss);
+        assert_eq!(found(index.lookup([key(1)], &request)), Some(1));
+        assert_eq!(index.lookup([key(1)], &HeaderMap::new()), Lookup::VaryMiss);
         assert_eq!(index.known_vary(key(1)), [header::ACCEPT_LANGUAGE]);
     }
 
@@ -941,6 +1036,121 @@ mod tests {
             );
         }
         assert_eq!(index.len(), VARIANTS_MAX);
+    }
+
+    /// Takes in a variant by Accept: number, sequence.
+    fn take_variant(index: &mut Index, n: u64, sequence: u64) -> Vec<Sequence> {
+        let put = Put {
+            vary: vec![header::ACCEPT],
+            variant: VariantKey::new(&[header::ACCEPT], &accept(n)),
+            ..put(sequence, 1, &sequence.to_le_bytes())
+        };
+        index.insert(&put).unwrap()
+    }
+
+    fn accept(n: u64) -> HeaderMap {
+        let value = HeaderValue::from_str(&format!("a/{n}")).unwrap();
+        HeaderMap::from_iter([(header::ACCEPT, value)])
+    }
+
+    #[test]
+    fn a_flood_of_variants_leaves_those_alone_that_are_in_use() {
+        let mut index = Index::new();
+        index.limit_variants(4);
+        for n in 1..=3 {
+            take_variant(&mut index, n, n);
+            assert_eq!(found(index.lookup([key(1)], &accept(n))), Some(n));
+        }
+        take_variant(&mut index, 100, 100);
+        for n in 101..200 {
+            let variant = VariantKey::new(&[header::ACCEPT], &accept(n));
+            assert!(index.is_crowded(key(1), variant, &[header::ACCEPT]));
+            assert_eq!(take_variant(&mut index, n, n), [Sequence(n - 1)]);
+        }
+        for n in 1..=3 {
+            assert_eq!(found(index.lookup([key(1)], &accept(n))), Some(n));
+        }
+    }
+
+    #[test]
+    fn when_all_variants_are_in_use_the_oldest_goes() {
+        let mut index = Index::new();
+        index.limit_variants(2);
+        for n in 1..=2 {
+            assert!(!index.is_crowded(key(1), VariantKey(n), &[header::ACCEPT]));
+            take_variant(&mut index, n, n);
+            assert_eq!(found(index.lookup([key(1)], &accept(n))), Some(n));
+        }
+        assert_eq!(take_variant(&mut index, 3, 3), [Sequence(1)]);
+        assert_eq!(take_variant(&mut index, 4, 4), [Sequence(2)]);
+        assert_eq!(index.len(), 2);
+    }
+
+    /// A key of a family, told by its last bytes.
+    fn kin(own: u8, family: u8) -> PrimaryKey {
+        let mut key = [own; 16];
+        key[8..].fill(family);
+        PrimaryKey(key)
+    }
+
+    #[test]
+    fn the_newest_of_two_keys_is_found() {
+        let mut index = Index::new();
+        for (sequence, own) in [(1, 1), (2, 2)] {
+            let put = put(sequence, 1, b"x");
+            let key = kin(own, 9);
+            index.insert(&Put { key, ..put }).unwrap();
+        }
+        for keys in [[kin(1, 9), kin(2, 9)], [kin(2, 9), kin(1, 9)]] {
+            assert_eq!(found(index.lookup(keys, &HeaderMap::new())), Some(2));
+        }
+    }
+
+    #[test]
+    fn a_mark_on_a_family_hides_what_is_older_and_keeps_out_what_was_under_way() {
+        let mut index = Index::new();
+        let of = |sequence, own| Put {
+            key: kin(own, 9),
+            variant: VariantKey::new(&[ALIKE], &HeaderMap::new()),
+            vary: vec![ALIKE],
+            ..put(sequence, 1, b"x")
+        };
+        index.insert(&of(1, 1)).unwrap();
+        index.insert(&put(2, 1, b"other")).unwrap();
+        assert_eq!(index.mark_key(kin(1, 9).family(), Sequence(4)), []);
+        assert_eq!(
+            index.lookup([kin(1, 9)], &HeaderMap::new()),
+            Lookup::UriMiss
+        );
+        assert!(!index.contains(kin(1, 9), Sequence(1)));
+        assert_eq!(index.page(0, u32::MAX).0, [put(2, 1, b"other")]);
+        assert_eq!(index.insert(&of(3, 2)), Err(Refused::Covered));
+        assert_eq!(index.insert(&of(5, 2)), Ok(vec![]));
+        assert_eq!(index.sweep(0, u32::MAX, 0).0, [Sequence(1)]);
+        assert_eq!((index.len(), index.kin), (2, 1));
+    }
+
+    #[test]
+    fn what_a_forgotten_mark_hid_stays_away() {
+        let mut index = Index::new();
+        let hidden = Put {
+            key: kin(1, 9),
+            variant: VariantKey::new(&[ALIKE], &HeaderMap::new()),
+            vary: vec![ALIKE],
+            ..put(1, 1, b"x")
+        };
+        index.insert(&hidden).unwrap();
+        index.mark_key(kin(1, 9).family(), Sequence(2));
+        for n in 0..KEY_MARKS_MAX as u64 {
+            let mut key = [1; 16];
+            key[..8].copy_from_slice(&n.to_le_bytes());
+            index.mark_key(PrimaryKey(key), Sequence(3));
+        }
+        assert_eq!(
+            index.lookup([kin(1, 9)], &HeaderMap::new()),
+            Lookup::UriMiss
+        );
+        assert_eq!((index.len(), index.kin), (0, 0));
     }
 
     #[test]
@@ -968,8 +1178,8 @@ mod tests {
         index.insert(&put(1, 1, b"one")).unwrap();
         index.mark_all(Sequence(2));
         index.insert(&put(3, 3, b"three")).unwrap();
-        assert_eq!(index.lookup(key(1), &HeaderMap::new()), Lookup::UriMiss);
-        assert_eq!(found(index.lookup(key(3), &HeaderMap::new())), Some(3));
+        assert_eq!(index.lookup([key(1)], &HeaderMap::new()), Lookup::UriMiss);
+        assert_eq!(found(index.lookup([key(3)], &HeaderMap::new())), Some(3));
         assert_eq!(index.insert(&put(1, 1, b"one")), Err(Refused::Covered));
         assert_eq!(index.sweep(0, u32::MAX, 0), (vec![Sequence(1)], None));
         assert_eq!(index.len(), 1);
@@ -1173,7 +1383,7 @@ mod tests {
                     0..=2 => drop(index.insert(&put(sequence, target, &[body; 7]))),
                     3 => drop(index.mark_key(key(target), Sequence(sequence))),
                     4 => drop(index.evict()),
-                    _ => drop(index.lookup(key(target), &HeaderMap::new())),
+                    _ => drop(index.lookup([key(target)], &HeaderMap::new())),
                 }
                 let (puts, rest) = index.page(0, u32::MAX);
                 prop_assert_eq!(rest, None);

@@ -5,8 +5,10 @@
 //! answer.
 
 pub mod collapse;
+pub mod crowds;
 pub mod eviction;
 pub mod health;
 pub mod hit_for_miss;
 pub mod index;
 mod slab;
+pub mod variances;

@@ -40,6 +40,7 @@ mod forwarded;
 mod freshness;
 mod harness;
 mod invalidation;
+mod keys;
 mod limits;
 mod logs;
 mod main_path;

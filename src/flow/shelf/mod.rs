@@ -156,9 +156,13 @@ impl Shelf {
         Sequence(self.sequence.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Finds an entry.
-    pub fn lookup(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Lookup {
-        self.read_index().lookup(key, request_headers)
+    /// Finds the newest entry for one of `keys`.
+    pub fn lookup(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Lookup {
+        self.read_index().lookup(keys, request_headers)
     }
 
     /// The entries that could answer a request; at most one a variant (RFC 9111 §4.3.4).
@@ -213,7 +217,9 @@ impl Shelf {
         since: Sequence,
     ) -> (Sequence, Option<Sequence>) {
         let mut index = self.write_index();
-        let covered = index.covers(heir.key, since) || index.covers_tags(since, &heir.tags);
+        let covered = index.covers(heir.key, since)
+            || index.covers(heir.key.family(), since)
+            || index.covers_tags(since, &heir.tags);
         let (sequence, gone) = self.mark(&mut index, keys, tags);
         let next = (!covered).then(|| self.next_sequence());
         drop(index);
@@ -406,7 +412,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::flow) fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {
-        match shelf.lookup(key, &HeaderMap::new()) {
+        match shelf.lookup([key], &HeaderMap::new()) {
             Lookup::Found(found) => Some(found),
             Lookup::UriMiss | Lookup::VaryMiss => None,
         }
