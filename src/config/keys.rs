@@ -21,6 +21,7 @@ use super::kinds::Time;
 use super::plan::Level;
 use super::plan::Runtime;
 use crate::ops::access_log::Format;
+use crate::rules::forwarded::Told;
 use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::target::Query;
@@ -99,8 +100,21 @@ sections! {
         workers: Count(0, 1024) = 0;
         /// per-core: each worker is a runtime of its own; shared: one runtime, work moves between threads.
         runtime: Choice<Runtime>(RUNTIMES) = "per-core";
-        /// Name in Cache-Status and Proxy-Status.
+        /// Name in Cache-Status, Proxy-Status, Via and CDN-Loop.
         identifier: Text() = "larder";
+        /// Address blocks of proxies in front: what they say in X-Forwarded-For and -Proto is believed.
+        /// They must write both themselves. From anyone else the connection alone counts.
+        trusted_proxies: List(0, 256) = [];
+        /// X-Forwarded-For to origins. "set": the client alone; "append": and the trusted proxies after it.
+        forwarded: Choice<Told>(FORWARDED) = "set";
+        /// Send origins Forwarded (RFC 7239) beside X-Forwarded-For, -Host and -Proto.
+        forwarded_field: Flag() = false;
+        /// How many others of this identifier a request may come through (CDN-Loop, RFC 8586); more: 508.
+        hops_max: Count(0, 100) = 8;
+        /// Say in the Via field of responses that they came through here; requests always say so.
+        via_response: Flag() = false;
+        /// Name the URL that a response is stored under in Cache-Status.
+        cache_status_key: Flag() = false;
         /// Most open client connections; more wait to be accepted.
         connections_max: Count(1, 1_000_000) = 16384;
         /// Most fields in a request head; more are refused with 431.
@@ -244,6 +258,8 @@ sections! {
 }
 
 const RUNTIMES: &[(&str, Runtime)] = &[("per-core", Runtime::PerCore), ("shared", Runtime::Shared)];
+
+const FORWARDED: &[(&str, Told)] = &[("set", Told::Set), ("append", Told::Append)];
 
 const CLIENT_CACHE_CONTROL: &[(&str, ClientCacheControl)] = &[
     ("ignore", ClientCacheControl::Ignore),

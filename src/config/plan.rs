@@ -15,6 +15,7 @@ use crate::net::tls;
 use crate::ops::access_log::Destination;
 use crate::ops::access_log::Format;
 use crate::ops::admin::Token;
+use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::guard::Network;
 use crate::rules::key::KeyPolicy;
@@ -220,6 +221,18 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
     }
     flow::Params {
         identifier: identifier.value.clone(),
+        forwarded: ForwardedPolicy {
+            trusted: networks(
+                &file.server.trusted_proxies,
+                "server.trusted_proxies",
+                problems,
+            ),
+            told: file.server.forwarded.value,
+            forwarded_field: file.server.forwarded_field.value,
+        },
+        hops_max: file.server.hops_max.value,
+        via_response: file.server.via_response.value,
+        cache_status_key: file.server.cache_status_key.value,
         sites: sites(file, problems),
         routes: routes(file, problems),
         request: request::Params {

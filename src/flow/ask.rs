@@ -1,7 +1,7 @@
 //! A request on its way through the house, with what was found out about it once.
 
-use super::Client;
 use crate::rules::directives::RequestDirectives;
+use crate::rules::forwarded::Sender;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::NormalRequest;
 use crate::rules::route::SiteId;
@@ -10,7 +10,7 @@ use crate::rules::route::SiteId;
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub(super) request: NormalRequest,
-    pub(super) client: Client,
+    pub(super) sender: Sender,
     pub(super) site: SiteId,
     /// The key of its own target.
     pub(super) key: PrimaryKey,

@@ -9,6 +9,7 @@ use super::fill::Fill;
 use super::shelf::Stored;
 use super::slices::Own;
 use super::slices::Slices;
+use crate::clock;
 use crate::rules::part::Part;
 use crate::rules::range::Selection;
 use crate::rules::range::Span;
@@ -217,8 +218,17 @@ fn several(
 pub(super) fn private(head: &Parts, body: crate::upstream::Body) -> Response<Body> {
     let mut response = Response::new(Body::origin(body));
     *response.status_mut() = head.status;
-    *response.headers_mut() = passed_fields(&head.headers);
+    *response.headers_mut() = passed_fields(&head.headers, clock::now());
     response
+}
+
+/// Passes a response of the origin's on to the client whose request brought it, while it is
+/// stored. `None` when its fill can no longer be read from the start.
+pub(super) fn filling(head: &Parts, fill: &Arc<Fill>) -> Option<Response<Body>> {
+    let mut response = Response::new(Body::new(Source::Fill(fill.reader(0, None)?), fill.length));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = passed_fields(&head.headers, clock::now());
+    Some(response)
 }
 
 /// The part of a private 206 that its client asked for: the origin was asked for more. `None` when
@@ -243,7 +253,7 @@ pub(super) fn trimmed(
     let mut response = Response::new(Body::new(window, Some(span.bytes())));
     *response.status_mut() = head.status;
     let headers = response.headers_mut();
-    *headers = passed_fields(&head.headers);
+    *headers = passed_fields(&head.headers, clock::now());
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_RANGE, span.content_range(part.complete));
     Some(response)

@@ -12,7 +12,6 @@ use super::ask::Ask;
 use super::deliver;
 use super::lookup::failed;
 use super::origin::FetchError;
-use super::origin::forwarded_fields;
 use super::shelf::Stored;
 use crate::clock;
 use crate::rules::address::Sequence;
@@ -66,7 +65,7 @@ impl Engine {
         stale: Stored,
         outcome: Outcome,
     ) -> Answer {
-        let headers = forwarded_fields(&ask, &self.params.identifier);
+        let headers = self.forwarded_fields(&ask);
         let request_time = clock::now();
         let error = match self.exchange(&ask, &Method::HEAD, &headers).await {
             Err(error) => error,

@@ -35,6 +35,7 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::part::Fetch;
 use crate::rules::part::Part;
+use crate::rules::proxy_status::ProxyError;
 use crate::rules::reuse::Reuse;
 use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
@@ -98,8 +99,15 @@ impl Engine {
             ..Outcome::default()
         };
         if ask.directives.only_if_cached {
-            let detail = Some(Detail::OnlyIfCached);
-            return Answer::new(synth::not_cached(), Outcome { detail, ..outcome });
+            // Not forwarded, so there is no reason why (RFC 9211 §2.2).
+            let outcome = Outcome {
+                detail: Some(Detail::OnlyIfCached),
+                ..Outcome::default()
+            };
+            return Answer {
+                error: Some(ProxyError::ProxyInternalResponse),
+                ..Answer::new(synth::not_cached(), outcome)
+            };
         }
         let alone = |detail| Outcome {
             detail: Some(detail),
@@ -420,7 +428,12 @@ impl Engine {
             deliver::set_age(&mut response, fill.response.timing.current_age(now));
         }
         let late = !waited && matches!(fill.progress(), Progress::Complete(_));
+        let came = match fill.response.part {
+            Some(_) => StatusCode::PARTIAL_CONTENT,
+            None => fill.response.status,
+        };
         let outcome = Outcome {
+            fwd_status: Some(came).filter(|came| *came != response.status()),
             stored: fill.not_kept.is_none(),
             detail: fill.not_kept.map(not_kept),
             ttl: Some(remaining(&fill.response)),
@@ -431,6 +444,7 @@ impl Engine {
             (true, Reach::All) => Outcome {
                 hit: true,
                 fwd: None,
+                fwd_status: None,
                 stored: false,
                 collapsed: false,
                 ..outcome
@@ -583,6 +597,10 @@ impl Engine {
 /// The answer to a request whose fetch failed.
 pub(super) fn failed(error: &FetchError, outcome: Outcome) -> Answer {
     let outcome = Outcome {
+        // Where nobody may be asked, nothing was forwarded.
+        fwd: outcome
+            .fwd
+            .filter(|_| !matches!(error, FetchError::NoBackend)),
         detail: Some(synth::detail(error)),
         ..outcome
     };
@@ -592,7 +610,7 @@ pub(super) fn failed(error: &FetchError, outcome: Outcome) -> Answer {
     }
 }
 
-fn not_kept(reason: NotKept) -> Detail {
+pub(super) fn not_kept(reason: NotKept) -> Detail {
     match reason {
         NotKept::BodyTooLarge => Detail::BodyTooLarge,
         NotKept::NoRoom => Detail::NoRoom,
@@ -616,7 +634,7 @@ fn is_stale(response: &StoredResponse) -> bool {
 }
 
 /// What remains of a freshness lifetime, in seconds; negative when there is none left.
-fn remaining(response: &StoredResponse) -> i64 {
+pub(super) fn remaining(response: &StoredResponse) -> i64 {
     match freshness(response) {
         Freshness::Fresh { ttl } => ttl_seconds(ttl),
         Freshness::Stale { by } if by == Duration::ZERO => 0,

@@ -39,15 +39,17 @@ use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
 use crate::rules::directives::RequestDirectives;
+use crate::rules::forwarded::ForwardedPolicy;
+use crate::rules::forwarded::Sender;
 use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
+use crate::rules::hops::Hop;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
 use crate::rules::part::RangePolicy;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::NormalRequest;
 use crate::rules::request::Refusal;
-use crate::rules::request::RequestBody as Framing;
 use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
@@ -64,11 +66,13 @@ use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Method;
 use http::Request;
 use http::Response;
 use http::header;
 use http::request::Parts;
 use std::hash::BuildHasher;
+use std::hash::Hasher;
 use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -109,8 +113,16 @@ pub struct Site {
 /// What the engine is to be.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// The name in Cache-Status and Proxy-Status.
+    /// The name in Cache-Status, Proxy-Status, Via and CDN-Loop.
     pub identifier: String,
+    /// Whom to believe about clients, and what to tell origins of them.
+    pub forwarded: ForwardedPolicy,
+    /// How many others of our name a request may have come through.
+    pub hops_max: usize,
+    /// Responses say in Via that they came through here.
+    pub via_response: bool,
+    /// Cache-Status names the target that the response is kept under.
+    pub cache_status_key: bool,
     /// Sites by number.
     pub sites: Vec<Site>,
     /// Hosts to sites.
@@ -201,6 +213,8 @@ pub struct Stats {
     pub disk: Usage,
     /// Why the store passes through, when it does.
     pub pass_through: Option<Arc<str>>,
+    /// Interim (1xx) responses from all backends; they go no further.
+    pub interim: u64,
     /// Backends: name, usable.
     pub backends: Vec<(Arc<str>, bool)>,
 }
@@ -208,6 +222,9 @@ pub struct Stats {
 /// Serves requests. Shared by all workers.
 pub struct Engine {
     params: Params,
+    hop: Hop,
+    /// What responses say in Via, if anything.
+    via: Option<HeaderValue>,
     origins: Vec<Origin>,
     shelf: Arc<Shelf>,
     trips: Mutex<Table<TripKey, Arc<Trip>>>,
@@ -247,6 +264,11 @@ impl Answer {
         }
     }
 
+    /// Not made here: the origin's, whether it comes from the store or from there.
+    fn is_of_origin(&self) -> bool {
+        self.error.is_none() && (self.outcome.hit || self.outcome.fwd.is_some())
+    }
+
     fn by(self, backend: Arc<str>) -> Self {
         Self {
             backend: Some(backend),
@@ -273,6 +295,12 @@ impl Engine {
         let budget_bytes = usize::try_from(params.fill_bytes_max)
             .unwrap_or(usize::MAX)
             .clamp(FILL_BYTES_MIN, Semaphore::MAX_PERMITS);
+        let hop = Hop {
+            identifier: params.identifier.clone(),
+            // Each state is seeded by chance.
+            instance: format!("{:016x}", RandomState::new().build_hasher().finish()),
+            passes_max: params.hops_max,
+        };
         Ok(Arc::new(Self {
             origins: upstreams.into_iter().map(Origin::new).collect(),
             shelf,
@@ -288,6 +316,8 @@ impl Engine {
             fills_active: AtomicU64::new(0),
             sink,
             space: Mutex::new(Some(space)),
+            via: hop.via(false).filter(|_| params.via_response),
+            hop,
             params,
         }))
     }
@@ -300,8 +330,16 @@ impl Engine {
     ) -> Response<Body> {
         let started = clock::instant();
         let (parts, body) = request.into_parts();
-        let mut report = Report::new(&parts, client.address, clock::now());
-        let answer = self.answer(parts, body, client, &mut report).await;
+        let trusted = &self.params.forwarded.trusted;
+        let sender = Sender::read(&parts.headers, client.address.ip(), client.scheme, trusted);
+        let address = match sender.proxies.is_empty() {
+            true => client.address,
+            // Nobody says by which port the client reached the proxy.
+            false => SocketAddr::new(sender.address, 0),
+        };
+        let mut report = Report::new(&parts, address, clock::now());
+        let answer = self.answer(parts, body, sender, &mut report).await;
+        let of_origin = answer.is_of_origin();
         let mut response = answer.response;
         report.status = response.status();
         report.outcome = answer.outcome;
@@ -312,8 +350,15 @@ impl Engine {
         // After those of caches nearer the origin (RFC 9211 §2).
         headers.append(
             CACHE_STATUS,
-            answer.outcome.field_value(&self.params.identifier),
+            answer
+                .outcome
+                .field_value(&self.params.identifier, report.key.as_deref()),
         );
+        if let Some(via) = &self.via
+            && of_origin
+        {
+            headers.append(header::VIA, via.clone());
+        }
         if let Some(error) = answer.error {
             headers.append(PROXY_STATUS, error.field_value(&self.params.identifier));
         }
@@ -345,6 +390,7 @@ impl Engine {
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
             memory_bytes: self.shelf.memory.bytes(),
             evicted: self.shelf.evicted.load(Ordering::Relaxed),
+            interim: self.origins.iter().map(Origin::interim).sum(),
             disk: self.shelf.usage(),
             pass_through: self.shelf.pass_through(),
             backends: backends.collect(),
@@ -371,31 +417,36 @@ impl Engine {
         self: &Arc<Self>,
         parts: Parts,
         body: RequestBody,
-        client: Client,
+        sender: Sender,
         report: &mut Report,
     ) -> Answer {
-        let request = match NormalRequest::new(parts, client.scheme, &self.params.request) {
+        let request = match NormalRequest::new(parts, sender.scheme, &self.params.request) {
             Ok(request) => request,
             Err(refusal) => return refuse(refusal),
         };
+        if self.hop.seen(request.headers()) {
+            return refuse(Refusal::LoopDetected);
+        }
+        report.key = self.params.cache_status_key.then(|| request.url());
         let Some(site_id) = self.params.routes.site(request.host()) else {
-            return Answer::new(synth::no_site(), synthetic());
+            return no_site();
         };
         report.site = Some(site_id);
         let Some(site) = self.params.sites.get(usize::from(site_id.0)) else {
-            return Answer::new(synth::no_site(), synthetic());
+            return no_site();
         };
         let request = request.reduced(&site.key);
         let ask = Ask {
             alike: self.alike(site, &request),
             key: PrimaryKey::new(&site.name, &request, &site.key),
             directives: RequestDirectives::read(request.headers()),
-            client,
+            sender,
             site: site_id,
             request,
         };
         let close_after = ask.request.close_after();
-        let mut answer = match Guard::decide(&ask.request, client.address.ip(), &site.guard) {
+        let mut answer = match Guard::decide(&ask.request, ask.sender.address, &site.guard) {
+            Guard::Answer => Answer::new(synth::options(), synthetic()),
             Guard::Refuse(refusal) => refuse(refusal),
             Guard::Purge => {
                 let keys = self.keys_of_target(
@@ -409,9 +460,15 @@ impl Engine {
             }
             Guard::Admit if ask.request.cacheable() => self.serve(ask).await,
             Guard::Admit => {
+                let method = ask.request.method();
+                // A GET with a body has no such meaning: it is we who do not look (RFC 9110 §9.3.1).
+                let (fwd, detail) = match *method == Method::GET || *method == Method::HEAD {
+                    true => (Forward::Bypass, Some(Detail::RequestBody)),
+                    false => (Forward::Method, None),
+                };
                 let outcome = Outcome {
-                    fwd: Some(Forward::Method),
-                    detail: (ask.request.body() != Framing::Empty).then_some(Detail::RequestBody),
+                    fwd: Some(fwd),
+                    detail,
                     ..Outcome::default()
                 };
                 Box::pin(self.pass_unsafe(ask, body, outcome)).await
@@ -471,10 +528,21 @@ fn refuse(refusal: Refusal) -> Answer {
         detail: Some(Detail::Refused(refusal)),
         ..Outcome::default()
     };
+    let error = match refusal == Refusal::LoopDetected {
+        true => ProxyError::ProxyLoopDetected,
+        false => ProxyError::HttpRequestError,
+    };
     Answer {
         refusal: Some(refusal),
-        error: Some(ProxyError::HttpRequestError),
+        error: Some(error),
         ..Answer::new(synth::refused(refusal), outcome)
+    }
+}
+
+fn no_site() -> Answer {
+    Answer {
+        error: Some(ProxyError::DestinationNotFound),
+        ..Answer::new(synth::no_site(), synthetic())
     }
 }
 

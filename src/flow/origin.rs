@@ -67,6 +67,12 @@ impl Origin {
         }
     }
 
+    /// Interim responses from all its backends.
+    pub(super) fn interim(&self) -> u64 {
+        let backends = 0..self.upstream.backends();
+        backends.map(|n| self.upstream.interim(n)).sum()
+    }
+
     /// Picks a backend that was not tried yet.
     fn pick(&self, tried: &[usize]) -> Option<usize> {
         let now = clock::now();
@@ -118,6 +124,19 @@ impl FetchError {
 }
 
 impl Engine {
+    /// The fields to send on: the client's end-to-end fields, and what tells the origin who asks.
+    pub(super) fn forwarded_fields(&self, ask: &Ask) -> HeaderMap {
+        let mut headers = ask.request.headers().clone();
+        let authority = ask.request.authority();
+        if let Ok(host) = HeaderValue::from_str(authority) {
+            headers.insert(header::HOST, host);
+        }
+        ask.sender
+            .tell(&mut headers, authority, &self.params.forwarded);
+        self.hop.sign(&mut headers, ask.request.http10());
+        headers
+    }
+
     /// Sends a request without a body, trying other backends while that is safe.
     pub(super) async fn exchange(
         &self,
@@ -205,23 +224,6 @@ impl Engine {
             backend: origin.upstream.name(backend),
         })
     }
-}
-
-/// The fields to send on: the client's end-to-end fields, and what tells the origin who asks.
-pub(super) fn forwarded_fields(ask: &Ask, identifier: &str) -> HeaderMap {
-    let mut headers = ask.request.headers().clone();
-    if let Ok(host) = HeaderValue::from_str(ask.request.authority()) {
-        headers.insert(header::HOST, host);
-    }
-    let address = ask.client.address.ip().to_canonical().to_string();
-    if let Ok(address) = HeaderValue::from_str(&address) {
-        headers.insert("x-forwarded-for", address);
-    }
-    let version = if ask.request.http10() { "1.0" } else { "1.1" };
-    if let Ok(via) = HeaderValue::from_str(&format!("{version} {identifier}")) {
-        headers.append(header::VIA, via);
-    }
-    headers
 }
 
 /// How a surrogate says to the origin that directives may be meant for it (Edge Architecture §2.1).

@@ -10,6 +10,7 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::parse_url;
+use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
 
 impl Engine {
@@ -49,14 +50,33 @@ impl Engine {
         tags: &[TagKey],
     ) -> (Sequence, u64, bool) {
         let (sequence, entries) = self.shelf.purge(keys, tags);
+        let durable = self.settle(sequence, keys, tags).await;
+        (sequence, entries, durable)
+    }
+
+    /// As [`forget`](Self::forget), by a response that is to be kept as its own target's next one.
+    /// Returns the sequence to keep it under; see [`Shelf::supersede`](super::shelf::Shelf).
+    pub(super) async fn supersede(
+        &self,
+        keys: &[PrimaryKey],
+        tags: &[TagKey],
+        heir: &StoredResponse,
+        since: Sequence,
+    ) -> Option<Sequence> {
+        let (sequence, next) = self.shelf.supersede(keys, tags, heir, since);
+        self.settle(sequence, keys, tags).await;
+        next
+    }
+
+    /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
+    async fn settle(&self, sequence: Sequence, keys: &[PrimaryKey], tags: &[TagKey]) -> bool {
         lock(&self.trips)
             .finish_where(|trip| keys.contains(&trip.key) || keys.contains(&trip.key.family()));
         let urls = keys.iter().copied().map(Selector::Url);
         let selectors: Vec<Selector> = urls
             .chain(tags.iter().copied().map(Selector::Tag))
             .collect();
-        let durable = self.shelf.record_purge(sequence, &selectors).await;
-        (sequence, entries, durable)
+        self.shelf.record_purge(sequence, &selectors).await
     }
 
     fn keys_of_url(&self, url: &str) -> Result<Vec<PrimaryKey>, PurgeError> {

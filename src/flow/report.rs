@@ -21,7 +21,7 @@ use std::time::SystemTime;
 /// What happened to one request. Cache-Status, access log, metrics and stats all render this.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The client's address.
+    /// The client's address; the port is 0 when a trusted proxy stands between it and us.
     pub client: SocketAddr,
     /// When the request arrived.
     pub at: SystemTime,
@@ -41,6 +41,8 @@ pub struct Report {
     pub user_agent: Option<HeaderValue>,
     /// The site it belonged to.
     pub site: Option<SiteId>,
+    /// The URL it is stored under, where Cache-Status is to say it.
+    pub key: Option<String>,
     /// The status sent.
     pub status: StatusCode,
     /// Body bytes handed to the connection.
@@ -71,6 +73,7 @@ impl Report {
             referer: field(&header::REFERER),
             user_agent: field(&header::USER_AGENT),
             site: None,
+            key: None,
             status: StatusCode::OK,
             body_bytes: 0,
             complete: false,

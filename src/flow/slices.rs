@@ -19,7 +19,6 @@ use super::body::Source;
 use super::deliver::Share;
 use super::fill::Fill;
 use super::origin::FetchError;
-use super::origin::forwarded_fields;
 use super::shelf::Stored;
 use super::shelf::StoredBody;
 use super::shelf::lock;
@@ -394,7 +393,7 @@ impl Engine {
         run: Option<Stored>,
     ) -> Result<(), FetchError> {
         let fetch = Fetch::Slice(gap);
-        let mut headers = forwarded_fields(&base.ask, &self.params.identifier);
+        let mut headers = self.forwarded_fields(&base.ask);
         unconditional(&mut headers);
         let validator = strong_validator(&base.response);
         for (name, value) in [

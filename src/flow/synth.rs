@@ -18,12 +18,16 @@ pub(super) fn refused(refusal: Refusal) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
-        // What is allowed on a target is the origin's to say; this names what every target has.
-        headers.insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, OPTIONS"),
-        );
+        headers.insert(header::ALLOW, ALLOW);
     }
+    response
+}
+
+/// An OPTIONS that goes no further (RFC 9110 §7.6.2, §9.3.7).
+pub(super) fn options() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, ALLOW);
     response
 }
 
@@ -86,3 +90,6 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+/// What is allowed on a target is the origin's to say; this names what every target has.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");

@@ -13,7 +13,6 @@ use super::fill::Fill;
 use super::fill::Writer;
 use super::origin::Exchange;
 use super::origin::FetchError;
-use super::origin::forwarded_fields;
 use super::shelf::NotKept;
 use super::shelf::Stored;
 use super::shelf::lock;
@@ -242,7 +241,7 @@ impl Engine {
 
     async fn travel(self: &Arc<Self>, trip: &Arc<Trip>, errand: &Errand) {
         let ask = &errand.ask;
-        let mut headers = forwarded_fields(ask, &self.params.identifier);
+        let mut headers = self.forwarded_fields(ask);
         unconditional(&mut headers);
         let whole = headers.clone();
         // The sequence is taken before the request goes out: a purge from here on covers it.

@@ -1,4 +1,5 @@
-//! A request's body on its way to the origin: bounded, and able to say why it ended.
+//! A request's body on its way to the origin: bounded, without trailers, and able to say why it
+//! ended.
 
 use crate::rules::request::RequestBody as Framing;
 use crate::upstream::RequestBody;
@@ -75,7 +76,15 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+        let mut polled = ready!(Pin::new(&mut self.body).poll_frame(context));
+        while let Some(Ok(frame)) = &polled
+            && frame.is_trailers()
+        {
+            // Trailer fields may be discarded, and must not be taken for header fields
+            // (RFC 9110 §6.5.1).
+            polled = ready!(Pin::new(&mut self.body).poll_frame(context));
+        }
+        let frame = match polled {
             None => return Poll::Ready(None),
             Some(Err(fault)) => {
                 let late = fault

@@ -229,7 +229,10 @@ struct JsonLine<'r> {
 fn json(line: &mut String, report: &Report) {
     let fields = JsonLine {
         time: humantime::format_rfc3339_micros(report.at).to_string(),
-        client: report.client.to_string(),
+        client: match report.client.port() {
+            0 => report.client.ip().to_string(),
+            _ => report.client.to_string(),
+        },
         method: report.method.as_str(),
         target: printable(&target(&report.uri)),
         version: version(report.version),
@@ -354,6 +357,7 @@ pub(crate) mod tests {
             referer: None,
             user_agent: Some(HeaderValue::from_static("curl/8")),
             site: None,
+            key: None,
             status: StatusCode::OK,
             body_bytes: 2326,
             complete: true,
@@ -378,6 +382,14 @@ pub(crate) mod tests {
         let mut line = String::new();
         json(&mut line, report);
         line
+    }
+
+    #[test]
+    fn a_client_behind_a_proxy_has_no_port() {
+        let mut line = String::new();
+        let client = SocketAddr::from(([192, 0, 2, 7], 0));
+        json(&mut line, &Report { client, ..report() });
+        assert!(line.contains(r#""client":"192.0.2.7","#), "{line}");
     }
 
     #[test]

@@ -234,6 +234,7 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("fills_active", json!(stats.fills_active)),
         ("fill.bytes", json!(stats.fill_bytes)),
         ("memory.bytes", json!(stats.memory_bytes)),
+        ("interim_responses", json!(stats.interim)),
         ("store.entries", json!(stats.entries)),
         ("store.bodies", json!(stats.bodies)),
         ("store.live_bytes", json!(stats.live_bytes)),
@@ -295,6 +296,7 @@ mod tests {
              connections.closed connections.open duration_us fill.bytes fills_active \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed hits incomplete \
+             interim_responses \
              memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
              responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
              store.evicted store.journaled store.limit store.live_bytes store.packs \

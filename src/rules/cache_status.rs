@@ -1,7 +1,7 @@
 //! How a response was handled, as `Cache-Status` tells it (RFC 9211).
 //!
 //! `flow` fills in an [`Outcome`]; this file only writes it down. The parameters come in one fixed
-//! order (`hit`, `fwd`, `fwd-status`, `ttl`, `stored`, `collapsed`, `detail`) and `detail` is one
+//! order (`hit`, `fwd`, `fwd-status`, `stored`, `collapsed`, `ttl`, `key`, `detail`) and `detail` is one
 //! word of a fixed vocabulary, so that a line can be searched for and counted.
 //!
 //! ```text
@@ -157,8 +157,9 @@ impl Detail {
 }
 
 impl Outcome {
-    /// Writes the field value, `identifier` first.
-    pub fn field_value(&self, identifier: &str) -> HeaderValue {
+    /// Writes the field value, `identifier` first. A `key` that is too long, or has what a string
+    /// cannot hold, is left out rather than changed.
+    pub fn field_value(&self, identifier: &str, key: Option<&str>) -> HeaderValue {
         let mut item = Item::new(identifier);
         if self.hit {
             item.flag("hit");
@@ -176,6 +177,9 @@ impl Outcome {
         }
         if let Some(ttl) = self.ttl {
             item.integer("ttl", ttl);
+        }
+        if let Some(key) = key {
+            item.string("key", key);
         }
         if let Some(detail) = self.detail {
             item.token("detail", detail.token());
@@ -229,6 +233,17 @@ impl Item {
         self.text.extend_from_slice(value.as_bytes());
     }
 
+    /// Adds a parameter whose value is a string, if it can be one as it is.
+    fn string(&mut self, key: &str, value: &str) {
+        let fits = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+        if value.len() <= STRING_BYTES_MAX && value.bytes().all(fits) {
+            self.flag(key);
+            self.text.extend_from_slice(b"=\"");
+            self.text.extend_from_slice(value.as_bytes());
+            self.text.push(b'"');
+        }
+    }
+
     /// Adds a parameter whose value is an integer; one outside RFC 8941's bounds is the bound.
     pub(super) fn integer(&mut self, key: &str, value: i64) {
         let value = value.clamp(-INTEGER_MAX, INTEGER_MAX);
@@ -271,6 +286,9 @@ fn is_token(text: &str) -> bool {
 /// The largest integer of a structured field (RFC 8941 §3.3.1).
 const INTEGER_MAX: i64 = 999_999_999_999_999;
 
+/// The longest string that a line has room for, in bytes: long lines are cut or refused on the way.
+const STRING_BYTES_MAX: usize = 1024;
+
 /// Room for nearly every line, in bytes, so that writing one allocates once.
 const LINE_BYTES: usize = 96;
 
@@ -299,7 +317,7 @@ mod tests {
     ];
 
     fn line(outcome: &Outcome) -> HeaderValue {
-        outcome.field_value("larder")
+        outcome.field_value("larder", None)
     }
 
     #[test]
@@ -361,6 +379,31 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_a_string() {
+        let outcome = Outcome {
+            hit: true,
+            ttl: Some(5),
+            detail: Some(Detail::Synthetic),
+            ..Outcome::default()
+        };
+        let line = outcome.field_value("larder", Some("http://a.test/b?c"));
+        let expected = "larder; hit; ttl=5; key=\"http://a.test/b?c\"; detail=synthetic";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_key_that_no_string_can_hold_is_left_out() {
+        let long = "a".repeat(STRING_BYTES_MAX + 1);
+        for key in ["http://a.test/\u{e9}", "http://a.test/\"", "a\\b", &long] {
+            let line = Outcome::default().field_value("larder", Some(key));
+            assert_eq!(line, "larder", "{key}");
+        }
+        let longest = "a".repeat(STRING_BYTES_MAX);
+        let line = Outcome::default().field_value("larder", Some(&longest));
+        assert_eq!(line, format!("larder; key=\"{longest}\""));
+    }
+
+    #[test]
     fn nothing_to_say_leaves_the_name() {
         assert_eq!(line(&Outcome::default()), "larder");
     }
@@ -376,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_a_token_stays_bare() {
-        let value = Outcome::default().field_value("edge-1.example/a:b");
+        let value = Outcome::default().field_value("edge-1.example/a:b", None);
         assert_eq!(value, "edge-1.example/a:b");
     }
 
@@ -389,7 +432,7 @@ mod tests {
             ("say \"hi\\\"", "\"say \\\"hi\\\\\\\"\""),
             ("caf\u{e9}\n", "\"caf??\""),
         ] {
-            assert_eq!(Outcome::default().field_value(name), written);
+            assert_eq!(Outcome::default().field_value(name, None), written);
         }
     }
 
@@ -423,6 +466,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_readme_lists_every_word() {
+        let readme = include_str!("../../README.md");
+        let words = WORDS.iter().map(|detail| detail.token());
+        let words = words.chain(Refusal::ALL.iter().map(|refusal| refusal.token()));
+        for word in words.chain(NotStorable::ALL.iter().map(|reason| reason.token())) {
+            assert!(readme.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_ttl_reads_back_within_the_bounds(ttl: i64) {
@@ -433,7 +486,7 @@ mod tests {
 
         #[test]
         fn any_name_makes_a_value(name in "\\PC{0,20}") {
-            prop_assert!(!Outcome::default().field_value(&name).is_empty());
+            prop_assert!(!Outcome::default().field_value(&name, None).is_empty());
         }
     }
 }

@@ -94,6 +94,7 @@ fn belongs_to_message(name: &str) -> bool {
             | "accept-language"
             | "authorization"
             | "cache-control"
+            | "cdn-loop"
             | "content-encoding"
             | "content-range"
             | "content-type"

@@ -3,9 +3,12 @@
 //! ```text
 //! PURGE from a listed address ─► Purge
 //! PURGE from any other, TRACE ─► Refuse
+//! OPTIONS, Max-Forwards: 0 ────► Answer
 //! everything else ─────────────► Admit
 //! ```
 //!
+//! TRACE is refused whatever its Max-Forwards: it would show a script the credentials that its own
+//! browser added (RFC 9110 §9.3.8).
 //! Methods are case-sensitive (RFC 9110 §9.1); one that is not known is the origin's business and
 //! is admitted. Malformed requests and CONNECT never come this far:
 //! [`request`](super::request) refuses them. Which site's policy applies is asked in
@@ -56,6 +59,8 @@ pub enum NetworkError {
 pub enum Guard {
     /// Handle the request.
     Admit,
+    /// Answer an OPTIONS as its final recipient (RFC 9110 §7.6.2).
+    Answer,
     /// Obey it as a purge of its target.
     Purge,
     /// Answer with the refusal's status.
@@ -69,6 +74,7 @@ impl Guard {
             "PURGE" if policy.purge_from.iter().any(|net| net.contains(client)) => Self::Purge,
             "PURGE" => Self::Refuse(Refusal::PurgeMethod),
             "TRACE" => Self::Refuse(Refusal::TraceMethod),
+            "OPTIONS" if request.last_hop() => Self::Answer,
             _ => Self::Admit,
         }
     }
@@ -211,6 +217,23 @@ mod tests {
     fn trace_is_refused() {
         let refused = Guard::Refuse(Refusal::TraceMethod);
         assert_eq!(decide("TRACE", "10.1.2.3"), refused);
+    }
+
+    #[test]
+    fn an_options_that_goes_no_further_is_answered_here() {
+        let request = Request::builder()
+            .method("OPTIONS")
+            .header("host", "a.test");
+        let request = request.header("max-forwards", "0").body(()).unwrap();
+        let params = Params {
+            body_bytes_max: 0,
+            target_bytes_max: 10,
+        };
+        let request = NormalRequest::new(request.into_parts().0, Scheme::Http, &params).unwrap();
+        let client = "10.1.2.3".parse().unwrap();
+        let verdict = Guard::decide(&request, client, &GuardPolicy::default());
+        assert_eq!(verdict, Guard::Answer);
+        assert_eq!(decide("OPTIONS", "10.1.2.3"), Guard::Admit);
     }
 
     #[test]

@@ -51,6 +51,13 @@ pub fn invalidated_targets(
     targets
 }
 
+/// Whether a response's Content-Location names the request's own target URI: then its content is
+/// a representation of the target, whatever the method was (RFC 9110 §8.7).
+pub(super) fn describes_target(request: &NormalRequest, response_headers: &HeaderMap) -> bool {
+    let named = named_target(request, response_headers, &header::CONTENT_LOCATION);
+    named.is_some_and(|named| named == request.target())
+}
+
 /// The groups that a non-error response to an unsafe method invalidates, by its
 /// `Cache-Group-Invalidation` (RFC 9875 §3), sorted, without repeats.
 ///

@@ -288,8 +288,9 @@ pub fn is_unseen(name: &HeaderName) -> bool {
     WRITTEN_FOR_ORIGIN.contains(&name.as_str())
 }
 
-/// Fields that `flow` writes from the connection when it asks an origin.
-const WRITTEN_FOR_ORIGIN: [&str; 2] = ["via", "x-forwarded-for"];
+/// Fields that `flow` writes from the connection when it asks an origin. `X-Forwarded-Host` is none
+/// of them: what it says is in the key.
+const WRITTEN_FOR_ORIGIN: [&str; 4] = ["cdn-loop", "forwarded", "via", "x-forwarded-for"];
 
 #[cfg(test)]
 mod tests {

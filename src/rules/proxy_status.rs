@@ -20,6 +20,8 @@ pub enum ProxyError {
     ConnectionTimeout,
     /// `destination_ip_unroutable`: no way leads there.
     DestinationIpUnroutable,
+    /// `destination_not_found`: no site serves the host that was asked for.
+    DestinationNotFound,
     /// `destination_unavailable`: no backend may be asked.
     DestinationUnavailable,
     /// `dns_error`: the backend's name could not be resolved.
@@ -38,6 +40,8 @@ pub enum ProxyError {
     ProxyInternalError,
     /// `proxy_internal_response`: made here, without asking the origin.
     ProxyInternalResponse,
+    /// `proxy_loop_detected`: the request came through here too often.
+    ProxyLoopDetected,
     /// `tls_certificate_error`: the backend's certificate could not be verified.
     TlsCertificateError,
     /// `tls_protocol_error`: the TLS handshake or session failed.
@@ -52,6 +56,7 @@ impl ProxyError {
         Self::ConnectionTerminated,
         Self::ConnectionTimeout,
         Self::DestinationIpUnroutable,
+        Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
         Self::HttpProtocolError,
@@ -61,6 +66,7 @@ impl ProxyError {
         Self::HttpResponseTimeout,
         Self::ProxyInternalError,
         Self::ProxyInternalResponse,
+        Self::ProxyLoopDetected,
         Self::TlsCertificateError,
         Self::TlsProtocolError,
     ];
@@ -73,6 +79,7 @@ impl ProxyError {
             Self::ConnectionTerminated => "connection_terminated",
             Self::ConnectionTimeout => "connection_timeout",
             Self::DestinationIpUnroutable => "destination_ip_unroutable",
+            Self::DestinationNotFound => "destination_not_found",
             Self::DestinationUnavailable => "destination_unavailable",
             Self::DnsError => "dns_error",
             Self::HttpProtocolError => "http_protocol_error",
@@ -82,6 +89,7 @@ impl ProxyError {
             Self::HttpResponseTimeout => "http_response_timeout",
             Self::ProxyInternalError => "proxy_internal_error",
             Self::ProxyInternalResponse => "proxy_internal_response",
+            Self::ProxyLoopDetected => "proxy_loop_detected",
             Self::TlsCertificateError => "tls_certificate_error",
             Self::TlsProtocolError => "tls_protocol_error",
         }

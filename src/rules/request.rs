@@ -8,13 +8,16 @@
 //! The byte level (line ends, field syntax, chunk sizes) is hyper's. This file adds what hyper
 //! leaves open: exactly one valid Host and the absolute form that overrides it (RFC 9112 §3.2),
 //! one way to delimit a body (RFC 9112 §6), the four forms of a target (RFC 9112 §3.2),
-//! expectations (RFC 9110 §10.1.1), and the fields that must not go further (RFC 9110 §7.6.1).
+//! expectations (RFC 9110 §10.1.1), how far an OPTIONS may go (RFC 9110 §7.6.2), and the fields
+//! that must not go further (RFC 9110 §7.6.1). A fragment is no part of a target URI (RFC 9110
+//! §7.1): `http::Uri` has dropped it before anything here looks.
 //!
 //! Fields by which a client could steer the origin although no key contains them are taken off as
 //! well: every `X-Forwarded-*`, `Forwarded`, `X-Original-URL`, `X-HTTP-Method-Override` and
 //! their kin, with `_` for `-` too. What the origin should know about the client is said from the
-//! connection, never from the client's word: `X-Forwarded-Proto` here, so that a `Vary` that names
-//! it selects by it, `X-Forwarded-For` in `flow`.
+//! connection, or by proxies that are trusted ([`forwarded`](super::forwarded)), never from the
+//! client's word: `X-Forwarded-Proto` here, so that a `Vary` that names it selects by it, the rest
+//! when the request is sent on.
 //!
 //! Which methods and addresses a site admits is asked in [`guard`](super::guard).
 
@@ -22,9 +25,9 @@ use super::authority::host_of;
 use super::authority::normal_authority;
 use super::fields::join_cookies;
 use super::fields::take_off;
+use super::forwarded::X_FORWARDED_PROTO;
 use super::key::KeyPolicy;
 use http::HeaderMap;
-use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
@@ -107,6 +110,7 @@ pub struct NormalRequest {
     body: RequestBody,
     http10: bool,
     close_after: bool,
+    last_hop: bool,
 }
 
 /// Why a request was refused.
@@ -122,6 +126,9 @@ pub enum Refusal {
     /// Host, or the authority of an absolute target, is not `host[:port]` (RFC 9110 §7.2).
     #[error("host is malformed")]
     BadHost,
+    /// Max-Forwards of an OPTIONS is not one number: it could not be counted down (RFC 9110 §7.6.2).
+    #[error("max-forwards is malformed")]
+    BadMaxForwards,
     /// The target is in none of the forms its method allows (RFC 9112 §3.2).
     #[error("request target is malformed")]
     BadTarget,
@@ -140,6 +147,9 @@ pub enum Refusal {
     /// More than one Host line (RFC 9112 §3.2).
     #[error("host is given more than once")]
     HostRepeated,
+    /// The request has come through here too often (RFC 8586).
+    #[error("the request goes in a circle")]
+    LoopDetected,
     /// PURGE from an address that the site does not list.
     #[error("purge is not allowed from this address")]
     PurgeMethod,
@@ -166,12 +176,14 @@ impl Refusal {
         Self::AuthorityMismatch,
         Self::BadContentLength,
         Self::BadHost,
+        Self::BadMaxForwards,
         Self::BadTarget,
         Self::ConnectMethod,
         Self::ContentTooLarge,
         Self::ExpectationUnknown,
         Self::HostMissing,
         Self::HostRepeated,
+        Self::LoopDetected,
         Self::PurgeMethod,
         Self::TargetTooLong,
         Self::TraceMethod,
@@ -186,6 +198,7 @@ impl Refusal {
             Self::AuthorityMismatch
             | Self::BadContentLength
             | Self::BadHost
+            | Self::BadMaxForwards
             | Self::BadTarget
             | Self::HostMissing
             | Self::HostRepeated
@@ -195,6 +208,7 @@ impl Refusal {
             }
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ExpectationUnknown => StatusCode::EXPECTATION_FAILED,
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TransferCodingUnknown => StatusCode::NOT_IMPLEMENTED,
             Self::VersionUnsupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -207,12 +221,14 @@ impl Refusal {
             Self::AuthorityMismatch => "authority-mismatch",
             Self::BadContentLength => "bad-content-length",
             Self::BadHost => "bad-host",
+            Self::BadMaxForwards => "bad-max-forwards",
             Self::BadTarget => "bad-target",
             Self::ConnectMethod => "connect-method",
             Self::ContentTooLarge => "content-too-large",
             Self::ExpectationUnknown => "expectation-unknown",
             Self::HostMissing => "host-missing",
             Self::HostRepeated => "host-repeated",
+            Self::LoopDetected => "loop-detected",
             Self::PurgeMethod => "purge-method",
             Self::TargetTooLong => "target-too-long",
             Self::TraceMethod => "trace-method",
@@ -226,7 +242,7 @@ impl Refusal {
 impl NormalRequest {
     /// Normalises and checks a request head; takes hop-by-hop fields off.
     ///
-    /// `scheme` is how the client reached us. An absolute target's own scheme must be `http` or
+    /// `scheme` is how the client reached us, or the first proxy that is trusted. An absolute target's own scheme must be `http` or
     /// `https` and does not count beyond that: a proxy in front may have ended the TLS.
     pub fn new(parts: Parts, scheme: Scheme, params: &Params) -> Result<Self, Refusal> {
         let Parts {
@@ -252,6 +268,7 @@ impl NormalRequest {
         let target = request_target(&uri, &method, params.target_bytes_max)?;
         check_expectation(&headers)?;
         take_off(&mut headers);
+        let last_hop = method == Method::OPTIONS && count_hop(&mut headers)?;
         if version == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
@@ -265,6 +282,7 @@ impl NormalRequest {
             body: framing.body,
             http10: version == Version::HTTP_10,
             close_after: framing.close_after,
+            last_hop,
         })
     }
 
@@ -320,6 +338,13 @@ impl NormalRequest {
         &self.target
     }
 
+    /// The target URI (RFC 9110 §7.1), as [`parse_url`] reads it.
+    pub fn url(&self) -> String {
+        let scheme = self.scheme.as_str();
+        let target = self.target.trim_start_matches('*');
+        format!("{scheme}://{}{target}", self.authority)
+    }
+
     /// End-to-end fields, repeats kept, and an `X-Forwarded-Proto` of our own.
     ///
     /// Host, Content-Length, Transfer-Encoding and Expect are not among them:
@@ -343,6 +368,11 @@ impl NormalRequest {
     /// Transfer-Encoding and Content-Length, so what follows cannot be trusted (RFC 9112 §6.1).
     pub fn close_after(&self) -> bool {
         self.close_after
+    }
+
+    /// An OPTIONS that must go no further: Max-Forwards is 0 (RFC 9110 §7.6.2).
+    pub fn last_hop(&self) -> bool {
+        self.last_hop
     }
 
     /// May be answered from the store at all: GET or HEAD without a body (RFC 9111 §3, §4).
@@ -475,6 +505,9 @@ fn request_target(uri: &Uri, method: &Method, bytes_max: usize) -> Result<String
         return Err(Refusal::BadTarget);
     }
     match target.as_bytes().first() {
+        // An absolute target without a path asks about the server as a whole (RFC 9112 §3.2.4).
+        // `http::Uri` gives it the path `/`, so one that ends in a slash is read the same.
+        Some(b'/') if absolute && target == "/" && method == Method::OPTIONS => Ok("*".to_owned()),
         Some(b'/') => Ok(target.to_owned()),
         // An absolute URI may have a query and no path; its path is `/` (RFC 9112 §3.2.1).
         Some(b'?') if absolute => Ok(format!("/{target}")),
@@ -496,12 +529,31 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// Tells the origin the scheme that the client reached us by.
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Counts Max-Forwards down; answers whether it was 0, so that the request goes no further
+/// (RFC 9110 §7.6.2). Requests without the field go as far as they like.
+fn count_hop(headers: &mut HeaderMap) -> Result<bool, Refusal> {
+    let mut lines = headers.get_all(header::MAX_FORWARDS).iter();
+    let Some(line) = lines.next() else {
+        return Ok(false);
+    };
+    let digits = line.as_bytes();
+    if lines.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::BadMaxForwards);
+    }
+    // What does not fit in 64 bits is more than the most that is sent on.
+    let left = decimal(digits).unwrap_or(u64::MAX);
+    let next = left.saturating_sub(1).min(MAX_FORWARDS_MAX);
+    headers.insert(header::MAX_FORWARDS, HeaderValue::from(next));
+    Ok(left == 0)
+}
+
+/// The largest Max-Forwards that is sent on.
+const MAX_FORWARDS_MAX: u64 = u32::MAX as u64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
     use http::Request;
     use proptest::prelude::*;
 
@@ -634,6 +686,66 @@ mod tests {
     #[test]
     fn an_unknown_method_passes() {
         assert_eq!(get("/").method("BREW").passes().method(), "BREW");
+    }
+
+    #[test]
+    fn an_options_for_an_absolute_target_without_a_path_is_for_the_server() {
+        let request = get("http://a.test").method("OPTIONS").passes();
+        assert_eq!(request.target(), "*");
+        let request = get("http://a.test?q").method("OPTIONS").passes();
+        assert_eq!(request.target(), "/?q");
+        assert_eq!(get("http://a.test").passes().target(), "/");
+        assert_eq!(get("/").method("OPTIONS").passes().target(), "/");
+    }
+
+    #[test]
+    fn a_fragment_goes_no_further() {
+        assert_eq!(get("/a#b").passes().target(), "/a");
+        assert_eq!(get("http://a.test/a?q#b").passes().target(), "/a?q");
+    }
+
+    #[test]
+    fn max_forwards_of_an_options_is_counted_down() {
+        for (received, sent) in [
+            ("1", "0"),
+            ("10", "9"),
+            ("007", "6"),
+            ("99999999999999999999999", "4294967295"),
+        ] {
+            let request = get("/a").method("OPTIONS").field("max-forwards", received);
+            let request = request.passes();
+            assert!(!request.last_hop());
+            assert_eq!(request.headers()[header::MAX_FORWARDS], sent);
+        }
+    }
+
+    #[test]
+    fn an_options_without_hops_left_goes_no_further() {
+        let request = get("/a").method("OPTIONS").field("max-forwards", "0");
+        assert!(request.passes().last_hop());
+        let request = get("/a").method("OPTIONS").field("max-forwards", "00");
+        assert!(request.passes().last_hop());
+        assert!(!get("/a").method("OPTIONS").passes().last_hop());
+    }
+
+    #[test]
+    fn a_max_forwards_that_cannot_be_counted_down_is_refused() {
+        for value in ["", "-1", "+1", "1.0", "0x1", "1, 2", "many"] {
+            let request = get("/a").method("OPTIONS").field("max-forwards", value);
+            assert_eq!(request.refused(), Refusal::BadMaxForwards, "{value:?}");
+        }
+        let twice = get("/a").method("OPTIONS").field("max-forwards", "1");
+        let twice = twice.field("max-forwards", "1");
+        assert_eq!(twice.refused(), Refusal::BadMaxForwards);
+    }
+
+    #[test]
+    fn max_forwards_of_other_methods_means_nothing() {
+        for value in ["0", "5", "many"] {
+            let request = get("/a").field("max-forwards", value).passes();
+            assert!(!request.last_hop());
+            assert_eq!(request.headers()[header::MAX_FORWARDS], value);
+        }
     }
 
     #[test]
@@ -1142,6 +1254,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_number_of_hops_is_one_less_further_on(hops: u64) {
+            let request = get("/").method("OPTIONS").field("max-forwards", &hops.to_string());
+            let request = request.passes();
+            let sent = hops.saturating_sub(1).min(MAX_FORWARDS_MAX);
+            prop_assert_eq!(&request.headers()[header::MAX_FORWARDS], &sent.to_string());
+            prop_assert_eq!(request.last_hop(), hops == 0);
+        }
+
         #[test]
         fn an_accepted_host_is_clean_and_normal_already(host in "[ -~]{0,30}") {
             if let Ok(normal) = normal_authority(host.as_bytes(), Scheme::Http) {

@@ -10,6 +10,7 @@ use super::directives::RequestDirectives;
 use super::directives::ResponseDirectives;
 use super::freshness::Timing;
 use super::freshness::heuristically_cacheable;
+use super::invalidate::describes_target;
 use super::key::PrimaryKey;
 use super::key::VariantKey;
 use super::key::Vary;
@@ -73,6 +74,16 @@ pub enum BodyEnd {
     Close,
 }
 
+impl BodyEnd {
+    /// Framed, or not.
+    pub fn of(framed: bool) -> Self {
+        match framed {
+            true => Self::Framed,
+            false => Self::Close,
+        }
+    }
+}
+
 /// The verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -93,7 +104,7 @@ pub enum NotStorable {
     CloseDelimited,
     /// Cache-Control could not be read, so it may have forbidden storing.
     Malformed,
-    /// The request's method is not GET.
+    /// The request's method is not GET, nor POST with a response that GET would bring too.
     Method,
     /// `must-understand` with a status whose caching rules are not implemented here.
     MustUnderstand,
@@ -182,7 +193,7 @@ impl Storable {
         response_time: SystemTime,
     ) -> Self {
         let directives = ResponseDirectives::read_targeted(&response.headers, &policy.targeted);
-        let refusal = refused_by_request(request)
+        let refusal = refused_by_request(request, response, &directives)
             .or_else(|| refused_by_status(response.status, &directives))
             .or_else(|| refused_by_directives(request, &directives))
             .or_else(|| refused_by_content(response, end, &directives, policy));
@@ -217,18 +228,46 @@ impl Storable {
     }
 }
 
-/// "the request method is understood by the cache" (RFC 9111 §3). Only GET is: HEAD brings no
-/// body, and a request body is not part of the key.
-fn refused_by_request(request: &NormalRequest) -> Option<NotStorable> {
-    if *request.method() != Method::GET {
+/// "the request method is understood by the cache" (RFC 9111 §3). GET is, and POST where its
+/// response is what GET would bring: HEAD brings no body, and a request body is not part of the key.
+fn refused_by_request(
+    request: &NormalRequest,
+    response: &Parts,
+    directives: &ResponseDirectives,
+) -> Option<NotStorable> {
+    if *request.method() == Method::POST {
+        if !stands_for_get(request, response, directives) {
+            return Some(NotStorable::Method);
+        }
+    } else if *request.method() != Method::GET {
         return Some(NotStorable::Method);
-    }
-    if request.body() != RequestBody::Empty {
+    } else if request.body() != RequestBody::Empty {
         return Some(NotStorable::RequestBody);
     }
     RequestDirectives::read(request.headers())
         .no_store
         .then_some(NotStorable::RequestNoStore)
+}
+
+/// Whether a response to POST may answer later GETs of the target: it has "explicit freshness
+/// information" and "a Content-Location header field that has the same value as the POST's target
+/// URI" (RFC 9110 §9.3.3). Of the 2xx statuses only those that would be true of a GET too.
+fn stands_for_get(
+    request: &NormalRequest,
+    response: &Parts,
+    directives: &ResponseDirectives,
+) -> bool {
+    let status = response.status;
+    (status == StatusCode::OK || status == StatusCode::NON_AUTHORITATIVE_INFORMATION)
+        && explicitly_fresh(response, directives)
+        && describes_target(request, &response.headers)
+}
+
+/// Explicit freshness information (RFC 9111 §4.2.1), whatever it amounts to.
+fn explicitly_fresh(response: &Parts, directives: &ResponseDirectives) -> bool {
+    directives.max_age.is_some()
+        || directives.s_maxage.is_some()
+        || (response.headers.contains_key(EXPIRES) && !directives.targeted)
 }
 
 /// "the response status code is final" and, for 206, 304 and `must-understand`, "the cache
@@ -280,9 +319,7 @@ fn refused_by_content(
         return Some(NotStorable::CloseDelimited);
     }
     let allowed = directives.public
-        || directives.max_age.is_some()
-        || directives.s_maxage.is_some()
-        || (response.headers.contains_key(EXPIRES) && !directives.targeted)
+        || explicitly_fresh(response, directives)
         || heuristically_cacheable(response.status);
     (!allowed).then_some(NotStorable::NoFreshness)
 }
@@ -444,6 +481,70 @@ mod tests {
             let verdict = decide(&request(method.clone(), &[]), &fresh);
             assert_eq!(refused(verdict), NotStorable::Method, "{method}");
         }
+    }
+
+    fn posted(status: u16, lines: &[(&'static str, &'static str)]) -> Storable {
+        decide(&request(Method::POST, &[]), &response(status, lines))
+    }
+
+    #[test]
+    fn a_posts_response_is_stored_when_it_describes_the_target_and_says_for_how_long() {
+        for location in ["/a", "a", "http://example.com/a", "//example.com/./a"] {
+            for freshness in [
+                ("cache-control", "max-age=60"),
+                ("cache-control", "s-maxage=60"),
+                ("cdn-cache-control", "max-age=60"),
+                ("expires", ONE_HOUR_LATER),
+            ] {
+                let lines = [("content-location", location), ("date", NOON), freshness];
+                assert!(!stored(posted(200, &lines)).lifetime.is_zero());
+            }
+        }
+    }
+
+    #[test]
+    fn a_posts_response_is_not_stored_on_a_guess() {
+        let located = ("content-location", "/a");
+        let old = ("last-modified", EARLY);
+        let verdict = posted(200, &[located, old, ("date", NOON)]);
+        assert_eq!(refused(verdict), NotStorable::Method);
+        let public = ("cache-control", "public");
+        let verdict = posted(200, &[located, old, public, ("date", NOON)]);
+        assert_eq!(refused(verdict), NotStorable::Method);
+    }
+
+    #[test]
+    fn a_posts_response_that_describes_something_else_is_not_stored() {
+        for location in [
+            "/b",
+            "/a?q",
+            "https://example.com/a",
+            "http://a.test/a",
+            "?",
+        ] {
+            let lines = [
+                ("content-location", location),
+                ("cache-control", "max-age=60"),
+            ];
+            assert_eq!(
+                refused(posted(200, &lines)),
+                NotStorable::Method,
+                "{location}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_posts_response_is_stored_only_with_a_status_that_a_get_would_have() {
+        let lines = [("content-location", "/a"), ("cache-control", "max-age=60")];
+        for status in [201, 202, 204, 205, 206, 301, 303, 404, 500] {
+            assert_eq!(
+                refused(posted(status, &lines)),
+                NotStorable::Method,
+                "{status}"
+            );
+        }
+        assert_eq!(stored(posted(203, &lines)).status.as_u16(), 203);
     }
 
     #[test]

@@ -232,7 +232,7 @@ pub(super) fn kept_fields(
 /// them. The answer to that one is to have them.
 pub fn withheld_fields(received: &HeaderMap, policy: &StorePolicy) -> HeaderMap {
     let directives = ResponseDirectives::read_targeted(received, &policy.targeted);
-    let mut withheld = passed_fields(received);
+    let mut withheld = end_to_end_fields(received);
     let kept: Vec<HeaderName> = withheld
         .keys()
         .filter(|name| !directives.withhold(name) && (policy.set_cookie || **name != SET_COOKIE))
@@ -245,16 +245,25 @@ pub fn withheld_fields(received: &HeaderMap, policy: &StorePolicy) -> HeaderMap 
 }
 
 /// The fields of a response that is passed on without being stored: all but those that belong to
-/// the connection it came over (RFC 9110 §7.6.1).
-pub fn passed_fields(received: &HeaderMap) -> HeaderMap {
-    let mut passed = HeaderMap::with_capacity(received.keys_len());
+/// the connection it came over (RFC 9110 §7.6.1). A Date that is missing or unreadable is replaced
+/// by the time of arrival (RFC 9110 §6.6.1).
+pub fn passed_fields(received: &HeaderMap, response_time: SystemTime) -> HeaderMap {
+    let mut passed = end_to_end_fields(received);
+    if date_field(&passed, &DATE).is_none() {
+        passed.insert(DATE, write_date(response_time));
+    }
+    passed
+}
+
+fn end_to_end_fields(received: &HeaderMap) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(received.keys_len());
     let named = connection_options(received);
     for (name, value) in received {
         if !is_hop_by_hop(name.as_str()) && !named.contains(name) {
-            passed.append(name.clone(), value.clone());
+            fields.append(name.clone(), value.clone());
         }
     }
-    passed
+    fields
 }
 
 /// Takes off Set-Cookie unless the policy keeps it.
@@ -286,6 +295,37 @@ mod tests {
     fn kept(lines: &[(&'static str, &str)]) -> HeaderMap {
         let received = fields(lines);
         kept_fields(&received, &ResponseDirectives::read(&received), noon())
+    }
+
+    #[test]
+    fn a_passed_response_has_one_date_that_can_be_read() {
+        let date = |lines: &[(&'static str, &str)]| {
+            let passed = passed_fields(&fields(lines), noon());
+            let dates = passed.get_all("date").iter().cloned();
+            dates.collect::<Vec<_>>()
+        };
+        assert_eq!(date(&[]), [NOON]);
+        assert_eq!(date(&[("date", "yesterday")]), [NOON]);
+        let early = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(date(&[("date", early)]), [early]);
+    }
+
+    #[test]
+    fn a_passed_response_leaves_the_connections_fields_behind() {
+        let lines = [
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("trailer", "etag"),
+            ("upgrade", "h2c"),
+            ("link", "<a>"),
+            ("link", "<b>"),
+            ("date", NOON),
+        ];
+        let passed = passed_fields(&fields(&lines), noon());
+        let names: Vec<_> = passed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["link", "link", "date"]);
     }
 
     #[test]

@@ -276,15 +276,18 @@ impl Index {
     ///
     /// When the body is stored already, its own segments are kept and `put.segments` ignored.
     pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
-        let family = put.vary.contains(&ALIKE).then(|| put.key.family());
-        let keys = std::iter::once(put.key).chain(family);
-        let covered_by = keys
-            .filter_map(|key| self.key_marks.get(&key).copied())
-            .fold(self.mark.max(self.key_marks_floor), Sequence::max);
-        if put.sequence < covered_by {
+        let alike = put.vary.contains(&ALIKE);
+        let covered = |key| self.covers(key, put.sequence);
+        if covered(put.key) || alike && covered(put.key.family()) {
             return Err(Refused::Covered);
         }
         self.take_in(put)
+    }
+
+    /// Returns whether a mark covers what was asked for under `key` and this sequence.
+    pub fn covers(&self, key: PrimaryKey, sequence: Sequence) -> bool {
+        let key_mark = self.key_marks.get(&key).copied().unwrap_or_default();
+        sequence < self.mark.max(self.key_marks_floor).max(key_mark)
     }
 
     /// Takes an entry in from the journal. One that is known already has moved: its new place

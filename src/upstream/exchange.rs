@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
@@ -94,7 +95,7 @@ struct Failure {
 async fn attempt(
     pool: &Arc<Pool>,
     mut connection: Connection,
-    request: Request<Outgoing>,
+    mut request: Request<Outgoing>,
 ) -> Result<Response<Body>, Box<Failure>> {
     let params = pool.params();
     let method = request.method().clone();
@@ -103,6 +104,11 @@ async fn attempt(
     connection
         .probe
         .restart(head_bytes_max.saturating_add(INTERIM_BYTES_MAX));
+    // They are for the one client that asked, and most stores outlive it: swallowed, and counted.
+    let interim = Arc::clone(pool.interim());
+    hyper::ext::on_informational(&mut request, move |_| {
+        interim.fetch_add(1, Ordering::Relaxed);
+    });
     let reply = pin!(connection.sender.try_send_request(request));
     let replied = wait(reply, sending.as_deref(), params.first_byte_timeout).await;
     let (error, unsent) = match replied {

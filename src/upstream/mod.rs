@@ -20,6 +20,7 @@ mod script;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -138,6 +139,14 @@ impl Upstream {
         match self.origins.get(backend) {
             Some(origin) => Arc::clone(&origin.name),
             None => Arc::from(""),
+        }
+    }
+
+    /// How many interim (1xx) responses came from a backend; they go no further.
+    pub fn interim(&self, backend: usize) -> u64 {
+        match self.origins.get(backend).map(|origin| &origin.access) {
+            Some(Access::Http(pool)) => pool.interim().load(Ordering::Relaxed),
+            Some(Access::File(_)) | None => 0,
         }
     }
 

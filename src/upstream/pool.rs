@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub(crate) struct Pool {
     port: u16,
     name: Arc<str>,
     params: Arc<Params>,
+    /// Interim (1xx) responses that were swallowed.
+    interim: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -93,6 +96,7 @@ impl Pool {
             port,
             name,
             params,
+            interim: Arc::default(),
             state: Mutex::new(State::default()),
         }
     }
@@ -100,6 +104,11 @@ impl Pool {
     /// The bounds this pool keeps.
     pub(crate) fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Counts the interim (1xx) responses that were swallowed.
+    pub(crate) fn interim(&self) -> &Arc<AtomicU64> {
+        &self.interim
     }
 
     /// Finds a connection or the permission to open one; waits in line for at most

@@ -214,29 +214,55 @@ impl Shelf {
     /// Removes all variants of `keys`, at once, and makes all that bears one of `tags` invalid by a
     /// mark; says how many entries went by their keys.
     pub fn purge(&self, keys: &[PrimaryKey], tags: &[TagKey]) -> (Sequence, u64) {
-        let (sequence, gone): (Sequence, Vec<Sequence>) = {
-            let mut index = self.write_index();
-            // Taken while the index is locked: of two purges the later one's is greater.
-            let sequence = self.next_sequence();
-            for tag in tags {
-                index.mark_tag(*tag, sequence);
-            }
-            let newest = index.newest_tag_mark().0;
-            self.newest_tag_mark.store(newest, Ordering::Relaxed);
-            let gone = keys
-                .iter()
-                .flat_map(|key| index.mark_key(*key, sequence))
-                .collect();
-            (sequence, gone)
-        };
+        let (sequence, gone) = self.mark(&mut self.write_index(), keys, tags);
         self.forget_hot(&gone);
         (sequence, gone.len() as u64)
     }
 
+    /// As [`purge`](Self::purge), by a response that was asked for at `since` and is to be kept as
+    /// its own target's next one. Returns the purge's sequence, and the one to keep the response
+    /// under; none when another purge has covered it meanwhile.
+    pub fn supersede(
+        &self,
+        keys: &[PrimaryKey],
+        tags: &[TagKey],
+        heir: &StoredResponse,
+        since: Sequence,
+    ) -> (Sequence, Option<Sequence>) {
+        let mut index = self.write_index();
+        let covered = index.covers(heir.key, since)
+            || index.covers(heir.key.family(), since)
+            || index.covers_tags(since, &heir.tags);
+        let (sequence, gone) = self.mark(&mut index, keys, tags);
+        let next = (!covered).then(|| self.next_sequence());
+        drop(index);
+        self.forget_hot(&gone);
+        (sequence, next)
+    }
+
+    /// The sequence is taken while the index is locked: of two purges the later one's is greater.
+    fn mark(
+        &self,
+        index: &mut Index,
+        keys: &[PrimaryKey],
+        tags: &[TagKey],
+    ) -> (Sequence, Vec<Sequence>) {
+        let sequence = self.next_sequence();
+        for tag in tags {
+            index.mark_tag(*tag, sequence);
+        }
+        let newest = index.newest_tag_mark().0;
+        self.newest_tag_mark.store(newest, Ordering::Relaxed);
+        let gone = keys.iter().flat_map(|key| index.mark_key(*key, sequence));
+        (sequence, gone.collect())
+    }
+
     /// Removes everything, at once, by a mark.
     pub fn purge_all(&self) -> Sequence {
+        let mut index = self.write_index();
         let sequence = self.next_sequence();
-        self.write_index().mark_all(sequence);
+        index.mark_all(sequence);
+        drop(index);
         self.memory.clear();
         self.ask_for_room();
         sequence
@@ -503,6 +529,32 @@ pub(super) mod tests {
         assert_eq!(shelf.read_index().tag_marks(), [(tag, sequence)]);
         assert!(shelf.load(covered).await.is_none());
         assert!(shelf.load(kept).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_supersedes_is_kept_unless_a_purge_came_between() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let old = keep(&shelf, KEY, "old").await;
+        let tag = TagKey([3; 16]);
+        let heir = StoredResponse {
+            tags: [tag].into(),
+            ..StoredResponse::clone(&old.response)
+        };
+        let next = |since| shelf.supersede(&[KEY], &[], &heir, since);
+        let (mark, kept) = next(shelf.next_sequence());
+        assert!(!shelf.contains(&old));
+        assert!(kept.is_some_and(|kept| kept > mark));
+        let since = shelf.next_sequence();
+        shelf.purge(&[KEY], &[]);
+        assert_eq!(next(since).1, None);
+        let since = shelf.next_sequence();
+        shelf.purge(&[], &[tag]);
+        assert_eq!(next(since).1, None);
+        let since = shelf.next_sequence();
+        shelf.purge_all();
+        assert_eq!(next(since).1, None);
+        assert!(next(shelf.next_sequence()).1.is_some());
     }
 
     #[test]
