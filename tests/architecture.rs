@@ -1,5 +1,5 @@
-//! The house stands: every floor names only what lies below it, and the two lowest floors are
-//! values in, verdicts out.
+//! The house stands: every floor names only what lies below it, the two lowest floors are values in,
+//! verdicts out, and the table of RFC sections names what is there.
 //!
 //! The sources are read as text. That is cruder than a parser and is why two habits are asked for:
 //! one `use` a line, and no list of modules in braces behind `crate::`.
@@ -153,6 +153,39 @@ fn third_party_crates_stay_in_their_rooms() {
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// In a row of `docs/rfc.md` what ends in `.rs` is a file, and everything else in backquotes is a
+/// test in the file before it.
+#[test]
+fn every_file_and_test_in_the_table_of_rfcs_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("docs/rfc.md")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| §"));
+    let (mut wrong, mut tests) = (Vec::new(), 0);
+    for row in rows {
+        let mut file = String::new();
+        let mut named = 0;
+        for name in row.split('`').skip(1).step_by(2) {
+            if name.ends_with(".rs") {
+                file = fs::read_to_string(root.join(name)).unwrap_or_else(|error| {
+                    wrong.push(format!("{name}: {error}"));
+                    String::new()
+                });
+            } else {
+                named += 1;
+                if !file.contains(&format!("fn {name}(")) {
+                    wrong.push(format!("no test {name} in: {row}"));
+                }
+            }
+        }
+        if named == 0 {
+            wrong.push(format!("no test in: {row}"));
+        }
+        tests += named;
+    }
+    assert!(tests > 0, "the table is empty");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

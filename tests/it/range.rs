@@ -121,3 +121,20 @@ fn a_part_across_segments_is_read_from_disk_byte_for_byte() {
         answer.is(206).by("hit").sees(&body[first..=last]);
     }
 }
+
+#[test]
+fn a_content_range_on_a_200_means_nothing() {
+    let scene = Scene::usual();
+    let reply = Reply::ok("0123456789").fresh();
+    scene
+        .origin
+        .says("/a", reply.header("Content-Range", "bytes 0-4/10"));
+    scene.get("/a").is(200).sees("0123456789").stored();
+    scene.get("/a").is(200).sees("0123456789").by("hit");
+    scene
+        .get_with("/a", &[("Range", "bytes=2-4")])
+        .is(206)
+        .sees("234")
+        .has("Content-Range", "bytes 2-4/10");
+    scene.origin.saw("/a", 1);
+}

@@ -186,9 +186,10 @@ fn text(headers: &HeaderMap, name: &str) -> Vec<String> {
 }
 
 /// Fields whose values after a 304 are compared. Content-Length is not stored as a field.
-const COMPARED: [&str; 5] = [
+const COMPARED: [&str; 6] = [
     "cache-control",
     "content-encoding",
+    "content-type",
     "link",
     "x-one",
     "x-two",

@@ -66,20 +66,19 @@ impl Pair {
             .collect()
     }
 
-    /// Whether a field that counts says the same things in both requests: its members, without
-    /// white space, case, or order, and preferences without repeats.
+    /// Whether all fields that count say the same things in both requests, apart from white space
+    /// round commas, and in those whose grammar we know from case, order and repetition.
     fn says_the_same(&self) -> bool {
         let said = |fields: &Fields, name: &str| {
-            let lines: Vec<_> = fields.iter().filter(|(n, _)| *n == name).collect();
-            let text = lines
-                .iter()
-                .map(|(_, value)| *value)
-                .collect::<Vec<_>>()
-                .join(",");
-            let text = text.replace(' ', "").to_ascii_lowercase();
-            let mut members: Vec<_> = text.split(',').map(str::to_owned).collect();
-            members.sort_unstable();
-            if name.starts_with("accept") {
+            let lines = fields.iter().filter(|(n, _)| *n == name);
+            let lines: Vec<_> = lines.map(|(_, value)| *value).collect();
+            let text = lines.join(",");
+            let mut members: Vec<_> = text.split(',').map(str::trim).map(str::to_owned).collect();
+            if name.starts_with("accept-") {
+                for member in &mut members {
+                    member.make_ascii_lowercase();
+                }
+                members.sort_unstable();
                 members.dedup();
             }
             (!lines.is_empty()).then_some(members)
