@@ -212,7 +212,10 @@ sections! {
         /// Whether no-cache, max-age and the like in requests count.
         client_cache_control: Choice<ClientCacheControl>(CLIENT_CACHE_CONTROL) = "ignore";
         /// Response fields that stand before Cache-Control and Expires, first one first (RFC 9213).
+        /// With "surrogate-control" among them, requests to the origin carry Surrogate-Capability.
         targeted: List(0, 8) = ["cdn-cache-control"];
+        /// Pass those fields on, for caches on the way to the client; false takes them off.
+        targeted_pass: Flag() = true;
         /// Address blocks whose PURGE requests on the front are obeyed, such as "10.0.0.0/8".
         purge_from: List(0, 256) = [];
         /// Store responses that carry Set-Cookie.

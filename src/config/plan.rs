@@ -21,6 +21,7 @@ use crate::rules::guard::Network;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::is_unseen;
 use crate::rules::request;
+use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::route::SiteId;
 use crate::rules::selecting::cookie_field;
@@ -28,6 +29,7 @@ use crate::rules::selecting::is_own_name;
 use crate::rules::storable::StorePolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
+use crate::rules::targeted::Targeted;
 use crate::store;
 use crate::upstream;
 use crate::upstream::Backend;
@@ -257,11 +259,6 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             &format!("site[{number}].purge_from"),
             problems,
         );
-        let targeted = field_names(
-            &site.targeted,
-            &format!("site[{number}].targeted"),
-            problems,
-        );
         sites.push(flow::Site {
             name: site
                 .hosts
@@ -272,19 +269,35 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             upstream: upstream_of(file, site, number, problems),
             key: key_policy(site, number, problems),
             guard: GuardPolicy { purge_from },
-            store: StorePolicy {
-                set_cookie: site.store_set_cookie.value,
-                close_delimited: site.store_close_delimited.value,
-                heuristic_max: site.heuristic_max.value,
-                stale_while_revalidate: site.stale_while_revalidate.value,
-                stale_if_error: site.stale_if_error.value,
-                targeted,
-            },
+            store: store_policy(file, site, number, problems),
+            targeted_pass: site.targeted_pass.value,
             client_cache_control: site.client_cache_control.value,
             range_fetch: site.range_fetch.value,
         });
     }
     sites
+}
+
+fn store_policy(
+    file: &File,
+    site: &keys::Site,
+    number: usize,
+    problems: &mut Vec<Problem>,
+) -> StorePolicy {
+    let key = format!("site[{number}].targeted");
+    let identifier = &file.server.identifier.value;
+    let targeted = field_names(&site.targeted, &key, problems)
+        .into_iter()
+        .map(|name| Targeted::new(name, identifier));
+    StorePolicy {
+        set_cookie: site.store_set_cookie.value,
+        close_delimited: site.store_close_delimited.value,
+        heuristic_max: site.heuristic_max.value,
+        stale_while_revalidate: site.stale_while_revalidate.value,
+        stale_if_error: site.stale_if_error.value,
+        spent: site.client_cache_control.value == ClientCacheControl::Honour,
+        targeted: targeted.collect(),
+    }
 }
 
 /// What goes into a site's keys.
@@ -791,6 +804,33 @@ mod tests {
             problems_with("[server]\nh2c = true"),
             ["t:2: server.h2c: only false is possible: HTTP/2 is not spoken"]
         );
+    }
+
+    #[test]
+    fn targeted_fields_know_what_origins_call_us() {
+        let text = "targeted = [\"Surrogate-Control\", \"x-cache-control\"]\n";
+        let (plan, problems) = check(&format!("[server]\nidentifier = \"edge\"\n{SITE}{text}"));
+        assert_eq!(problems, Vec::<String>::new());
+        let site = plan.flow.sites.first().unwrap();
+        let wanted = ["surrogate-control", "x-cache-control"]
+            .map(|name| Targeted::new(HeaderName::from_static(name), "edge"));
+        assert_eq!(site.store.targeted, wanted);
+        assert!(site.targeted_pass);
+        let text = format!("{SITE}targeted = [\"a b\"]\n");
+        assert_eq!(
+            check(&text).1,
+            ["t:4: site[0].targeted: \"a b\" is not a field name"]
+        );
+    }
+
+    #[test]
+    fn only_clients_that_are_honoured_are_kept_spent_responses_for() {
+        let spent = |text: &str| {
+            let (plan, _) = check(&format!("{SITE}{text}"));
+            plan.flow.sites.first().unwrap().store.spent
+        };
+        assert!(!spent(""));
+        assert!(spent("client_cache_control = \"honour\"\n"));
     }
 
     #[test]

@@ -296,7 +296,7 @@ fn head(
 
 /// Age is for what was not made for this request (RFC 9111 §5.1): what the store answers with, and
 /// what caches nearer the origin had kept already.
-fn set_age(response: &mut Response<Body>, age: Duration) {
+pub(super) fn set_age(response: &mut Response<Body>, age: Duration) {
     let age = HeaderValue::from(age.as_secs());
     response.headers_mut().insert(header::AGE, age);
 }

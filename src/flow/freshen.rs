@@ -13,7 +13,6 @@ use super::deliver;
 use super::lookup::failed;
 use super::origin::FetchError;
 use super::shelf::Stored;
-use super::trip::covered_by_stale;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Outcome;
@@ -33,7 +32,8 @@ use std::time::SystemTime;
 
 impl Engine {
     /// Freshens what else a 304 speaks of, among the responses that could have answered `ask`: at
-    /// most [`VARIANTS_MAX`](crate::state::index::VARIANTS_MAX), mostly none. Dropped half-way, some have been freshened.
+    /// most as many as a target may have variants, mostly none. Dropped half-way, some have been
+    /// freshened.
     pub(super) async fn freshen_others(
         self: &Arc<Self>,
         ask: &Ask,
@@ -41,7 +41,7 @@ impl Engine {
         head: &Parts,
         request_time: SystemTime,
     ) {
-        for found in self.shelf.candidates(ask.key, ask.request.headers()) {
+        for found in self.shelf.candidates(ask.keys(), ask.request.headers()) {
             if found == asked_about {
                 continue;
             }
@@ -69,7 +69,7 @@ impl Engine {
         let request_time = clock::now();
         let error = match self.exchange(&ask, &Method::HEAD, &headers).await {
             Err(error) => error,
-            Ok(exchange) if covered_by_stale(exchange.response.status(), &stale) => {
+            Ok(exchange) if self.covers(&ask, exchange.response.status(), &stale) => {
                 FetchError::Status(exchange.response.status())
             }
             Ok(exchange) => {
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     async fn heed_head(self: &Arc<Self>, ask: &Ask, head: &Parts, request_time: SystemTime) {
-        for found in self.shelf.candidates(ask.key, ask.request.headers()) {
+        for found in self.shelf.candidates(ask.keys(), ask.request.headers()) {
             let sequence = self.shelf.next_sequence();
             let Some(stored) = self.shelf.load(found).await else {
                 continue;

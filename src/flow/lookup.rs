@@ -41,6 +41,7 @@ use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
 use crate::state::collapse::Role;
 use crate::state::index::Lookup;
+use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
 use http::StatusCode;
@@ -70,6 +71,14 @@ enum Shared {
 impl Shared {
     fn answer(answer: Answer) -> Self {
         Self::Answer(Box::new(answer))
+    }
+
+    /// With fields that are for this request alone.
+    fn with(mut self, fields: HeaderMap) -> Self {
+        if let Self::Answer(answer) = &mut self {
+            answer.response.headers_mut().extend(fields);
+        }
+        self
     }
 }
 
@@ -158,6 +167,7 @@ impl Engine {
         let Some(stored) = self.shelf.load(found).await else {
             return need(Forward::Miss, None);
         };
+        let stored = self.or_newer(ask, stored).await;
         let now = clock::now();
         let client = self.site(ask).client_cache_control;
         match Reuse::decide(&stored.response, &ask.directives, client, now) {
@@ -190,6 +200,21 @@ impl Engine {
                 };
                 need(forward, Some(stored))
             }
+        }
+    }
+
+    /// A response with `Vary` goes before a newer one without for as long as it is fresh. After that
+    /// the newer one counts: the origin may have stopped to vary.
+    async fn or_newer(self: &Arc<Self>, ask: &Ask, stored: Stored) -> Stored {
+        if stored.response.vary.is_empty() || !is_stale(&stored.response) {
+            return stored;
+        }
+        let headers = ask.request.headers();
+        match self.shelf.lookup_newest(ask.keys(), headers) {
+            Lookup::Found(newest) if newest != stored.found => {
+                self.shelf.load(newest).await.unwrap_or(stored)
+            }
+            Lookup::Found(_) | Lookup::UriMiss | Lookup::VaryMiss => stored,
         }
     }
 
@@ -245,6 +270,10 @@ impl Engine {
 
     /// Validates a stale response that has been served; nobody waits.
     fn validate_behind(self: &Arc<Self>, ask: &Ask, stored: &Stored) {
+        if ask.directives.no_store {
+            // Nothing that comes of this request may be stored; the next one will do it.
+            return;
+        }
         let key = TripKey {
             key: ask.shared_key(),
             variant: stored.response.variant,
@@ -312,6 +341,10 @@ impl Engine {
         };
         let waits = !trip.has_landed();
         let may_have = |response| leads || self.may_share(ask, response, waits);
+        let withheld = || match leads {
+            true => trip.take_withheld(),
+            false => HeaderMap::new(),
+        };
         let landing = trip.landed().await;
         if !leads && self.is_invalidated(&landing) {
             lock(&self.trips).finish(&key, &trip);
@@ -323,10 +356,12 @@ impl Engine {
                 let verbatim = leads && need.fetch.is_verbatim();
                 self.serve_fill(ask, &fill, backend, (leads || waits, verbatim), outcome)
                     .await
+                    .with(withheld())
             }
-            Landing::Stored(stored, backend) if may_have(&stored.response) => {
-                self.serve_freshened(ask, stored, backend, outcome).await
-            }
+            Landing::Stored(stored, backend) if may_have(&stored.response) => self
+                .serve_freshened(ask, stored, backend, outcome)
+                .await
+                .with(withheld()),
             Landing::Private | Landing::Fill(..) | Landing::Stored(..) => {
                 Shared::answer(self.serve_private(ask, &trip, leads, outcome).await)
             }
@@ -382,12 +417,16 @@ impl Engine {
             None if verbatim => deliver::own_part(self, ask, fill),
             None => None,
         };
-        let Some(response) = response else {
+        let Some(mut response) = response else {
             return match fill.response.part {
                 Some(_) => Shared::Whole,
                 None => Shared::Again(fill.response.vary.clone()),
             };
         };
+        if outcome.collapsed {
+            // It was made for another's request (RFC 9111 §4, §5.1).
+            deliver::set_age(&mut response, fill.response.timing.current_age(now));
+        }
         let late = !waited && matches!(fill.progress(), Progress::Complete(_));
         let came = match fill.response.part {
             Some(_) => StatusCode::PARTIAL_CONTENT,
@@ -486,6 +525,24 @@ impl Engine {
         }
     }
 
+    /// May a stale response be served in place of an answer with this status? (RFC 5861 §4)
+    pub(super) fn covers(&self, ask: &Ask, status: StatusCode, stale: &Stored) -> bool {
+        let is_error = matches!(
+            status,
+            StatusCode::INTERNAL_SERVER_ERROR
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        );
+        is_error && self.stale_if_error(ask, &stale.response).is_some()
+    }
+
+    /// May a stored response stand in for one that could not be had? Then for how long it is stale.
+    fn stale_if_error(&self, ask: &Ask, stored: &StoredResponse) -> Option<Duration> {
+        let client = self.site(ask).client_cache_control;
+        Reuse::stale_if_error(stored, &ask.directives, client, clock::now())
+    }
+
     /// One of those who waited may try again; the others get the stale response, or the error.
     fn after_failure(
         self: &Arc<Self>,
@@ -522,7 +579,7 @@ impl Engine {
         outcome: Outcome,
     ) -> Option<Answer> {
         let now = clock::now();
-        let stale_by = Reuse::stale_if_error(&stored.response, now)?;
+        let stale_by = self.stale_if_error(ask, &stored.response)?;
         let share = Share::of(ask, &stored.response);
         if self.reach(ask, &stored.response, &share) != Reach::All {
             return None;
@@ -563,7 +620,7 @@ pub(super) fn not_kept(reason: NotKept) -> Detail {
 }
 
 fn freshness(response: &StoredResponse) -> Freshness {
-    Freshness::new(response.lifetime, response.timing.current_age(clock::now()))
+    response.freshness(clock::now())
 }
 
 /// Is it ever used without asking the origin? What is not may be one client's own.

@@ -102,6 +102,8 @@ pub struct Site {
     pub guard: GuardPolicy,
     /// What is stored and for how long.
     pub store: StorePolicy,
+    /// Targeted fields go on to clients.
+    pub targeted_pass: bool,
     /// Whether clients' Cache-Control counts.
     pub client_cache_control: ClientCacheControl,
     /// What is asked for when a client wants a part of something that is not stored.
@@ -472,6 +474,11 @@ impl Engine {
                 Box::pin(self.pass_unsafe(ask, body, outcome)).await
             }
         };
+        if !site.targeted_pass {
+            for field in &site.store.targeted {
+                answer.response.headers_mut().remove(field.name());
+            }
+        }
         if close_after {
             // What follows on the connection cannot be trusted (RFC 9112 §6.1).
             let headers = answer.response.headers_mut();

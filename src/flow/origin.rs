@@ -6,6 +6,7 @@ use super::upload::no_body;
 use crate::clock;
 use crate::rules::balance::round_robin;
 use crate::rules::proxy_status::ProxyError;
+use crate::rules::targeted::Targeted;
 use crate::state::health::Health;
 use crate::state::health::Params as HealthParams;
 use crate::upstream::Body;
@@ -13,6 +14,7 @@ use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
 use crate::upstream::UpstreamError;
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -149,7 +151,7 @@ impl Engine {
             let Some(backend) = origin.pick(&tried) else {
                 return Err(failed);
             };
-            let request = outgoing(ask, method, headers, no_body());
+            let request = self.outgoing(ask, method, headers, no_body());
             let error = match self.try_backend(origin, backend, request).await {
                 Ok(exchange) => return Ok(exchange),
                 Err(error) => error,
@@ -178,8 +180,29 @@ impl Engine {
         let Some(backend) = origin.pick(&[]) else {
             return Err(FetchError::NoBackend);
         };
-        let request = outgoing(ask, ask.request.method(), headers, body);
+        let request = self.outgoing(ask, ask.request.method(), headers, body);
         Ok(self.try_backend(origin, backend, request).await?)
+    }
+
+    fn outgoing(
+        &self,
+        ask: &Ask,
+        method: &Method,
+        headers: &HeaderMap,
+        body: RequestBody,
+    ) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        *request.headers_mut() = headers.clone();
+        let targeted = &self.site(ask).store.targeted;
+        if let Some(capability) = targeted.iter().find_map(Targeted::capability) {
+            let headers = request.headers_mut();
+            headers.insert(SURROGATE_CAPABILITY, capability.clone());
+        }
+        if let Ok(uri) = ask.request.target().parse() {
+            *request.uri_mut() = uri;
+        }
+        request
     }
 
     async fn try_backend(
@@ -203,17 +226,5 @@ impl Engine {
     }
 }
 
-fn outgoing(
-    ask: &Ask,
-    method: &Method,
-    headers: &HeaderMap,
-    body: RequestBody,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method.clone();
-    *request.headers_mut() = headers.clone();
-    if let Ok(uri) = ask.request.target().parse() {
-        *request.uri_mut() = uri;
-    }
-    request
-}
+/// How a surrogate says to the origin that directives may be meant for it (Edge Architecture §2.1).
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");

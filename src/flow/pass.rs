@@ -100,7 +100,11 @@ impl Engine {
             Err(error) => {
                 // Nobody knows what the origin made of it.
                 if error.may_have_arrived() && !is_safe(ask.request.method()) {
-                    self.forget(&[ask.key], &[]).await;
+                    let request = &ask.request;
+                    let (authority, target) = (request.authority(), request.target());
+                    let site = self.site(ask);
+                    let keys = self.keys_of_target(site, authority, target, request.scheme());
+                    self.forget(&keys, &[]).await;
                 }
                 return Err(error);
             }

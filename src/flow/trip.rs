@@ -29,10 +29,10 @@ use crate::rules::part::RangePolicy;
 use crate::rules::part::SLICE_BYTES;
 use crate::rules::part::as_incomplete;
 use crate::rules::range::Span;
-use crate::rules::reuse::Reuse;
 use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
+use crate::rules::stored::withheld_fields;
 use crate::rules::validation::selects;
 use crate::rules::validation::supersedes;
 use crate::rules::validation::unconditional;
@@ -80,6 +80,8 @@ pub(super) struct Trip {
     number: u64,
     landing: watch::Sender<Landing>,
     private: Mutex<Option<Private>>,
+    /// Fields for the one who leads, which are not in what is shared.
+    withheld: Mutex<HeaderMap>,
     retried: AtomicBool,
 }
 
@@ -121,6 +123,7 @@ impl Trip {
             number,
             landing: watch::Sender::new(Landing::Underway),
             private: Mutex::default(),
+            withheld: Mutex::default(),
             retried: AtomicBool::new(false),
         })
     }
@@ -142,6 +145,11 @@ impl Trip {
     /// Hands the private response to the first who asks.
     pub(super) fn take_private(&self) -> Option<Private> {
         lock(&self.private).take()
+    }
+
+    /// Hands the fields that are not shared to the one who leads.
+    pub(super) fn take_withheld(&self) -> HeaderMap {
+        std::mem::take(&mut lock(&self.withheld))
     }
 
     /// Says to one of those who shared a failed trip that it may try again.
@@ -260,6 +268,7 @@ impl Engine {
                 let (head, _) = exchange.response.into_parts();
                 if selects(&head, &stale.response) {
                     let backend = exchange.backend;
+                    *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
                     let landing = self
                         .freshened(ask, stale, &head, sequence, request_time, backend)
                         .await;
@@ -281,7 +290,7 @@ impl Engine {
             Err(error) => self.land(trip, &errand.key, Landing::Failed(error)),
             Ok(exchange) => {
                 let status = exchange.response.status();
-                if stale.is_some_and(|stale| covered_by_stale(status, stale)) {
+                if stale.is_some_and(|stale| self.covers(ask, status, stale)) {
                     return self.land(
                         trip,
                         &errand.key,
@@ -355,6 +364,7 @@ impl Engine {
                 self.name(ask, &mut response);
                 self.note_crowd(ask, &response);
                 lock(&self.hit_for_miss).clear(ask.key);
+                *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
                 self.fill(trip, errand, *response, body, sequence, backend)
                     .await;
             }
@@ -600,17 +610,6 @@ pub(super) async fn pour(writer: &mut Writer, body: &mut Body) -> bool {
             }
         }
     }
-}
-
-/// Does `stale-if-error` cover this answer? (RFC 5861 §4)
-pub(super) fn covered_by_stale(status: StatusCode, stale: &Stored) -> bool {
-    matches!(
-        status,
-        StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    ) && Reuse::stale_if_error(&stale.response, clock::now()).is_some()
 }
 
 /// The variant of `fields` that a request selects.

@@ -1,12 +1,27 @@
-//! What do Cache-Control and its kin say? (RFC 9111 §5.2, RFC 9213, RFC 5861, RFC 8246)
+//! What do Cache-Control and its kin say? (RFC 9111 §5.2, RFC 5861, RFC 8246)
 //!
 //! One byte-level reader turns every line of a field into members, `name[=argument]`, by the
-//! grammar of RFC 9110 §5.6 and nothing looser: commas inside quotes separate nothing, names match
-//! in any case, unknown names are passed over. Where an origin contradicts itself the most
-//! restrictive reading holds (RFC 9111 §4.2.1), and what breaks the grammar is reported as
-//! [`malformed`](ResponseDirectives::malformed), because a directive nobody could read may have
-//! been `no-store`. Whether to store and how long to reuse is decided elsewhere: in
-//! [`storable`](super::storable), [`freshness`](super::freshness) and [`reuse`](super::reuse).
+//! grammar of RFC 9110 §5.6 and nothing looser. What can be said in more ways than one (sections
+//! are RFC 9111's unless another is named):
+//!
+//! - `MAX-AGE=60`: names are "compared case-insensitively" (§5.2).
+//! - `max-age="60"`: "recipients ought to accept both forms" (§5.2).
+//! - `x`, `y="no-store"`: a cache "MUST ignore unrecognized cache directives" (§5.2.3), and a
+//!   quoted-string is one value (RFC 9110 §5.6.4).
+//! - `,,no-store`, or a second line: empty members are ignored (RFC 9110 §5.6.1.2), and the lines of
+//!   a field are one list (RFC 9110 §5.3).
+//! - `max-age=9, max-age=5`: "either the first occurrence should be used or the response should be
+//!   considered stale" (§4.2.1). The shortest counts, which is at any age one or the other.
+//! - `public, no-store`: "the most restrictive directive should be honored" (§4.2.1).
+//! - `max-age=x`: invalid freshness information is better taken for stale (§4.2.1), so it is zero.
+//! - `no-store=1`, `public=1`: with an argument it does not have, what restricts counts and what
+//!   loosens does not.
+//! - `max-age =60`, `x="`: the grammar is broken, and what follows in the line may have been
+//!   `no-store`: [`malformed`](ResponseDirectives::malformed).
+//!
+//! Fields that speak to some caches only are read in [`targeted`](super::targeted); whether to
+//! store and how long to reuse is decided in [`storable`](super::storable),
+//! [`freshness`](super::freshness) and [`reuse`](super::reuse).
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -82,29 +97,23 @@ pub struct RequestDirectives {
     pub min_fresh: Option<Duration>,
     /// `max-stale`; `Duration::MAX` when it names no limit, zero when unreadable.
     pub max_stale: Option<Duration>,
+    /// `stale-if-error` (RFC 5861 §4); zero when unreadable.
+    pub stale_if_error: Option<Duration>,
 }
 
 impl ResponseDirectives {
     /// Reads all Cache-Control lines of a response.
     pub fn read(headers: &HeaderMap) -> Self {
-        Self::read_field(headers, &CACHE_CONTROL)
-    }
-
-    /// Reads the first of the `targeted` fields that is valid and not empty; where none is, falls
-    /// back on Cache-Control (RFC 9213 §2.2).
-    pub fn read_targeted(headers: &HeaderMap, targeted: &[HeaderName]) -> Self {
-        targeted
-            .iter()
-            .filter(|name| has_members(headers, name))
-            .map(|name| Self::read_field(headers, name))
-            .find(|directives| !directives.malformed)
-            .map_or_else(
-                || Self::read(headers),
-                |directives| Self {
-                    targeted: true,
-                    ..directives
-                },
-            )
+        let mut directives = Self::default();
+        for line in headers.get_all(CACHE_CONTROL) {
+            for member in Members::new(line.as_bytes()) {
+                match member {
+                    Ok(member) => member.add_to(&mut directives),
+                    Err(Malformed) => directives.malformed = true,
+                }
+            }
+        }
+        directives
     }
 
     /// Returns whether the response may be stored although its request carried Authorization
@@ -127,38 +136,25 @@ impl ResponseDirectives {
         self.private.lists(name) || self.no_cache.lists(name)
     }
 
-    fn read_field(headers: &HeaderMap, name: &HeaderName) -> Self {
-        let mut directives = Self::default();
-        for line in headers.get_all(name) {
-            for member in Members::new(line.as_bytes()) {
-                match member {
-                    Ok(member) => directives.add(&member),
-                    Err(Malformed) => directives.malformed = true,
-                }
-            }
-        }
-        directives
-    }
-
-    fn add(&mut self, member: &Member<'_>) {
-        let bare = member.argument.is_none();
-        match member.lower_name(&mut [0; NAME_BYTES_MAX]) {
-            b"max-age" => shorten(&mut self.max_age, member.seconds()),
-            b"s-maxage" => shorten(&mut self.s_maxage, member.seconds()),
+    /// Takes in one directive; `name` in lower case.
+    pub(super) fn add(&mut self, name: &[u8], argument: &impl Argument) {
+        match name {
+            b"max-age" => shorten(&mut self.max_age, argument.seconds()),
+            b"s-maxage" => shorten(&mut self.s_maxage, argument.seconds()),
             b"stale-while-revalidate" => {
-                shorten(&mut self.stale_while_revalidate, member.seconds());
+                shorten(&mut self.stale_while_revalidate, argument.seconds());
             }
-            b"stale-if-error" => shorten(&mut self.stale_if_error, member.seconds()),
-            b"no-cache" => self.no_cache.widen(member.cover()),
-            b"private" => self.private.widen(member.cover()),
+            b"stale-if-error" => shorten(&mut self.stale_if_error, argument.seconds()),
+            b"no-cache" => self.no_cache.widen(argument.cover()),
+            b"private" => self.private.widen(argument.cover()),
             b"no-store" => self.no_store = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
             b"no-transform" => self.no_transform = true,
             // These loosen, so they count only in the one form they are defined in.
-            b"public" => self.public |= bare,
-            b"must-understand" => self.must_understand |= bare,
-            b"immutable" => self.immutable |= bare,
+            b"public" => self.public |= argument.is_absent(),
+            b"must-understand" => self.must_understand |= argument.is_absent(),
+            b"immutable" => self.immutable |= argument.is_absent(),
             _ => {}
         }
     }
@@ -219,6 +215,7 @@ impl RequestDirectives {
                 shorten(&mut self.max_stale, Some(Duration::MAX));
             }
             b"max-stale" => shorten(&mut self.max_stale, member.seconds()),
+            b"stale-if-error" => shorten(&mut self.stale_if_error, member.seconds()),
             _ => {}
         }
     }
@@ -238,24 +235,58 @@ pub fn delta_seconds(digits: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(DELTA_SECONDS_MAX))
 }
 
+/// What a directive was given as its argument, in whatever grammar.
+pub(super) trait Argument {
+    /// There is none.
+    fn is_absent(&self) -> bool;
+
+    /// It is a number of seconds, at most [`DELTA_SECONDS_MAX`].
+    fn seconds(&self) -> Option<Duration>;
+
+    /// It lists fields. No list, one that names no field, or anything else, covers the whole
+    /// response.
+    fn cover(&self) -> Cover;
+}
+
 /// One `name[=argument]` of a list.
 #[derive(Debug, PartialEq, Eq)]
-struct Member<'a> {
+pub(super) struct Member<'a> {
     name: &'a [u8],
     /// Without quotes and quoted-pairs.
-    argument: Option<Cow<'a, [u8]>>,
+    pub(super) argument: Option<Cow<'a, [u8]>>,
+    /// The one device it is meant for, where the grammar allows that.
+    pub(super) device: Option<&'a [u8]>,
 }
 
 /// A line broke the grammar here; nothing after this place can be trusted.
 #[derive(Debug, PartialEq, Eq)]
-struct Malformed;
+pub(super) struct Malformed;
 
 /// Reads the members of one line; ends after the first break of the grammar.
-struct Members<'a> {
+pub(super) struct Members<'a> {
     rest: &'a [u8],
+    /// A member may end in `;device` (Edge Architecture §2.3).
+    devices: bool,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
+    pub(super) fn with_argument(name: &'a [u8], argument: &'a [u8]) -> Self {
+        Self {
+            name,
+            argument: Some(Cow::Borrowed(argument)),
+            device: None,
+        }
+    }
+
+    /// Is it called `name`? Names match in any case (RFC 9111 §5.2).
+    pub(super) fn is_named(&self, name: &[u8]) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    pub(super) fn add_to(&self, directives: &mut ResponseDirectives) {
+        directives.add(self.lower_name(&mut [0; NAME_BYTES_MAX]), self);
+    }
+
     /// The name in lower case; empty when it is longer than any that is known.
     fn lower_name<'b>(&self, buffer: &'b mut [u8; NAME_BYTES_MAX]) -> &'b [u8] {
         let Some(lower) = buffer.get_mut(..self.name.len()) else {
@@ -265,32 +296,37 @@ impl Member<'_> {
         lower.make_ascii_lowercase();
         lower
     }
+}
+
+impl Argument for Member<'_> {
+    fn is_absent(&self) -> bool {
+        self.argument.is_none()
+    }
 
     fn seconds(&self) -> Option<Duration> {
         delta_seconds(self.argument.as_deref()?)
     }
 
-    /// A list that names no field, or anything that is none, covers the whole response.
     fn cover(&self) -> Cover {
-        let Some(list) = &self.argument else {
-            return Cover::Whole;
-        };
-        let names = list
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii)
-            .filter(|name| !name.is_empty())
-            .map(HeaderName::from_bytes)
-            .collect::<Result<Vec<_>, _>>();
-        match names {
-            Ok(names) if !names.is_empty() => Cover::Fields(names),
-            _ => Cover::Whole,
-        }
+        self.argument.as_deref().map_or(Cover::Whole, field_list)
     }
 }
 
 impl<'a> Members<'a> {
-    fn new(line: &'a [u8]) -> Self {
-        Self { rest: line }
+    pub(super) fn new(line: &'a [u8]) -> Self {
+        let devices = false;
+        Self {
+            rest: line,
+            devices,
+        }
+    }
+
+    pub(super) fn with_devices(line: &'a [u8]) -> Self {
+        let devices = true;
+        Self {
+            rest: line,
+            devices,
+        }
     }
 
     fn member(&mut self) -> Result<Member<'a>, Malformed> {
@@ -302,9 +338,20 @@ impl<'a> Members<'a> {
             }
             _ => None,
         };
+        let device = match self.rest.split_first() {
+            Some((b';', rest)) if self.devices => {
+                self.rest = rest;
+                Some(self.token()?)
+            }
+            _ => None,
+        };
         self.skip(is_ows);
         match self.rest.first() {
-            None | Some(b',') => Ok(Member { name, argument }),
+            None | Some(b',') => Ok(Member {
+                name,
+                argument,
+                device,
+            }),
             Some(_) => Err(Malformed),
         }
     }
@@ -379,11 +426,19 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-fn has_members(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .any(|line| Members::new(line.as_bytes()).next().is_some())
+/// Reads a list of field names; one that names none, or anything that is none, covers the whole
+/// response.
+pub(super) fn field_list(list: &[u8]) -> Cover {
+    let names = list
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+        .map(HeaderName::from_bytes)
+        .collect::<Result<Vec<_>, _>>();
+    match names {
+        Ok(names) if !names.is_empty() => Cover::Fields(names),
+        _ => Cover::Whole,
+    }
 }
 
 /// `Pragma: no-cache` (RFC 9111 §5.4); an unreadable Pragma asks for nothing.
@@ -392,7 +447,7 @@ fn pragma_no_cache(headers: &HeaderMap) -> bool {
         .get_all(PRAGMA)
         .iter()
         .flat_map(|line| Members::new(line.as_bytes()))
-        .any(|member| member.is_ok_and(|member| member.name.eq_ignore_ascii_case(b"no-cache")))
+        .any(|member| member.is_ok_and(|member| member.is_named(b"no-cache")))
 }
 
 /// Keeps the shorter of two times; an unreadable one is zero.
@@ -637,49 +692,11 @@ mod tests {
     }
 
     #[test]
-    fn a_targeted_field_takes_the_place_of_cache_control() {
-        let headers = fields(&[
-            ("cache-control", b"no-store"),
-            ("cdn-cache-control", b"max-age=60"),
-        ]);
-        let said = ResponseDirectives::read_targeted(
-            &headers,
-            &[HeaderName::from_static("cdn-cache-control")],
-        );
-        assert_eq!(
-            said,
-            ResponseDirectives {
-                max_age: Some(secs(60)),
-                targeted: true,
-                ..ResponseDirectives::default()
-            }
-        );
-    }
-
-    #[test]
-    fn an_empty_or_broken_targeted_field_is_passed_over() {
-        for value in [&b""[..], b" , ", b"max-age=\"60", b"max-age =60"] {
-            let headers = fields(&[("cache-control", b"no-store"), ("cdn-cache-control", value)]);
-            let said = ResponseDirectives::read_targeted(
-                &headers,
-                &[HeaderName::from_static("cdn-cache-control")],
-            );
-            assert!(said.no_store && !said.targeted, "{value:?}");
-        }
-    }
-
-    #[test]
-    fn the_first_usable_targeted_field_wins() {
-        let headers = fields(&[("b-cache-control", b"max-age=2"), ("a-cache-control", b"")]);
-        let list = ["a-cache-control", "b-cache-control"].map(HeaderName::from_static);
-        let said = ResponseDirectives::read_targeted(&headers, &list);
-        assert_eq!(said.max_age, Some(secs(2)));
-    }
-
-    #[test]
     fn every_request_directive_is_known() {
-        let all =
-            request("no-store, no-cache, only-if-cached, max-age=1, min-fresh=2, max-stale=3");
+        let all = request(
+            "no-store, no-cache, only-if-cached, max-age=1, min-fresh=2, max-stale=3, \
+             stale-if-error=4",
+        );
         let wanted = RequestDirectives {
             no_store: true,
             only_if_cached: true,
@@ -687,6 +704,7 @@ mod tests {
             max_age: Some(secs(1)),
             min_fresh: Some(secs(2)),
             max_stale: Some(secs(3)),
+            stale_if_error: Some(secs(4)),
         };
         assert_eq!(all, wanted);
     }

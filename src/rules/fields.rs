@@ -57,7 +57,8 @@ fn ends_here(name: &str) -> bool {
         )
 }
 
-/// Fields that some origins obey before Host, target, method or the connection's own address.
+/// Fields that some origins obey before Host, target, method or the connection's own address, or
+/// that promise a processing we do not do.
 /// None of them is in a key, so a stored answer to one would be served to everybody.
 fn steers(name: &str) -> bool {
     name.starts_with("x-forwarded-")
@@ -66,6 +67,7 @@ fn steers(name: &str) -> bool {
             "forwarded"
                 | "front-end-https"
                 | "proxy"
+                | "surrogate-capability"
                 | "x-forwarded"
                 | "x-host"
                 | "x-http-host-override"

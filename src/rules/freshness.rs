@@ -79,14 +79,26 @@ impl Timing {
         }
     }
 
-    /// Returns the current age at `now`; the names are the RFC's.
+    /// Returns the current age at `now`, at most [`DELTA_SECONDS_MAX`]; the names are the RFC's.
+    ///
+    /// It never falls as `now` rises. "if any of its subsequent calculations overflows, the cache
+    /// MUST consider the value to be 2147483648" (RFC 9111 §1.2.2): older nothing gets.
     pub fn current_age(&self, now: SystemTime) -> Duration {
         let apparent_age = elapsed(self.date_value, self.response_time);
         let response_delay = elapsed(self.request_time, self.response_time);
         let corrected_age_value = self.age_value.saturating_add(response_delay);
         let corrected_initial_age = apparent_age.max(corrected_age_value);
         let resident_time = elapsed(self.response_time, now);
-        corrected_initial_age.saturating_add(resident_time)
+        corrected_initial_age
+            .saturating_add(resident_time)
+            .min(DELTA_SECONDS_MAX)
+    }
+
+    /// Returns whether the response arrived after `now`: the clock was set back since, and how long
+    /// the response has been here is not known. Less than a second counts for nothing, as ages are
+    /// whole seconds.
+    pub fn is_ahead_of(&self, now: SystemTime) -> bool {
+        elapsed(now, self.response_time) >= Duration::from_secs(1)
     }
 }
 
@@ -166,12 +178,23 @@ fn heuristic_lifetime(
     Some((elapsed(last_modified, date_value) / HEURISTIC_PART).min(heuristic_max))
 }
 
-/// The first member of Age; an invalid one is ignored (RFC 9111 §5.1).
+/// The age that Age gives; zero when it gives none.
+///
+/// "a cache encountering a message with a list-based Age field value SHOULD use the first member
+/// of the field value, discarding subsequent ones"; one that holds "something other than a
+/// non-negative integer" is ignored (RFC 9111 §5.1). The lines of a field are one list, whose empty
+/// members say nothing (RFC 9110 §5.3, §5.6.1.2). Parameters behind the integer are set aside:
+/// they do not change it (RFC 9110 §5.6.6), and a response that says it is old is not to be taken
+/// for a new one because of what it says besides.
 fn age_value(headers: &HeaderMap) -> Duration {
     headers
-        .get(AGE)
-        .and_then(|line| line.as_bytes().split(|byte| *byte == b',').next())
-        .and_then(|first| delta_seconds(first.trim_ascii()))
+        .get_all(AGE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .find(|member| !member.is_empty())
+        .and_then(|first| first.split(|byte| *byte == b';').next())
+        .and_then(|value| delta_seconds(value.trim_ascii_end()))
         .unwrap_or(Duration::ZERO)
 }
 
@@ -316,8 +339,24 @@ mod tests {
     }
 
     #[test]
+    fn empty_members_before_the_first_age_say_nothing() {
+        assert_eq!(age(&[("age", " , 10, 20")]), secs(10));
+        assert_eq!(age(&[("age", ""), ("age", "20")]), secs(20));
+    }
+
+    #[test]
+    fn parameters_of_an_age_are_set_aside() {
+        for value in ["10;foo=bar", "10;foo=111", "10 ; a", "10;", "10;a, 20"] {
+            assert_eq!(age(&[("age", value)]), secs(10), "{value}");
+        }
+        assert_eq!(age(&[("age", ";10")]), secs(0));
+    }
+
+    #[test]
     fn an_unreadable_age_is_ignored() {
-        for value in ["", "-1", "1.5", "abc", "a, 5", "7x"] {
+        for value in [
+            "", "-1", "1.5", "abc", "a, 5", "7x", "7 8", "\"7\"", "+7", "0x7",
+        ] {
             assert_eq!(age(&[("age", value)]), secs(0), "{value}");
         }
     }
@@ -325,6 +364,25 @@ mod tests {
     #[test]
     fn an_age_too_large_to_count_is_the_largest() {
         assert_eq!(age(&[("age", "99999999999999999999")]), DELTA_SECONDS_MAX);
+    }
+
+    #[test]
+    fn nothing_gets_older_than_the_largest_age() {
+        let timing = Timing {
+            age_value: DELTA_SECONDS_MAX,
+            ..arrived_at_once()
+        };
+        assert_eq!(timing.current_age(noon() + DAY), DELTA_SECONDS_MAX);
+        let longest = Freshness::new(DELTA_SECONDS_MAX, timing.current_age(noon()));
+        assert_eq!(longest, Freshness::Stale { by: secs(0) });
+    }
+
+    #[test]
+    fn what_arrived_in_the_future_is_ahead() {
+        let timing = arrived_at_once();
+        assert!(!timing.is_ahead_of(noon() + DAY));
+        assert!(!timing.is_ahead_of(noon() - Duration::from_millis(999)));
+        assert!(timing.is_ahead_of(noon() - secs(1)));
     }
 
     #[test]
@@ -413,6 +471,16 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_is_allowed_for_the_statuses_that_say_so_and_no_others() {
+        let lines = [("last-modified", TEN_HOURS_EARLIER)];
+        let guessed: Vec<u16> = (100..1000)
+            .filter(|status| lifetime_of(StatusCode::from_u16(*status).unwrap(), &lines).is_some())
+            .collect();
+        let listed = [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501];
+        assert_eq!(guessed, listed);
+    }
+
+    #[test]
     fn guessing_can_be_turned_off() {
         let headers = fields(&[("last-modified", TEN_HOURS_EARLIER)]);
         let directives = ResponseDirectives::default();
@@ -454,7 +522,7 @@ mod tests {
             };
             let first = timing.current_age(at(now));
             prop_assert!(timing.current_age(at(now) + secs(later.into())) >= first);
-            prop_assert!(first >= timing.age_value);
+            prop_assert!(first >= timing.age_value.min(DELTA_SECONDS_MAX));
         }
 
         #[test]

@@ -27,4 +27,5 @@ pub mod storable;
 pub mod stored;
 pub mod tag;
 pub mod target;
+pub mod targeted;
 pub mod validation;

@@ -46,16 +46,16 @@ pub enum ClientCacheControl {
     /// An accelerator speaks for the origin: no-cache, max-age and the like are ignored.
     #[default]
     Ignore,
-    /// RFC 9111 §5.2.1 to the letter.
+    /// Every directive of RFC 9111 §5.2.1 counts, and `stale-if-error` (RFC 5861 §4).
     Honour,
 }
 
 impl Reuse {
     /// Decides, most generous answer first.
     ///
-    /// `no-store` in the request plays no part: it forbids to store what the origin answers, not
-    /// to use what is stored (RFC 9111 §5.2.1.5). Nor does `only-if-cached`: it changes what is
-    /// done about `Validate` and `Forward`.
+    /// `only-if-cached` plays no part: it changes what is done about `Validate` and `Forward`. Nor
+    /// does `no-store` where clients are ignored: it forbids to store what the origin answers, not
+    /// to use what is stored (RFC 9111 §5.2.1.5).
     pub fn decide(
         stored: &StoredResponse,
         request: &RequestDirectives,
@@ -63,7 +63,7 @@ impl Reuse {
         now: SystemTime,
     ) -> Self {
         let current_age = stored.timing.current_age(now);
-        let freshness = Freshness::new(stored.lifetime, current_age);
+        let freshness = stored.freshness(now);
         let wishes = Wishes::new(request, client);
         let window = stored.stale.while_revalidate;
         match freshness {
@@ -82,15 +82,22 @@ impl Reuse {
 
     /// May the stale response be served because the origin failed? (RFC 5861 §4, RFC 9111 §4.2.4)
     /// Returns how long it has been stale when it may; zero when it is fresh after all.
-    pub fn stale_if_error(stored: &StoredResponse, now: SystemTime) -> Option<Duration> {
+    ///
+    /// A client that is listened to may open a wider window than the origin did.
+    pub fn stale_if_error(
+        stored: &StoredResponse,
+        request: &RequestDirectives,
+        client: ClientCacheControl,
+        now: SystemTime,
+    ) -> Option<Duration> {
         if stored.validate_always {
             return None;
         }
-        match Freshness::new(stored.lifetime, stored.timing.current_age(now)) {
+        let wished = Wishes::new(request, client).stale_if_error;
+        let window = stored.stale.if_error.max(wished.unwrap_or_default());
+        match stored.freshness(now) {
             Freshness::Fresh { .. } => Some(Duration::ZERO),
-            Freshness::Stale { by } => {
-                (!stored.must_revalidate && by < stored.stale.if_error).then_some(by)
-            }
+            Freshness::Stale { by } => (!stored.must_revalidate && by < window).then_some(by),
         }
     }
 
@@ -112,10 +119,11 @@ impl Reuse {
 /// What the client wishes, as far as it is listened to.
 #[derive(Default)]
 struct Wishes {
-    no_cache: bool,
+    something_new: bool,
     max_age: Option<Duration>,
     min_fresh: Option<Duration>,
     max_stale: Option<Duration>,
+    stale_if_error: Option<Duration>,
 }
 
 impl Wishes {
@@ -123,10 +131,14 @@ impl Wishes {
         match client {
             ClientCacheControl::Ignore => Self::default(),
             ClientCacheControl::Honour => Self {
-                no_cache: request.no_cache,
+                // "the no-store request directive does not apply to the already stored response"
+                // (RFC 9111 §5.2.1.5), so it could be used; but a client that says so wants an
+                // exchange that goes past every cache, as browsers take the same word.
+                something_new: request.no_cache || request.no_store,
                 max_age: request.max_age,
                 min_fresh: request.min_fresh,
                 max_stale: request.max_stale,
+                stale_if_error: request.stale_if_error,
             },
         }
     }
@@ -134,7 +146,7 @@ impl Wishes {
     /// `max-age` accepts an age "less than or equal to" it (RFC 9111 §5.2.1.1), `min-fresh` a
     /// lifetime "no less than" the age plus it (§5.2.1.3).
     fn accept_fresh(&self, current_age: Duration, ttl: Duration) -> bool {
-        !self.no_cache
+        !self.something_new
             && self.accept_age(current_age)
             && self.min_fresh.is_none_or(|min| ttl >= min)
     }
@@ -142,7 +154,7 @@ impl Wishes {
     /// `max-stale` accepts "no more than" it (RFC 9111 §5.2.1.2). Without it the origin's stale
     /// window holds, unless `max-age` or `min-fresh` ask for something fresh (§5.2.1.1, §5.2.1.3).
     fn accept_stale(&self, current_age: Duration, by: Duration, window: Duration) -> bool {
-        if self.no_cache || self.min_fresh.is_some() || !self.accept_age(current_age) {
+        if self.something_new || self.min_fresh.is_some() || !self.accept_age(current_age) {
             return false;
         }
         match self.max_stale {
@@ -160,6 +172,7 @@ impl Wishes {
 mod tests {
     use super::*;
     use crate::rules::address::Digest;
+    use crate::rules::directives::DELTA_SECONDS_MAX;
     use crate::rules::freshness::Timing;
     use crate::rules::key::PrimaryKey;
     use crate::rules::key::VariantKey;
@@ -167,6 +180,12 @@ mod tests {
     use http::HeaderMap;
     use http::HeaderValue;
     use http::StatusCode;
+    use proptest::prelude::any;
+    use proptest::prelude::proptest;
+    use proptest::prop_assert;
+    use proptest::prop_assert_eq;
+    use proptest::prop_compose;
+    use proptest::test_runner::TestCaseError;
 
     const BORN: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -222,10 +241,19 @@ mod tests {
     }
 
     fn asked(stored: &StoredResponse, text: &str, client: ClientCacheControl, age: u64) -> Reuse {
+        Reuse::decide(stored, &directives(text), client, BORN + secs(age))
+    }
+
+    fn directives(text: &str) -> RequestDirectives {
         let mut headers = HeaderMap::new();
         headers.append("cache-control", HeaderValue::from_str(text).unwrap());
-        let request = RequestDirectives::read(&headers);
-        Reuse::decide(stored, &request, client, BORN + secs(age))
+        RequestDirectives::read(&headers)
+    }
+
+    /// What is left of a stored response when the origin has failed.
+    fn failed(stored: &StoredResponse, now: SystemTime) -> Option<Duration> {
+        let request = RequestDirectives::default();
+        Reuse::stale_if_error(stored, &request, ClientCacheControl::Ignore, now)
     }
 
     #[test]
@@ -268,7 +296,7 @@ mod tests {
             ..with_windows()
         };
         assert_eq!(decide(&stored, 61), Reuse::Forward { stale_by: secs(1) });
-        assert_eq!(Reuse::stale_if_error(&stored, BORN + secs(61)), None);
+        assert_eq!(failed(&stored, BORN + secs(61)), None);
         let verdict = honour(&stored, "max-stale", 61);
         assert_eq!(verdict, Reuse::Forward { stale_by: secs(1) });
     }
@@ -286,14 +314,14 @@ mod tests {
                 stale_by: secs(stale_by),
             };
             assert_eq!(decide(&stored, age), wanted);
-            assert_eq!(Reuse::stale_if_error(&stored, BORN + secs(age)), None);
+            assert_eq!(failed(&stored, BORN + secs(age)), None);
         }
     }
 
     #[test]
     fn an_error_opens_its_own_window() {
         let stored = with_windows();
-        let at = |age| Reuse::stale_if_error(&stored, BORN + secs(age));
+        let at = |age| failed(&stored, BORN + secs(age));
         assert_eq!(at(59), Some(secs(0)));
         assert_eq!(at(79), Some(secs(19)));
         assert_eq!(at(80), None);
@@ -369,9 +397,43 @@ mod tests {
     }
 
     #[test]
-    fn no_store_in_the_request_does_not_hinder_reuse() {
+    fn an_honoured_no_store_goes_past_the_store() {
         let verdict = honour(&good_for_a_minute(), "no-store", 30);
-        assert_eq!(verdict, Reuse::Serve { ttl: secs(30) });
+        assert_eq!(verdict, Reuse::Forward { stale_by: secs(0) });
+    }
+
+    #[test]
+    fn an_honoured_client_can_open_the_window_for_errors_but_not_against_the_origin() {
+        let listen = |stored: &StoredResponse, client, text| {
+            let asked = directives(text);
+            Reuse::stale_if_error(stored, &asked, client, BORN + secs(85))
+        };
+        let stored = with_windows();
+        let (honour, ignore) = (ClientCacheControl::Honour, ClientCacheControl::Ignore);
+        assert_eq!(listen(&stored, honour, "stale-if-error=26"), Some(secs(25)));
+        assert_eq!(listen(&stored, honour, "stale-if-error=25"), None);
+        assert_eq!(listen(&stored, ignore, "stale-if-error=26"), None);
+        let closed = StoredResponse {
+            must_revalidate: true,
+            ..stored
+        };
+        assert_eq!(listen(&closed, honour, "stale-if-error=26"), None);
+    }
+
+    #[test]
+    fn after_the_clock_was_set_back_nothing_is_served_unasked() {
+        let stored = with_windows();
+        let ignore = ClientCacheControl::Ignore;
+        let asked = RequestDirectives::default();
+        let before = BORN - secs(60);
+        let stale_by = DELTA_SECONDS_MAX;
+        let verdict = Reuse::decide(&stored, &asked, ignore, before);
+        assert_eq!(verdict, Reuse::Forward { stale_by });
+        assert_eq!(failed(&stored, before), None);
+        assert!(!stored.worth_keeping(before));
+        let a_moment = BORN - Duration::from_millis(500);
+        let verdict = Reuse::decide(&stored, &asked, ignore, a_moment);
+        assert_eq!(verdict, Reuse::Serve { ttl: secs(60) });
     }
 
     #[test]
@@ -380,7 +442,7 @@ mod tests {
         stored.validators = Some(etag());
         stored.condemn();
         assert_eq!(decide(&stored, 1), Reuse::Forward { stale_by: secs(0) });
-        assert_eq!(Reuse::stale_if_error(&stored, BORN + secs(1)), None);
+        assert_eq!(failed(&stored, BORN + secs(1)), None);
         assert!(!stored.worth_keeping(BORN));
     }
 
@@ -390,5 +452,89 @@ mod tests {
         assert!(stored.worth_keeping(BORN + secs(59)));
         assert!(stored.worth_keeping(BORN + secs(79)));
         assert!(!stored.worth_keeping(BORN + secs(80)));
+    }
+
+    prop_compose! {
+        fn stored_responses()(
+            lifetime in 0_u64..100,
+            while_revalidate in 0_u64..100,
+            if_error in 0_u64..100,
+            validate_always in any::<bool>(),
+            must_revalidate in any::<bool>(),
+            tagged in any::<bool>(),
+        ) -> StoredResponse {
+            StoredResponse {
+                lifetime: secs(lifetime),
+                stale: StaleWindow {
+                    while_revalidate: secs(while_revalidate),
+                    if_error: secs(if_error),
+                },
+                validate_always,
+                must_revalidate,
+                validators: tagged.then(etag),
+                ..good_for_a_minute()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_forbids_staleness_is_obeyed_whatever_the_client_says(
+            stored in stored_responses(),
+            wishes in "((no-cache|no-store|max-age=[0-9]{1,2}|min-fresh=[0-9]{1,2}|max-stale|max-stale=[0-9]{1,2}|stale-if-error=[0-9]{1,2})(, )?){0,3}",
+            age in 0_u64..300,
+        ) {
+            let fresh = age < stored.lifetime.as_secs();
+            for client in [ClientCacheControl::Honour, ClientCacheControl::Ignore] {
+                match asked(&stored, &wishes, client, age) {
+                    Reuse::Serve { ttl } => {
+                        prop_assert!(fresh && !stored.validate_always);
+                        prop_assert_eq!(ttl, stored.lifetime - secs(age));
+                    }
+                    Reuse::ServeStaleAndValidate { stale_by } => {
+                        prop_assert!(!fresh && !stored.validate_always && !stored.must_revalidate);
+                        prop_assert_eq!(stale_by, secs(age) - stored.lifetime);
+                    }
+                    Reuse::Validate { .. } => prop_assert!(stored.validators.is_some()),
+                    Reuse::Forward { .. } => prop_assert!(stored.validators.is_none()),
+                }
+                let now = BORN + secs(age);
+                if let Some(stale_by) =
+                    Reuse::stale_if_error(&stored, &directives(&wishes), client, now)
+                {
+                    prop_assert!(!stored.validate_always);
+                    prop_assert!(stale_by.is_zero() || !stored.must_revalidate);
+                }
+            }
+        }
+
+        #[test]
+        fn what_clients_say_changes_nothing_where_they_are_ignored(
+            stored in stored_responses(),
+            wishes in "[a-z=0-9, \"-]{0,40}",
+            age in 0_u64..300,
+        ) {
+            let ignore = ClientCacheControl::Ignore;
+            let heard = asked(&stored, &wishes, ignore, age);
+            prop_assert_eq!(heard, decide(&stored, age));
+            let now = BORN + secs(age);
+            let failure = Reuse::stale_if_error(&stored, &directives(&wishes), ignore, now);
+            prop_assert_eq!(failure, failed(&stored, now));
+        }
+
+        #[test]
+        fn what_is_not_worth_keeping_is_never_served_again(
+            stored in stored_responses(),
+            age in 0_u64..300,
+            later in 0_u64..300,
+        ) {
+            if !stored.worth_keeping(BORN + secs(age)) {
+                let Reuse::Forward { stale_by } = decide(&stored, age + later) else {
+                    return Err(TestCaseError::fail("it would be used"));
+                };
+                prop_assert!(stale_by <= secs(age + later));
+                prop_assert_eq!(failed(&stored, BORN + secs(age + later)), None);
+            }
+        }
     }
 }

@@ -19,7 +19,8 @@ use super::request::RequestBody;
 use super::stored::StaleWindow;
 use super::stored::StoredResponse;
 use super::stored::kept_fields;
-use http::HeaderName;
+use super::targeted::CDN_CACHE_CONTROL;
+use super::targeted::Targeted;
 use http::Method;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
@@ -42,8 +43,10 @@ pub struct StorePolicy {
     pub stale_while_revalidate: Duration,
     /// `stale-if-error` for responses that do not say.
     pub stale_if_error: Duration,
+    /// Store what is stale on arrival and has no validator: a client may accept it by `max-stale`.
+    pub spent: bool,
     /// Fields that stand before Cache-Control and Expires, first one first (RFC 9213 §2.2).
-    pub targeted: Vec<HeaderName>,
+    pub targeted: Vec<Targeted>,
 }
 
 impl Default for StorePolicy {
@@ -56,7 +59,8 @@ impl Default for StorePolicy {
             heuristic_max: Duration::from_secs(86_400),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
-            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            spent: false,
+            targeted: vec![Targeted::new(CDN_CACHE_CONTROL, "")],
         }
     }
 }
@@ -217,7 +221,7 @@ impl Storable {
             part: None,
         };
         let granted = stored.judge(&directives, policy);
-        match refused_as_useless(&stored, granted) {
+        match refused_as_useless(&stored, granted, policy) {
             Some(reason) => Self::Refuse(reason),
             None => Self::Store(Box::new(stored)),
         }
@@ -324,19 +328,26 @@ fn refused_by_content(
 ///
 /// A validator alone does not do: a page without a word on caching is as likely as not a personal
 /// one. `no-cache` with a validator does: the origin asked for just that.
-fn refused_as_useless(stored: &StoredResponse, granted: bool) -> Option<NotStorable> {
+fn refused_as_useless(
+    stored: &StoredResponse,
+    granted: bool,
+    policy: &StorePolicy,
+) -> Option<NotStorable> {
     if stored.validate_always {
         return stored.validators.is_none().then_some(NotStorable::NoCache);
     }
-    let useful = granted && stored.worth_keeping(stored.timing.response_time);
+    let acceptable = policy.spent && !stored.must_revalidate;
+    let useful = granted && (acceptable || stored.worth_keeping(stored.timing.response_time));
     (!useful).then_some(NotStorable::NoFreshness)
 }
 
-/// Statuses whose caching requirements are implemented here; 206 and 304 are handled apart.
+/// Statuses of RFC 9110 §15 whose caching requirements are implemented here: most have none but
+/// to be told apart. 206 and 304 are handled apart; 407, 408, 421 and 426 speak of a connection or
+/// of a proxy on it.
 fn understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
-        200 | 203 | 204 | 300..=303 | 307 | 308 | 404 | 405 | 410 | 414 | 501
+        200..=205 | 300..=303 | 307 | 308 | 400..=406 | 409..=411 | 413..=415 | 417 | 422 | 500..=505
     )
 }
 
@@ -347,6 +358,7 @@ mod tests {
     use crate::rules::request::Scheme;
     use crate::rules::validation::Validators;
     use http::HeaderMap;
+    use http::HeaderName;
     use http::HeaderValue;
     use http::Request;
     use http::Response;
@@ -564,8 +576,12 @@ mod tests {
     #[test]
     fn must_understand_refuses_statuses_that_are_not() {
         let lines = [("cache-control", "must-understand, max-age=60")];
-        assert_eq!(refused(got(599, &lines)), NotStorable::MustUnderstand);
-        assert_eq!(stored(got(200, &lines)).lifetime, secs(60));
+        for status in [299, 306, 399, 407, 408, 418, 421, 426, 429, 499, 511, 599] {
+            assert_eq!(refused(got(status, &lines)), NotStorable::MustUnderstand);
+        }
+        for status in [200, 204, 302, 308, 400, 404, 410, 422, 500, 505] {
+            assert_eq!(stored(got(status, &lines)).lifetime, secs(60));
+        }
     }
 
     #[test]
@@ -722,6 +738,25 @@ mod tests {
         assert_eq!(tagged.lifetime, secs(0));
         let old = [("cache-control", "max-age=60"), ("age", "60")];
         assert_eq!(refused(got(200, &old)), NotStorable::NoFreshness);
+    }
+
+    #[test]
+    fn what_is_spent_on_arrival_is_kept_for_clients_that_may_accept_it() {
+        let policy = StorePolicy {
+            spent: true,
+            ..StorePolicy::default()
+        };
+        let asked = request(Method::GET, &[]);
+        let decide = |text| {
+            let spent = response(200, &[("cache-control", text), ("age", "70")]);
+            decide_with(&asked, &spent, BodyEnd::Framed, &policy)
+        };
+        assert_eq!(stored(decide("max-age=60")).lifetime, secs(60));
+        for closed in ["max-age=60, must-revalidate", "s-maxage=60"] {
+            assert_eq!(refused(decide(closed)), NotStorable::NoFreshness);
+        }
+        let silent = decide_with(&asked, &response(200, &[]), BodyEnd::Framed, &policy);
+        assert_eq!(refused(silent), NotStorable::NoFreshness);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! which fields are kept (RFC 9111 §3.1) and what the kept response may do.
 
 use super::address::Digest;
+use super::directives::DELTA_SECONDS_MAX;
 use super::directives::ResponseDirectives;
 use super::fields::connection_options;
 use super::fields::is_hop_by_hop;
@@ -132,6 +133,18 @@ impl StoredResponse {
         }
     }
 
+    /// Returns whether it is fresh at `now`.
+    ///
+    /// One that seems to have arrived later than now is as stale as can be: the clock was set back,
+    /// and counting on from there would keep it fresh for as long as the step was.
+    pub fn freshness(&self, now: SystemTime) -> Freshness {
+        if self.timing.is_ahead_of(now) {
+            let by = DELTA_SECONDS_MAX;
+            return Freshness::Stale { by };
+        }
+        Freshness::new(self.lifetime, self.timing.current_age(now))
+    }
+
     /// The length of the representation, of which the body may be a part.
     pub fn complete_bytes(&self) -> u64 {
         self.part.map_or(self.body_bytes, |part| part.complete)
@@ -146,7 +159,7 @@ impl StoredResponse {
         if self.validate_always {
             return false;
         }
-        match Freshness::new(self.lifetime, self.timing.current_age(now)) {
+        match self.freshness(now) {
             Freshness::Fresh { .. } => true,
             Freshness::Stale { .. } if self.must_revalidate => false,
             Freshness::Stale { by } => by < self.stale.while_revalidate.max(self.stale.if_error),
@@ -214,21 +227,44 @@ pub(super) fn kept_fields(
     kept
 }
 
+/// The fields of a received response that are not kept because they are for the one who asked: what
+/// `private` or `no-cache` lists (RFC 9111 §5.2.2.4, §5.2.2.7), and cookies unless the policy keeps
+/// them. The answer to that one is to have them.
+pub fn withheld_fields(received: &HeaderMap, policy: &StorePolicy) -> HeaderMap {
+    let directives = ResponseDirectives::read_targeted(received, &policy.targeted);
+    let mut withheld = end_to_end(received);
+    let kept: Vec<HeaderName> = withheld
+        .keys()
+        .filter(|name| !directives.withhold(name) && (policy.set_cookie || **name != SET_COOKIE))
+        .cloned()
+        .collect();
+    for name in kept {
+        withheld.remove(name);
+    }
+    withheld
+}
+
 /// The fields of a response that is passed on without being stored: all but those that belong to
 /// the connection it came over (RFC 9110 §7.6.1). A Date that is missing or unreadable is replaced
 /// by the time of arrival (RFC 9110 §6.6.1).
 pub fn passed_fields(received: &HeaderMap, response_time: SystemTime) -> HeaderMap {
-    let mut passed = HeaderMap::with_capacity(received.keys_len());
-    let named = connection_options(received);
-    for (name, value) in received {
-        if !is_hop_by_hop(name.as_str()) && !named.contains(name) {
-            passed.append(name.clone(), value.clone());
-        }
-    }
+    let mut passed = end_to_end(received);
     if date_field(&passed, &DATE).is_none() {
         passed.insert(DATE, write_date(response_time));
     }
     passed
+}
+
+/// Copies the fields that do not belong to the connection (RFC 9110 §7.6.1), repeats included.
+fn end_to_end(received: &HeaderMap) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(received.keys_len());
+    let named = connection_options(received);
+    for (name, value) in received {
+        if !is_hop_by_hop(name.as_str()) && !named.contains(name) {
+            fields.append(name.clone(), value.clone());
+        }
+    }
+    fields
 }
 
 /// Takes off Set-Cookie unless the policy keeps it.
@@ -337,6 +373,30 @@ mod tests {
             kept(&lines),
             fields(&[("cache-control", cc), ("date", NOON)])
         );
+    }
+
+    #[test]
+    fn what_is_withheld_from_the_store_is_for_the_one_who_asked() {
+        let received = fields(&[
+            (
+                "cache-control",
+                "private=\"x-user, connection, x-hop\", max-age=60",
+            ),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("x-user", "1"),
+            ("x-user", "2"),
+            ("x-other", "1"),
+            ("set-cookie", "a"),
+        ]);
+        let policy = StorePolicy::default();
+        let users = [("x-user", "1"), ("x-user", "2"), ("set-cookie", "a")];
+        assert_eq!(withheld_fields(&received, &policy), fields(&users));
+        let policy = StorePolicy {
+            set_cookie: true,
+            ..policy
+        };
+        assert_eq!(withheld_fields(&received, &policy), fields(&users[..2]));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub struct TagScope<'a> {
     site: &'a str,
     /// Empty where the site's keys do not tell schemes apart: then both share responses.
     scheme: &'static str,
+    /// Without its port where ports do not tell responses apart.
     authority: &'a str,
 }
 
@@ -44,7 +45,7 @@ impl<'a> TagScope<'a> {
         Self {
             site,
             scheme: if policy.scheme { scheme.as_str() } else { "" },
-            authority,
+            authority: policy.authority(authority),
         }
     }
 
@@ -204,10 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn schemes_that_share_responses_share_tags() {
-        let policy = policy(false);
-        let key = |scheme| TagScope::new("site", scheme, "a.test", &policy).group("a");
-        assert_eq!(key(Scheme::Http), key(Scheme::Https));
+    fn schemes_and_ports_that_share_responses_share_tags() {
+        let policy = KeyPolicy {
+            port: false,
+            ..policy(false)
+        };
+        let key = |scheme, authority| TagScope::new("site", scheme, authority, &policy).group("a");
+        let here = key(Scheme::Http, "a.test");
+        assert_eq!(key(Scheme::Https, "a.test"), here);
+        assert_eq!(key(Scheme::Http, "a.test:81"), here);
     }
 
     #[test]

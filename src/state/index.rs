@@ -25,6 +25,7 @@ use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::selecting::ALIKE;
+use crate::rules::selecting::is_own_name;
 use crate::rules::tag::TagKey;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
@@ -81,6 +82,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Fields {
     names: Vec<HeaderName>,
+    /// One of them is a field of the request, and no name of our own.
+    named: bool,
     /// They are under a key that has a [family](PrimaryKey::family).
     kin: bool,
 }
@@ -163,12 +166,32 @@ impl Index {
         self.variants_max = variants_max.max(1);
     }
 
-    /// Finds the newest entry for one of `keys` that the request's fields select, and marks it as
-    /// used.
+    /// Finds an entry for one of `keys` that the request's fields select, and marks it as used: the
+    /// newest of those with `Vary`, else the newest. An origin that leaves `Vary` off its default
+    /// response does not mean it for those who ask for another (RFC 9111 §4.1).
     pub fn lookup(
         &self,
         keys: impl IntoIterator<Item = PrimaryKey>,
         request_headers: &HeaderMap,
+    ) -> Lookup {
+        let varies = |entry: &Entry| self.fields(entry).is_some_and(|fields| fields.named);
+        self.find_best(keys, request_headers, |e| (varies(e), e.sequence))
+    }
+
+    /// Finds the newest entry, with or without `Vary`.
+    pub fn lookup_newest(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Lookup {
+        self.find_best(keys, request_headers, |e| (false, e.sequence))
+    }
+
+    fn find_best(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+        rank: impl Fn(&Entry) -> (bool, Sequence),
     ) -> Lookup {
         let mut found: Option<(u32, &Entry)> = None;
         let mut any = false;
@@ -177,7 +200,7 @@ impl Index {
         for key in keys {
             for (id, entry) in self.chain(key).filter(|(_, e)| !self.is_covered(e)) {
                 any = true;
-                if found.is_some_and(|(_, best)| best.sequence > entry.sequence) {
+                if found.is_some_and(|(_, best)| rank(best) > rank(entry)) {
                     continue;
                 }
                 let variant = match selected {
@@ -200,11 +223,16 @@ impl Index {
         }
     }
 
-    /// All entries for `key` that the request's fields select, whether or not they are the newest;
-    /// at most [`VARIANTS_MAX`]. None is marked as used.
-    pub fn candidates(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Vec<Found> {
-        self.chain(key)
-            .filter(|(_, entry)| entry.sequence >= self.mark)
+    /// All entries for `keys` that the request's fields select, whether or not they are the newest;
+    /// of each key at most as many as it may have variants. None is marked as used.
+    pub fn candidates(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Vec<Found> {
+        keys.into_iter()
+            .flat_map(|key| self.chain(key))
+            .filter(|(_, entry)| !self.is_covered(entry))
             .filter(|(_, entry)| self.selects(entry, request_headers))
             .map(|(_, entry)| entry.found())
             .collect()
@@ -665,6 +693,7 @@ impl Index {
             None => {
                 self.varies.push(Fields {
                     names: vary.to_vec(),
+                    named: !vary.iter().all(is_own_name),
                     kin: vary.contains(&ALIKE),
                 });
                 self.varies.len() - 1
@@ -1104,6 +1133,18 @@ mod tests {
         for keys in [[kin(1, 9), kin(2, 9)], [kin(2, 9), kin(1, 9)]] {
             assert_eq!(found(index.lookup(keys, &HeaderMap::new())), Some(2));
         }
+    }
+
+    #[test]
+    fn an_entry_with_vary_goes_before_a_newer_one_without() {
+        let mut index = Index::new();
+        take_variant(&mut index, 1, 1);
+        index.insert(&put(2, 1, b"default")).unwrap();
+        let lookup = |accepts| index.lookup([key(1)], &accept(accepts));
+        assert_eq!(found(lookup(1)), Some(1));
+        assert_eq!(found(lookup(2)), Some(2));
+        let newest = index.lookup_newest([key(1)], &accept(1));
+        assert_eq!(found(newest), Some(2));
     }
 
     #[test]

@@ -23,6 +23,7 @@ const CONFIGS = {
   'everything on': {
     site: {
       client_cache_control: 'honour',
+      select_by_content_language: true,
       store_set_cookie: true,
       targeted: ['cdn-cache-control', 'surrogate-control']
     },

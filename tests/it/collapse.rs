@@ -52,6 +52,8 @@ fn a_crowd_that_waited_for_a_small_body_says_that_it_was_collapsed() {
         .iter()
         .filter(|a| a.cache_status("collapsed").is_some());
     assert_eq!(collapsed.count(), CROWD - 1);
+    let aged = answers.iter().filter(|a| a.header("Age").is_some());
+    assert_eq!(aged.count(), CROWD - 1, "it was not made for them");
     scene.get("/a").sees("small").by("hit");
 }
 

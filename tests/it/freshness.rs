@@ -7,6 +7,8 @@ use crate::scene::Scene;
 
 /// A date long ago, so that anything counted from it is over.
 const LONG_AGO: &str = "Mon, 01 Jan 2024 00:00:00 GMT";
+/// A date that no test outlives.
+const FAR: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 const A_DAY_LATER: &str = "Tue, 02 Jan 2024 00:00:00 GMT";
 
 /// Asks twice and says whether the second was a hit; each must reach the origin otherwise.
@@ -104,6 +106,76 @@ fn an_enormous_age_is_old_and_harms_nothing() {
 }
 
 #[test]
+fn an_age_is_read_however_it_is_dressed() {
+    let scene = Scene::usual();
+    let old = ["60, 0", "60;a=1", "60 ; a", " ,60", "99999999999"];
+    let new = ["0, 60", "abc", "-60", "60.0", "1 60"];
+    for (place, (age, is_old)) in (old.iter().map(|age| (age, true)))
+        .chain(new.iter().map(|age| (age, false)))
+        .enumerate()
+    {
+        let target = format!("/{place}");
+        let reply = Reply::ok("v1").cache("max-age=60").header("Age", age);
+        scene.origin.says(&target, reply);
+        scene.get(&target).sees("v1");
+        let hit = scene.get(&target).cache_status("hit").is_some();
+        assert_eq!(hit, !is_old, "{age}");
+    }
+}
+
+#[test]
+fn an_age_never_grows_past_what_caches_can_count() {
+    let scene = Scene::usual();
+    let reply = Reply::ok("v1").cache("max-age=99999999999");
+    scene
+        .origin
+        .says("/a", reply.tagged("\"1\"").header("Age", "99999999999"));
+    scene.get("/a").sees("v1").has("Age", "2147483648");
+    scene
+        .origin
+        .says("/b", Reply::ok("v1").cache("max-age=99999999999"));
+    scene.get("/b").stored();
+    let hit = scene.get("/b");
+    assert!(
+        (2_147_483_600..=2_147_483_648).contains(&hit.by("hit").ttl()),
+        "{hit}"
+    );
+}
+
+#[test]
+fn repeated_and_conflicting_directives_are_read_at_their_strictest() {
+    kept(Reply::ok("v1").cache("max-age=60, max-age=90"));
+    not_kept(Reply::ok("v1").cache("max-age=60, max-age=0"));
+    not_kept(Reply::ok("v1").cache("max-age=0").cache("max-age=60"));
+    not_kept(Reply::ok("v1").cache("public, max-age=60, no-store"));
+    not_kept(Reply::ok("v1").cache("max-age=60, no-cache=\"x\", no-cache"));
+    not_kept(
+        Reply::ok("v1")
+            .header("Expires", FAR)
+            .header("Expires", FAR),
+    );
+}
+
+#[test]
+fn directives_are_read_by_their_grammar_and_no_looser() {
+    kept(Reply::ok("v1").cache("MAX-age=\"60\""));
+    kept(Reply::ok("v1").cache(" , max-age=60 ,, x, y=1, z=\"no-store, \\\" no-store\""));
+    for text in [
+        "max-age = 60",
+        "max-age=60 s",
+        "max-age=60; public",
+        "max-age='60'",
+        "max-age=-60",
+        "max-age=60.0",
+        "max-age=",
+        "max-age",
+        "max-age=60, x=\"",
+    ] {
+        not_kept(Reply::ok("v1").cache(text).header("Expires", FAR));
+    }
+}
+
+#[test]
 fn age_of_the_origin_counts_into_ttl_and_age() {
     let scene = Scene::usual();
     scene
@@ -133,6 +205,71 @@ fn a_slow_origin_makes_a_response_older() {
 #[test]
 fn a_page_last_modified_long_ago_is_kept_for_a_while_without_being_told() {
     kept(Reply::ok("v1").header("Last-Modified", LONG_AGO));
+}
+
+#[test]
+fn a_lifetime_is_guessed_for_every_status_that_allows_it_and_no_other() {
+    let scene = Scene::usual();
+    for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+        let target = format!("/{status}");
+        let reply = Reply::status(status).header("Last-Modified", LONG_AGO);
+        scene.origin.says(&target, reply);
+        scene.get(&target).is(status).stored();
+        scene.get(&target).is(status).by("hit");
+        scene.origin.saw(&target, 1);
+    }
+    for status in [
+        201, 202, 302, 303, 307, 400, 403, 409, 451, 500, 502, 503, 599,
+    ] {
+        let target = format!("/{status}");
+        let reply = Reply::status(status).header("Last-Modified", LONG_AGO);
+        scene.origin.says(&target, reply);
+        scene.get(&target).is(status).not_stored();
+    }
+}
+
+#[test]
+fn public_lets_a_lifetime_be_guessed_for_any_status() {
+    let scene = Scene::usual();
+    let reply = Reply::status(302).cache("public");
+    scene
+        .origin
+        .says("/a", reply.header("Last-Modified", LONG_AGO));
+    scene.get("/a").is(302).stored();
+    scene.get("/a").is(302).by("hit");
+}
+
+#[test]
+fn any_final_status_is_stored_when_the_origin_says_for_how_long() {
+    let scene = Scene::usual();
+    for status in [
+        200, 201, 204, 299, 302, 303, 307, 400, 403, 404, 418, 429, 500, 503, 599,
+    ] {
+        let target = format!("/{status}");
+        scene.origin.says(&target, Reply::status(status).fresh());
+        scene.get(&target).is(status).stored();
+        scene.get(&target).is(status).by("hit");
+        scene.origin.saw(&target, 1);
+    }
+}
+
+#[test]
+fn must_understand_takes_the_place_of_no_store_where_the_status_is_understood() {
+    let scene = Scene::usual();
+    let cache = "must-understand, no-store, max-age=60";
+    for status in [200, 403, 404] {
+        let target = format!("/{status}");
+        scene
+            .origin
+            .says(&target, Reply::status(status).cache(cache));
+        scene.get(&target).is(status).stored();
+        scene.get(&target).is(status).by("hit");
+    }
+    for (status, cache) in [(599, cache), (599, "must-understand, max-age=60")] {
+        let reply = Reply::status(status).cache(cache);
+        scene.origin.says("/unknown", reply);
+        scene.get("/unknown").is(status).not_stored();
+    }
 }
 
 #[test]
@@ -237,6 +374,83 @@ fn a_clients_no_cache_is_ignored_unless_the_site_honours_it() {
         .start();
     assert!(!is_kept(&honouring, Reply::ok("v1").fresh(), &no_cache));
     honouring.get_with("/a", &no_cache).by("request");
+}
+
+#[test]
+fn an_honoured_client_bounds_what_it_is_served() {
+    let scene = Scene::new()
+        .site("client_cache_control", "\"honour\"")
+        .start();
+    let asked = |target: &str, wish: &str| scene.get_with(target, &[("Cache-Control", wish)]);
+    let reply = Reply::ok("v1").cache("max-age=100").aged(40);
+    scene.origin.says("/a", reply.tagged("\"1\""));
+    scene.get("/a").stored();
+    asked("/a", "max-age=60").by("hit");
+    asked("/a", "max-age=30").by("request");
+    asked("/a", "min-fresh=30").by("hit");
+    asked("/a", "min-fresh=90").by("request");
+    asked("/a", "no-cache").by("request").sees("v1");
+    assert_eq!(
+        scene.origin.last("/a").header("If-None-Match"),
+        Some("\"1\"")
+    );
+    let before = scene.origin.seen("/a").len();
+    asked("/a", "no-store").by("request").not_stored();
+    scene.origin.saw("/a", before + 1);
+    scene.get("/a").by("hit");
+    scene
+        .get_with("/a", &[("Pragma", "no-cache")])
+        .by("request");
+    let both = [("Pragma", "no-cache"), ("Cache-Control", "max-age=60")];
+    scene.get_with("/a", &both).by("hit");
+}
+
+#[test]
+fn an_honoured_client_may_accept_what_is_stale() {
+    let scene = Scene::new()
+        .site("client_cache_control", "\"honour\"")
+        .start();
+    let asked = |target: &str, wish: &str| scene.get_with(target, &[("Cache-Control", wish)]);
+    let spent = || Reply::ok("v1").aged(100);
+    scene.origin.says("/a", spent().cache("max-age=60"));
+    scene.get("/a").sees("v1");
+    asked("/a", "max-stale=30").by("stale");
+    asked("/a", "max-stale=600").by("hit").sees("v1");
+    asked("/a", "max-stale").by("hit").sees("v1");
+    asked("/a", "max-stale, max-age=60").by("stale");
+    for closed in [
+        "must-revalidate, max-age=60",
+        "proxy-revalidate, max-age=60",
+        "s-maxage=60",
+    ] {
+        scene
+            .origin
+            .says("/b", spent().cache(closed).tagged("\"1\""));
+        scene.get("/b");
+        asked("/b", "max-stale").by("stale");
+    }
+}
+
+#[test]
+fn a_request_that_says_no_store_leaves_nothing_behind() {
+    let scene = Scene::usual();
+    scene.origin.says("/a", Reply::ok("v1").fresh());
+    let no_store = [("Cache-Control", "No-Store")];
+    scene.get_with("/a", &no_store).sees("v1").not_stored();
+    scene.get("/a").by("uri-miss").stored();
+    scene.get_with("/a", &no_store).by("hit");
+    assert_eq!(scene.stat("store.entries"), 1);
+}
+
+#[test]
+fn only_if_cached_is_never_forwarded_even_where_clients_are_ignored() {
+    let scene = Scene::usual();
+    scene.origin.says("/a", Reply::ok("v1").fresh());
+    let only = [("Cache-Control", "only-if-cached")];
+    scene.get_with("/a", &only).is(504).detail("only-if-cached");
+    scene.get("/a").stored();
+    scene.get_with("/a", &only).is(200).by("hit");
+    scene.origin.saw("/a", 1);
 }
 
 #[test]

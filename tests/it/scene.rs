@@ -41,6 +41,7 @@ pub(crate) struct Setup {
     origin: Origin,
     sections: BTreeMap<String, BTreeMap<String, String>>,
     rest: String,
+    clock: bool,
 }
 
 impl Setup {
@@ -71,6 +72,12 @@ impl Setup {
     /// Sets a key of the site's upstream.
     pub(crate) fn upstream(self, key: &str, value: &str) -> Self {
         self.set("upstream.main", key, value)
+    }
+
+    /// Gives the binary a wall clock of its own, which [`Scene::clock_moves`] sets.
+    pub(crate) fn own_clock(mut self) -> Self {
+        self.clock = true;
+        self
     }
 
     /// Puts more TOML behind what is there.
@@ -110,9 +117,11 @@ impl Setup {
         }
         config.push_str(&self.rest);
         fs::write(self.dir.path().join("larder.toml"), config).expect("a config file");
+        let clock = self.clock.then(|| Clock::new(self.dir.path()));
         Scene {
             dir: self.dir,
             origin: self.origin,
+            clock,
             running: None,
             starts: 0,
         }
@@ -123,6 +132,7 @@ impl Setup {
 pub(crate) struct Scene {
     dir: TempDir,
     pub(crate) origin: Origin,
+    clock: Option<Clock>,
     running: Option<Running>,
     starts: usize,
 }
@@ -140,6 +150,7 @@ impl Scene {
             origin,
             sections: BTreeMap::new(),
             rest: String::new(),
+            clock: false,
         }
         .server("http", "[\"127.0.0.1:0\"]")
         .server("workers", "1")
@@ -186,7 +197,8 @@ impl Scene {
         assert!(self.running.is_none(), "it runs already");
         self.starts += 1;
         let stderr = self.dir().join(format!("stderr-{}", self.starts));
-        self.running = Some(Running::start(&self.config(), &stderr));
+        let clock = self.clock.as_ref();
+        self.running = Some(Running::start(&self.config(), &stderr, clock));
     }
 
     /// Ends the binary as an operator would and starts it again on the same store.
@@ -233,6 +245,13 @@ impl Scene {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("something to wait for");
         wait(&mut running.child).unwrap_or_else(|| panic!("it did not end within {DEADLINE:?}"))
+    }
+
+    /// Moves the binary's wall clock, forward or back, by seconds.
+    #[track_caller]
+    pub(crate) fn clock_moves(&mut self, seconds: i64) {
+        let clock = self.clock.as_mut().expect("a clock of its own");
+        clock.move_by(seconds);
     }
 
     /// The process id of the binary.
@@ -542,10 +561,52 @@ struct Running {
     admin: Option<SocketAddr>,
 }
 
+/// A wall clock that is set by hand: a library that is loaded before libc, and a file that says how
+/// far it is from the true time.
+struct Clock {
+    library: PathBuf,
+    file: PathBuf,
+    seconds: i64,
+}
+
+impl Clock {
+    fn new(dir: &Path) -> Self {
+        let library = dir.join("clock.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/clock.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([library.as_os_str(), source.as_ref(), "-ldl".as_ref()])
+            .status()
+            .expect("a C compiler");
+        assert!(built.success(), "could not build {source}");
+        let file = dir.join("clock");
+        let mut clock = Self {
+            library,
+            file,
+            seconds: 0,
+        };
+        clock.move_by(0);
+        clock
+    }
+
+    fn move_by(&mut self, seconds: i64) {
+        self.seconds += seconds;
+        // Renamed, so that it is never read half written.
+        let new = self.file.with_extension("new");
+        fs::write(&new, self.seconds.to_string()).expect("a file for the clock");
+        fs::rename(&new, &self.file).expect("a file for the clock");
+    }
+}
+
 impl Running {
     #[track_caller]
-    fn start(config: &str, stderr: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_larder"))
+    fn start(config: &str, stderr: &Path, clock: Option<&Clock>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        if let Some(clock) = clock {
+            command.env("LD_PRELOAD", &clock.library);
+            command.env("LARDER_TEST_CLOCK", &clock.file);
+        }
+        let mut child = command
             .args(["serve", "--config", config])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

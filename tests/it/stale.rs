@@ -1,5 +1,6 @@
 //! When a stale response is better than waiting or than an error (RFC 5861).
 
+use crate::origin::Gate;
 use crate::origin::Reply;
 use crate::scene::Scene;
 use crate::scene::Setup;
@@ -33,6 +34,56 @@ fn a_stale_response_is_served_while_the_origin_is_asked_again() {
     eventually("the new response", || scene.get("/a").body == b"v2");
     scene.get("/a").sees("v2").by("hit");
     scene.origin.saw("/a", 2);
+}
+
+#[test]
+fn however_many_ask_meanwhile_the_origin_is_asked_once() {
+    let scene = stale(Scene::new(), ", stale-while-revalidate=600");
+    let gate = Gate::new();
+    let reply = Reply::ok("v1").fresh().tagged("\"1\"");
+    scene.origin.says("/a", reply.held(&gate));
+    for answer in scene.crowd(20, "/a").answers() {
+        answer.sees("v1").by("hit").detail("stale-while-revalidate");
+    }
+    scene.origin.await_requests("/a", 2);
+    for _ in 0..20 {
+        scene.get("/a").sees("v1").by("hit");
+    }
+    scene.origin.saw("/a", 2);
+    assert_eq!(
+        scene.origin.last("/a").header("If-None-Match"),
+        Some("\"1\"")
+    );
+    gate.open();
+    eventually("a fresh response", || scene.get("/a").ttl() > 0);
+    scene.origin.saw("/a", 2);
+}
+
+#[test]
+fn a_request_that_says_no_store_leaves_the_validation_to_the_next() {
+    let scene = stale(Scene::new(), ", stale-while-revalidate=600");
+    let reply = Reply::ok("v1").fresh().tagged("\"1\"");
+    scene.origin.says("/a", reply);
+    let no_store = [("Cache-Control", "no-store")];
+    scene.get_with("/a", &no_store).sees("v1").by("hit");
+    scene.fence();
+    scene.origin.saw("/a", 1);
+    scene.get("/a").sees("v1").by("hit");
+    scene.origin.await_requests("/a", 2);
+    eventually("a fresh response", || scene.get("/a").ttl() > 0);
+}
+
+#[test]
+fn a_validation_behind_the_clients_back_that_fails_changes_nothing() {
+    let scene = stale(
+        Scene::new(),
+        ", stale-while-revalidate=600, stale-if-error=600",
+    );
+    scene.origin.says("/a", Reply::status(503));
+    scene.get("/a").sees("v1").by("hit");
+    scene.origin.await_requests("/a", 2);
+    scene.origin.says("/a", Reply::ok("v2").fresh());
+    eventually("the new response", || scene.get("/a").body == b"v2");
 }
 
 #[test]
@@ -72,11 +123,9 @@ fn must_revalidate_forbids_serving_stale() {
 #[test]
 fn a_stale_response_is_served_when_the_origin_fails() {
     let scene = stale(Scene::new(), ", stale-if-error=600");
-    for failure in [
-        Reply::nothing(),
-        Reply::status(503),
-        Reply::raw("not http\r\n\r\n"),
-    ] {
+    let statuses = [500, 502, 503, 504].map(Reply::status);
+    let broken = [Reply::nothing(), Reply::raw("not http\r\n\r\n")];
+    for failure in statuses.into_iter().chain(broken) {
         scene.origin.says("/a", failure);
         let answer = scene.get("/a");
         answer.is(200).sees("v1").detail("stale-if-error");
@@ -84,6 +133,83 @@ fn a_stale_response_is_served_when_the_origin_fails() {
     }
     scene.origin.close();
     scene.get("/a").is(200).sees("v1");
+}
+
+#[test]
+fn a_stale_response_is_served_when_the_origin_takes_too_long() {
+    let setup = Scene::new().upstream("first_byte_timeout", "\"100ms\"");
+    let scene = stale(setup, ", stale-if-error=600");
+    let gate = Gate::new();
+    scene.origin.says("/a", Reply::ok("v2").held(&gate));
+    scene.get("/a").is(200).sees("v1").detail("stale-if-error");
+    gate.open();
+}
+
+#[test]
+fn an_answer_that_is_no_failure_is_passed_on_however_bad() {
+    for status in [400, 403, 404, 501, 505, 599] {
+        let scene = stale(Scene::new(), ", stale-if-error=600");
+        scene.origin.says("/a", Reply::status(status));
+        scene.get("/a").is(status);
+    }
+}
+
+#[test]
+fn a_response_too_stale_is_no_better_than_an_error() {
+    let scene = stale(Scene::new(), ", stale-if-error=30");
+    scene.origin.says("/a", Reply::status(503));
+    scene.get("/a").is(503).sees("status 503");
+    scene.origin.close();
+    scene.get("/a").is(502);
+}
+
+#[test]
+fn an_honoured_client_may_prefer_a_stale_response_to_an_error() {
+    let scene = stale(Scene::new().site("client_cache_control", "\"honour\""), "");
+    scene.origin.says("/a", Reply::status(500));
+    let prefers = [("Cache-Control", "stale-if-error=600")];
+    scene
+        .get_with("/a", &prefers)
+        .is(200)
+        .sees("v1")
+        .detail("stale-if-error");
+    scene.get("/a").is(500);
+    let ignoring = stale(Scene::new(), "");
+    ignoring.origin.says("/a", Reply::status(500));
+    ignoring.get_with("/a", &prefers).is(500);
+}
+
+#[test]
+fn what_the_origin_says_stands_before_what_the_site_says() {
+    let site = || {
+        Scene::new()
+            .site("stale_if_error", "\"10m\"")
+            .site("stale_while_revalidate", "\"10m\"")
+    };
+    let scene = stale(site(), ", stale-if-error=0, stale-while-revalidate=0");
+    scene.origin.says("/a", Reply::status(500));
+    scene.get("/a").is(500);
+    let scene = stale(site(), ", stale-while-revalidate=0");
+    scene.origin.says("/a", Reply::status(500));
+    scene.get("/a").is(200).sees("v1").detail("stale-if-error");
+}
+
+#[test]
+fn what_forbids_staleness_wins_over_every_window() {
+    let windows = "stale-while-revalidate=600, stale-if-error=600";
+    for closed in [
+        "must-revalidate",
+        "proxy-revalidate",
+        "s-maxage=60",
+        "no-cache",
+    ] {
+        let site = Scene::new().site("stale_if_error", "\"10m\"");
+        let scene = stale(site, &format!(", {windows}, {closed}"));
+        scene.origin.says("/a", Reply::status(503));
+        scene.get("/a").is(503);
+        scene.origin.says("/a", Reply::nothing());
+        scene.get("/a").is(502);
+    }
 }
 
 #[test]

@@ -251,3 +251,24 @@ fn the_language_of_a_response_selects_nothing_by_itself() {
     ask(&scene, "en, de").stored();
     ask(&scene, "de").sees("de for de").by("vary-miss");
 }
+
+#[test]
+fn a_default_response_without_vary_does_not_stand_before_a_fresh_variant() {
+    let scene = Scene::usual();
+    scene.origin.says("/a", Reply::ok("default").fresh());
+    for language in ["en", "old"] {
+        let reply = Reply::ok(language).header("Vary", "Accept-Language");
+        let reply = match language {
+            "en" => reply.fresh(),
+            _ => reply.cache("max-age=60").aged(100).tagged("\"old\""),
+        };
+        scene.origin.says_once("/a", reply);
+        ask(&scene, language).sees(language).stored();
+    }
+    scene.get("/a").sees("default").by("vary-miss").stored();
+    ask(&scene, "en").sees("en").by("hit");
+    ask(&scene, "fr").sees("default").by("hit");
+    // Its variant is stale, and what the origin said since then is not.
+    ask(&scene, "old").sees("default").by("hit");
+    scene.origin.saw("/a", 3);
+}

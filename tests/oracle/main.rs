@@ -296,6 +296,16 @@ const STORING: &[Known<Answers>] = &[
         },
     },
     Known {
+        name: "must-understand for a status the oracle does not",
+        because: "9111 §5.2.2.3: it limits caching to those that understand the status, as we do",
+        applies: |a| {
+            let understood = [400, 500, 503];
+            a.only_ours_stores()
+                && understood.contains(&a.scene.status)
+                && a.scene.says("must-understand")
+        },
+    },
+    Known {
         name: "a targeted field",
         because: "9213 §2.2: it \"MUST ignore the Cache-Control and Expires header fields\"",
         applies: |a| a.scene.targeted.is_some_and(|value| !value.is_empty()),

@@ -67,7 +67,7 @@ impl Pair {
     }
 
     /// Whether a field that counts says the same things in both requests: its members, without
-    /// white space, case, or order.
+    /// white space, case, or order, and preferences without repeats.
     fn says_the_same(&self) -> bool {
         let said = |fields: &Fields, name: &str| {
             let lines: Vec<_> = fields.iter().filter(|(n, _)| *n == name).collect();
@@ -79,6 +79,9 @@ impl Pair {
             let text = text.replace(' ', "").to_ascii_lowercase();
             let mut members: Vec<_> = text.split(',').map(str::to_owned).collect();
             members.sort_unstable();
+            if name.starts_with("accept") {
+                members.dedup();
+            }
             (!lines.is_empty()).then_some(members)
         };
         let names = self.names();

@@ -156,7 +156,7 @@ impl Shelf {
         Sequence(self.sequence.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Finds the newest entry for one of `keys`.
+    /// Finds an entry for one of `keys`, rather one with `Vary`.
     pub fn lookup(
         &self,
         keys: impl IntoIterator<Item = PrimaryKey>,
@@ -165,9 +165,22 @@ impl Shelf {
         self.read_index().lookup(keys, request_headers)
     }
 
+    /// Finds the newest entry for one of `keys`, with or without `Vary`.
+    pub fn lookup_newest(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Lookup {
+        self.read_index().lookup_newest(keys, request_headers)
+    }
+
     /// The entries that could answer a request; at most one a variant (RFC 9111 §4.3.4).
-    pub fn candidates(&self, key: PrimaryKey, request_headers: &HeaderMap) -> Vec<Found> {
-        self.read_index().candidates(key, request_headers)
+    pub fn candidates(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+    ) -> Vec<Found> {
+        self.read_index().candidates(keys, request_headers)
     }
 
     /// Is this entry still here, and not purged?
