@@ -232,7 +232,7 @@ pub(super) fn kept_fields(
 /// them. The answer to that one is to have them.
 pub fn withheld_fields(received: &HeaderMap, policy: &StorePolicy) -> HeaderMap {
     let directives = ResponseDirectives::read_targeted(received, &policy.targeted);
-    let mut withheld = end_to_end_fields(received);
+    let mut withheld = end_to_end(received);
     let kept: Vec<HeaderName> = withheld
         .keys()
         .filter(|name| !directives.withhold(name) && (policy.set_cookie || **name != SET_COOKIE))
@@ -248,14 +248,15 @@ pub fn withheld_fields(received: &HeaderMap, policy: &StorePolicy) -> HeaderMap 
 /// the connection it came over (RFC 9110 §7.6.1). A Date that is missing or unreadable is replaced
 /// by the time of arrival (RFC 9110 §6.6.1).
 pub fn passed_fields(received: &HeaderMap, response_time: SystemTime) -> HeaderMap {
-    let mut passed = end_to_end_fields(received);
+    let mut passed = end_to_end(received);
     if date_field(&passed, &DATE).is_none() {
         passed.insert(DATE, write_date(response_time));
     }
     passed
 }
 
-fn end_to_end_fields(received: &HeaderMap) -> HeaderMap {
+/// Copies the fields that do not belong to the connection (RFC 9110 §7.6.1), repeats included.
+fn end_to_end(received: &HeaderMap) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(received.keys_len());
     let named = connection_options(received);
     for (name, value) in received {
