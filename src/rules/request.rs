@@ -318,6 +318,13 @@ impl NormalRequest {
         }
     }
 
+    /// Whether all of its target and authority counts in its key. What answers a request of which
+    /// some does not, and which went to the origin as it is, answers nobody else.
+    pub fn counts_whole(&self, policy: &KeyPolicy) -> bool {
+        policy.query.reduce(&self.target) == self.target.as_str()
+            && policy.authority(&self.authority) == self.authority.as_str()
+    }
+
     /// How the client reached us.
     pub fn scheme(&self) -> Scheme {
         self.scheme

@@ -43,6 +43,36 @@ fn dropped_parameters_count_neither_in_the_key_nor_for_the_origin() {
 }
 
 #[test]
+fn what_a_post_was_told_beyond_its_key_is_for_no_get() {
+    let scene = Scene::new()
+        .site("key_query_drop", "[\"ref\"]")
+        .site("key_port", "false")
+        .start();
+    scene.origin.does("*", |request| {
+        let told = format!(
+            "{} {}",
+            request.header("Host").unwrap_or(""),
+            request.target
+        );
+        let told = Reply::ok(told).fresh();
+        match request.method.as_str() {
+            "POST" => told.header("Content-Location", &request.target),
+            _ => told,
+        }
+    });
+    scene
+        .ask("POST", "/a?ref=evil", &[], b"x")
+        .is(200)
+        .not_stored();
+    scene.get("/a").by("uri-miss").sees("scene.test /a");
+    let port = [("Host", "scene.test:81")];
+    scene.ask("POST", "/b", &port, b"x").is(200).not_stored();
+    scene.get("/b").by("uri-miss").sees("scene.test /b");
+    scene.ask("POST", "/c?b=1", &[], b"x").stored();
+    scene.get("/c?ref=1&b=1").by("hit");
+}
+
+#[test]
 fn a_purge_and_an_invalidation_drop_the_same_parameters() {
     let scene = echoing(Scene::new().site("key_query_drop", "[\"ref\"]"));
     scene.get("/a?b&ref=1").stored();
