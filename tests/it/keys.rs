@@ -162,7 +162,7 @@ fn a_cookie_of_the_sites_choice_selects_a_variant() {
         .sees("plan=b -")
         .by("vary-miss");
     with_cookie(&scene, "Plan=").sees("Plan= -").by("vary-miss");
-    with_cookie(&scene, "Plan=a;Plan=b; y=2")
+    with_cookie(&scene, "Plan=a; y=2")
         .sees("x=1; Plan=a -")
         .by("hit");
     scene.get("/a").sees("plan=b -").by("hit");
@@ -191,6 +191,21 @@ fn a_field_of_the_sites_choice_selects_beside_those_of_vary() {
     ask("gold", "c/d").sees("gold c/d").by("vary-miss");
     ask("gold", "A/B").sees("gold a/b").by("hit");
     ask("lead", "a/b").sees("lead a/b").by("hit");
+}
+
+#[test]
+fn a_cookie_that_is_given_twice_is_another_cookie() {
+    let scene = Scene::new().site("key_cookies", "[\"plan\"]").start();
+    // As origins do who keep the last of a name.
+    scene.origin.does("*", |request| {
+        let cookies = request.header("Cookie").unwrap_or("");
+        let last = cookies.rsplit("plan=").next().unwrap_or("");
+        Reply::ok(last.to_owned()).fresh()
+    });
+    let ask = |cookies: &str| scene.ask("GET", "/a", &[("Cookie", cookies)], b"");
+    ask("plan=a; plan=b").sees("b").stored();
+    ask("plan=a").sees("a").by("vary-miss");
+    ask("plan=a; plan=b").sees("b").by("hit");
 }
 
 #[test]
