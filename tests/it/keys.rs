@@ -194,6 +194,20 @@ fn a_field_of_the_sites_choice_selects_beside_those_of_vary() {
 }
 
 #[test]
+fn what_looks_like_a_field_of_the_sites_choice_reaches_no_origin() {
+    let scene = Scene::new().site("key_headers", "[\"X-Tier\"]").start();
+    scene.origin.does("/a", |request| {
+        let spellings = ["X-Tier", "X_Tier", "X-Other_Tier"];
+        let found = spellings.map(|name| request.header(name).unwrap_or("-").to_owned());
+        Reply::ok(found.join(" ")).fresh()
+    });
+    let ask = |fields: &[(&str, &str)]| scene.ask("GET", "/a", fields, b"");
+    ask(&[("X_Tier", "lead"), ("X-Other_Tier", "o")]).sees("- - o");
+    ask(&[("X-Tier", "gold"), ("X_Tier", "lead")]).sees("gold - -");
+    scene.get("/a").sees("- - o").by("hit");
+}
+
+#[test]
 fn a_cookie_that_is_given_twice_is_another_cookie() {
     let scene = Scene::new().site("key_cookies", "[\"plan\"]").start();
     // As origins do who keep the last of a name.
