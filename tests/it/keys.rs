@@ -73,6 +73,14 @@ fn what_a_post_was_told_beyond_its_key_is_for_no_get() {
 }
 
 #[test]
+fn cache_status_names_what_is_left_of_a_target() {
+    let setup = Scene::new().server("cache_status_key", "true");
+    let scene = echoing(setup.site("key_query_drop", "[\"ref\"]"));
+    let key = scene.get("/a?ref=1&b").stored().cache_status("key");
+    assert_eq!(key.as_deref(), Some("http://scene.test/a?b"));
+}
+
+#[test]
 fn a_purge_and_an_invalidation_drop_the_same_parameters() {
     let scene = echoing(Scene::new().site("key_query_drop", "[\"ref\"]"));
     scene.get("/a?b&ref=1").stored();
