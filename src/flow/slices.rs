@@ -45,6 +45,7 @@ use crate::state::index::Found;
 use crate::state::index::Lookup;
 use bytes::Bytes;
 use http::HeaderMap;
+use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
 use http::header;
@@ -393,17 +394,8 @@ impl Engine {
         run: Option<Stored>,
     ) -> Result<(), FetchError> {
         let fetch = Fetch::Slice(gap);
-        let mut headers = self.forwarded_fields(&base.ask);
-        unconditional(&mut headers);
         let validator = strong_validator(&base.response);
-        for (name, value) in [
-            (header::RANGE, fetch.field()),
-            (header::IF_RANGE, validator.clone()),
-        ] {
-            if let Some(value) = value {
-                headers.insert(name, value);
-            }
-        }
+        let headers = self.slice_fields(base, fetch, validator.clone());
         let sequence = self.shelf.next_sequence();
         let request_time = clock::now();
         let exchange = self.exchange(&base.ask, &Method::GET, &headers).await?;
@@ -429,6 +421,10 @@ impl Engine {
             request_time,
             clock::now(),
         );
+        if matches!(&verdict, Storable::Refuse(reason) if reason.is_of_request()) {
+            // Who asks next may well bring what can be stored.
+            return Err(FetchError::Abandoned);
+        }
         let part = Part::read(&head.headers, bytes, None);
         let part = part.filter(|part| fetch.admits(part) && part.complete == base.part.complete);
         let (Storable::Store(mut response), Some(mut part)) = (verdict, part) else {
@@ -462,6 +458,21 @@ impl Engine {
             drop(writer.finish().await);
         }
         Ok(())
+    }
+
+    /// What to ask the origin with for a slice of what it had.
+    fn slice_fields(&self, base: &Base, fetch: Fetch, validator: Option<HeaderValue>) -> HeaderMap {
+        let mut headers = self.forwarded_fields(&base.ask);
+        unconditional(&mut headers);
+        for (name, value) in [
+            (header::RANGE, fetch.field()),
+            (header::IF_RANGE, validator),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+        headers
     }
 
     /// The origin has another representation by now.

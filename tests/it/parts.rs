@@ -80,6 +80,28 @@ fn a_range_of_something_large_brings_its_slice_only() {
 }
 
 #[test]
+fn who_may_not_store_a_slice_does_not_take_away_what_is_stored() {
+    for field in [
+        ("Cache-Control", "no-store"),
+        ("Authorization", "Basic eA=="),
+    ] {
+        let scene = slices().start();
+        let body = ranged(&scene, 3 * SLICE);
+        ask(&scene, "bytes=0-9").sees(&body[..10]).stored();
+        let second = &body[SLICE..SLICE + 10];
+        let range = format!("bytes={SLICE}-{}", SLICE + 9);
+        let fields = [("Range", range.as_str()), field];
+        scene
+            .get_with("/a", &fields)
+            .is(206)
+            .sees(second)
+            .not_stored();
+        ask(&scene, "bytes=0-9").sees(&body[..10]).by("hit");
+        ask(&scene, &range).sees(second).by("partial").stored();
+    }
+}
+
+#[test]
 fn what_is_stored_in_part_is_completed_and_then_serves_everything() {
     let scene = slices().start();
     let body = ranged(&scene, 3 * SLICE + 17);
