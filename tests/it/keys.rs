@@ -202,6 +202,33 @@ fn a_field_of_the_sites_choice_selects_beside_those_of_vary() {
 }
 
 #[test]
+fn a_redirect_to_what_has_its_own_key_is_for_who_asked() {
+    let setup = Scene::new().server("trusted_proxies", "[\"127.0.0.0/8\"]");
+    let scene = setup.site("key_query_drop", "[\"ref\"]").start();
+    let moved = |to: &str| Reply::status(301).fresh().header("Location", to);
+    scene.origin.does("*", move |request| {
+        let secure = request.header("X-Forwarded-Proto") == Some("https");
+        match request.target.as_str() {
+            "/a" if !secure => moved("https://scene.test/a"),
+            "/varies" if !secure => {
+                moved("https://scene.test/varies").header("Vary", "X-Forwarded-Proto")
+            }
+            "/marked" => moved("/marked?ref=x"),
+            "/elsewhere" => moved("/marked"),
+            _ => Reply::ok("v1").fresh(),
+        }
+    });
+    let https = [("X-Forwarded-Proto", "https")];
+    scene.get("/a").is(301).detail("redirect-to-itself");
+    scene.get_with("/a", &https).is(200).by("uri-miss").stored();
+    scene.get("/marked").is(301).not_stored();
+    scene.get("/varies").is(301).stored();
+    scene.get_with("/varies", &https).is(200).by("vary-miss");
+    scene.get("/varies").is(301).by("hit");
+    scene.get("/elsewhere").is(301).stored();
+}
+
+#[test]
 fn what_looks_like_a_field_of_the_sites_choice_reaches_no_origin() {
     let scene = Scene::new().site("key_headers", "[\"X-Tier\"]").start();
     scene.origin.does("/a", |request| {
