@@ -39,6 +39,7 @@ use crate::rules::range::strong_validator;
 use crate::rules::storable::BodyEnd;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
+use crate::rules::validation::supersedes;
 use crate::rules::validation::unconditional;
 use crate::state::collapse::Role;
 use crate::state::index::Found;
@@ -400,7 +401,9 @@ impl Engine {
         let request_time = clock::now();
         let exchange = self.exchange(&base.ask, &Method::GET, &headers).await?;
         let status = exchange.response.status();
-        if status.is_server_error() {
+        let ends = supersedes(status) || status == StatusCode::RANGE_NOT_SATISFIABLE;
+        if status != StatusCode::PARTIAL_CONTENT && !ends {
+            // It says nothing of the representation.
             return Err(FetchError::Status(status));
         }
         let (head, body) = exchange.response.into_parts();

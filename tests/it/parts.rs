@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use crate::client::Answer;
@@ -99,6 +101,29 @@ fn who_may_not_store_a_slice_does_not_take_away_what_is_stored() {
         ask(&scene, "bytes=0-9").sees(&body[..10]).by("hit");
         ask(&scene, &range).sees(second).by("partial").stored();
     }
+}
+
+#[test]
+fn an_error_that_says_nothing_of_the_representation_takes_nothing_away() {
+    let scene = slices().start();
+    let body = Arc::new(noise(7, 3 * SLICE));
+    let (served, refusing) = (Arc::clone(&body), Arc::new(AtomicBool::new(false)));
+    let refuses = Arc::clone(&refusing);
+    scene
+        .origin
+        .does("/a", move |seen| match refuses.load(Ordering::SeqCst) {
+            true => Reply::status(429),
+            false => Reply::ranged(seen, &served, "\"v1\""),
+        });
+    ask(&scene, "bytes=0-9").stored();
+    let range = format!("bytes={SLICE}-{}", SLICE + 9);
+    refusing.store(true, Ordering::SeqCst);
+    ask(&scene, &range).is(429);
+    ask(&scene, "bytes=0-9").sees(&body[..10]).by("hit");
+    refusing.store(false, Ordering::SeqCst);
+    ask(&scene, &range)
+        .sees(&body[SLICE..SLICE + 10])
+        .by("partial");
 }
 
 #[test]
