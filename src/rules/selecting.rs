@@ -28,7 +28,7 @@ use http::header;
 /// Returns the normal form of a field; `None` when the request does not have it.
 pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<Vec<u8>> {
     if let Some(cookie) = cookie_of(name) {
-        return cookie_value(&cookie, headers).map(<[u8]>::to_vec);
+        return cookie_value(&cookie, headers);
     }
     if *name == ALIKE {
         return None;
@@ -36,13 +36,19 @@ pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<
     if *name == BEST_LANGUAGE {
         return best_language(&selecting_value(&header::ACCEPT_LANGUAGE, headers)?);
     }
+    let grammar = Grammar::of(name);
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let mut value = lines.next()?.trim_ascii().to_vec();
     for line in lines {
-        value.extend_from_slice(b", ");
+        // Lines of a list are one list (RFC 9110 §5.3). Of what is no list, two lines are not the
+        // same as one with a comma in it, and no value has a line break.
+        value.extend_from_slice(match grammar {
+            Grammar::Single => b"\n",
+            Grammar::Unknown | Grammar::Weighted(_) => b", ",
+        });
         value.extend_from_slice(line.trim_ascii());
     }
-    let normal = match Grammar::of(name) {
+    let normal = match grammar {
         Grammar::Single => None,
         Grammar::Unknown => without_list_space(&value),
         Grammar::Weighted(member) => weighted_list(&value, member),
@@ -91,15 +97,21 @@ fn cookie_of(name: &HeaderName) -> Option<Vec<u8>> {
     Some(cookie)
 }
 
-/// Finds the value of the first cookie of a name (RFC 6265 §4.2.1). The head's own size bounds how
-/// many there are.
-fn cookie_value<'h>(cookie: &[u8], headers: &'h HeaderMap) -> Option<&'h [u8]> {
+/// Finds the values of the cookies of a name (RFC 6265 §4.2.1), mostly one. The head's own size
+/// bounds how many there are.
+///
+/// All of them count: some origins read the first and some the last, and who sends two must not
+/// choose what those get who send one.
+fn cookie_value(cookie: &[u8], headers: &HeaderMap) -> Option<Vec<u8>> {
     let lines = headers.get_all(header::COOKIE).iter();
-    let mut pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.find_map(|pair| {
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let values = pairs.filter_map(|pair| {
         let (name, value) = split_at_first(pair.trim_ascii(), b'=')?;
         (name.trim_ascii() == cookie).then(|| value.trim_ascii())
-    })
+    });
+    let values: Vec<&[u8]> = values.collect();
+    // No value has a semicolon in it.
+    (!values.is_empty()).then(|| values.join(b";".as_slice()))
 }
 
 /// Finds the one language that weighs more than all others in an Accept-Language in its normal form.
@@ -462,12 +474,29 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_by_its_exact_name_and_the_first_one_wins() {
-        let lines = ["a=1; Session=x ;session=y", "session=z;A=2"];
+    fn a_cookie_is_found_by_its_exact_name() {
+        let lines = ["a=1; Session=x ;session=y", "b=z;A=2"];
         assert_eq!(cookie("session", &lines), Some(b"y".to_vec()));
         assert_eq!(cookie("Session", &lines), Some(b"x".to_vec()));
         assert_eq!(cookie("A", &lines), Some(b"2".to_vec()));
         assert_eq!(cookie("essio", &lines), None);
+    }
+
+    #[test]
+    fn a_cookie_that_is_sent_twice_is_like_neither() {
+        let twice = ["a=1; b=2; a=3"];
+        assert_eq!(cookie("a", &twice), Some(b"1;3".to_vec()));
+        assert_eq!(cookie("a", &["a=1", "a=3"]), Some(b"1;3".to_vec()));
+        assert_eq!(cookie("b", &twice), Some(b"2".to_vec()));
+    }
+
+    #[test]
+    fn two_lines_of_what_is_no_list_are_not_one_with_a_comma() {
+        assert_ne!(
+            normal("cookie", &["a=1", "b=2"]),
+            normal("cookie", &["a=1, b=2"])
+        );
+        assert_eq!(normal("x-a", &["1", "2"]), normal("x-a", &["1, 2"]));
     }
 
     #[test]
