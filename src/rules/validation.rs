@@ -13,6 +13,7 @@ use super::directives::ResponseDirectives;
 use super::freshness::Timing;
 use super::freshness::date_field;
 use super::key::Vary;
+use super::range::strong_validator;
 use super::storable::StorePolicy;
 use super::stored::StoredResponse;
 use super::stored::kept_fields;
@@ -271,6 +272,11 @@ pub fn freshen(
 }
 
 /// The fields a 304 made from a stored response carries (RFC 9110 §15.4.5): those that guide
+    let proven = strong_validator(&freshened) == strong_validator(stored);
+    if let Some(part) = freshened.part.as_mut().filter(|_| !proven) {
+        // Parts that were fetched under another validator are not known to be of this one.
+        part.series = None;
+    }
 /// caches, and of the rest only what lets the client recognise the response.
 pub fn not_modified_fields(stored: &HeaderMap) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(NOT_MODIFIED_FIELDS.len());
