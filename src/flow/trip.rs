@@ -327,7 +327,7 @@ impl Engine {
         if own {
             return Landing::Stored(unkept, backend);
         }
-        self.freshen_others(ask, stale.found, head, request_time)
+        self.freshen_others(ask, stale.found, head, request_time, sequence)
             .await;
         if !fresh.worth_keeping(now) {
             self.shelf.remove(stale.found);

@@ -69,3 +69,48 @@ fn a_304_under_another_strong_validator_ends_the_series() {
     scene.get("/a").is(200).sees(&new);
 }
 
+#[test]
+fn a_304_that_was_under_way_changes_nothing_that_was_stored_after_a_purge() {
+    let scene = Scene::usual();
+    let gate = Gate::new();
+    let reply = |text: &str| Reply::ok("v1").tagged("\"1\"").fresh().header("Text", text);
+    scene.origin.says_once("/a", reply("old").aged(100));
+    scene.get("/a").is(200);
+    let stale = Reply::status(304)
+        .tagged("\"1\"")
+        .fresh()
+        .header("Text", "old");
+    scene.origin.says_once("/a", stale.held(&gate));
+    let mut client = scene.connect();
+    client.get("/a");
+    scene.origin.await_requests("/a", 2);
+    scene.purge(&["/a"]);
+    scene.origin.says("/a", reply("new"));
+    scene.get("/a").is(200).has("Text", "new");
+    gate.open();
+    client.answer("GET").is(200);
+    scene.get("/a").is(200).by("hit").has("Text", "new");
+}
+
+#[test]
+fn a_head_that_was_under_way_changes_nothing_that_was_stored_after_a_purge() {
+    let scene = Scene::usual();
+    let gate = Gate::new();
+    let reply = |text: &str| Reply::ok("v1").fresh().header("Text", text);
+    // Stored for stale-if-error only: it has no validator.
+    let stale = reply("old")
+        .instead("Cache-Control", "max-age=1, stale-if-error=1000")
+        .aged(100);
+    scene.origin.says_once("/a", stale);
+    scene.get("/a").is(200);
+    scene.origin.says_once("/a", reply("old").held(&gate));
+    let mut client = scene.connect();
+    client.ask("HEAD", "/a", &[], b"");
+    scene.origin.await_requests("/a", 2);
+    scene.purge(&["/a"]);
+    scene.origin.says("/a", reply("new"));
+    scene.get("/a").is(200).has("Text", "new");
+    gate.open();
+    client.answer("HEAD").is(200);
+    scene.get("/a").is(200).by("hit").has("Text", "new");
+}
