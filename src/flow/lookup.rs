@@ -39,6 +39,7 @@ use crate::rules::proxy_status::ProxyError;
 use crate::rules::reuse::Reuse;
 use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
+use crate::rules::validation::is_conditional;
 use crate::state::collapse::Role;
 use crate::state::index::Lookup;
 use http::HeaderMap;
@@ -46,6 +47,7 @@ use http::HeaderName;
 use http::Method;
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
+use http::header::RANGE;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -502,11 +504,13 @@ impl Engine {
                     detail: Some(private.detail),
                     ..outcome
                 };
-                let whole = private.fetch.is_verbatim()
-                    || private.head.status != StatusCode::PARTIAL_CONTENT;
-                let response = match whole {
-                    true => Some(deliver::private(&private.head, private.body)),
-                    false => deliver::trimmed(ask, &private.head, private.body),
+                let response = match private.head.status {
+                    StatusCode::PARTIAL_CONTENT if !private.fetch.is_verbatim() => {
+                        deliver::trimmed(ask, &private.head, private.body)
+                    }
+                    // It answers the range we asked for.
+                    StatusCode::RANGE_NOT_SATISFIABLE if !asks_for_range_alone(ask) => None,
+                    _ => Some(deliver::private(&private.head, private.body)),
                 };
                 match response {
                     Some(response) => Answer::new(response, outcome).by(private.backend),
@@ -624,6 +628,12 @@ fn freshness(response: &StoredResponse) -> Freshness {
 }
 
 /// Is it ever used without asking the origin? What is not may be one client's own.
+/// Does it have a Range, and no condition under which that does not count?
+fn asks_for_range_alone(ask: &Ask) -> bool {
+    let headers = ask.request.headers();
+    headers.contains_key(RANGE) && !is_conditional(headers)
+}
+
 fn is_for_many(response: &StoredResponse) -> bool {
     let fresh_at_first = !response.lifetime.is_zero();
     !response.validate_always && (fresh_at_first || !response.stale.while_revalidate.is_zero())

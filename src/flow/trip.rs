@@ -373,7 +373,10 @@ impl Engine {
                     Storable::Store(_) => (Detail::BodyTooLarge, true),
                     Storable::Refuse(reason) => (
                         Detail::NotStorable(reason),
-                        !reason.is_of_request() && !head.status.is_server_error(),
+                        !reason.is_of_request()
+                            && !head.status.is_server_error()
+                            // It answers one request's range; the next one may be for all.
+                            && head.status != StatusCode::RANGE_NOT_SATISFIABLE,
                     ),
                 };
                 if remember {

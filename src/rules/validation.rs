@@ -149,6 +149,13 @@ pub fn permits_part(request_headers: &HeaderMap, stored: &StoredResponse) -> boo
         .is_some_and(|(since, modified)| modified <= since)
 }
 
+/// Returns whether a request has a condition, If-Range included: its answer hangs on more than the
+/// Range.
+pub fn is_conditional(request_headers: &HeaderMap) -> bool {
+    let mut names = CONDITIONS.iter().chain([&IF_RANGE]);
+    names.any(|name| request_headers.contains_key(name))
+}
+
 /// Takes conditional and range fields off, so that the origin sends the whole response.
 pub fn unconditional(request_headers: &mut HeaderMap) {
     for name in CONDITIONS {
@@ -265,6 +272,11 @@ pub fn freshen(
         ..stored.clone()
     };
     freshened.judge(&directives, policy);
+    let proven = strong_validator(&freshened) == strong_validator(stored);
+    if let Some(part) = freshened.part.as_mut().filter(|_| !proven) {
+        // Parts that were fetched under another validator are not known to be of this one.
+        part.series = None;
+    }
     if withdrawn(&directives) || !same_selection(&update, stored) {
         freshened.condemn();
     }
@@ -272,11 +284,6 @@ pub fn freshen(
 }
 
 /// The fields a 304 made from a stored response carries (RFC 9110 §15.4.5): those that guide
-    let proven = strong_validator(&freshened) == strong_validator(stored);
-    if let Some(part) = freshened.part.as_mut().filter(|_| !proven) {
-        // Parts that were fetched under another validator are not known to be of this one.
-        part.series = None;
-    }
 /// caches, and of the rest only what lets the client recognise the response.
 pub fn not_modified_fields(stored: &HeaderMap) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(NOT_MODIFIED_FIELDS.len());

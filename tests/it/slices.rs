@@ -70,6 +70,50 @@ fn a_304_under_another_strong_validator_ends_the_series() {
 }
 
 #[test]
+fn a_range_beyond_the_end_is_not_held_against_the_target() {
+    let scene = slices();
+    let body = ranged(&scene, 2 * SLICE, |_, _| None);
+    ask(&scene, "bytes=99999999-").is(416);
+    ask(&scene, "bytes=0-9").is(206).sees(&body[..10]).stored();
+}
+
+#[test]
+fn a_range_beyond_the_end_does_not_count_where_if_range_differs() {
+    let scene = slices();
+    let body = ranged(&scene, 2 * SLICE, |_, _| None);
+    let fields = [("Range", "bytes=99999999-"), ("If-Range", "\"old\"")];
+    scene.get_with("/a", &fields).is(200).sees(&*body);
+}
+
+#[test]
+fn a_part_of_what_is_not_stored_is_not_cut_out_under_a_condition() {
+    let scene = slices();
+    ranged(&scene, 2 * SLICE, |seen, body| {
+        let wrong = seen.header("If-Match").is_some_and(|tag| tag != "\"v1\"");
+        let reply = Reply::ranged(seen, body, "\"v1\"").cache("no-store");
+        Some(if wrong { Reply::status(412) } else { reply })
+    });
+    let fields = [("Range", "bytes=5-9"), ("If-Match", "\"old\"")];
+    scene.get_with("/a", &fields).is(412);
+}
+
+#[test]
+fn content_range_is_never_on_several_parts_nor_on_the_whole() {
+    let scene = slices();
+    let body = ranged(&scene, 2 * SLICE, |seen, body| {
+        let first = seen.header("Range")?.starts_with("bytes=0-");
+        let reply = Reply::ranged(seen, body, "\"v1\"");
+        first.then(|| reply.instead("Content-Range", "Bytes 00-1048575/2097152"))
+    });
+    ask(&scene, "bytes=0-0,5-9").is(206).lacks("Content-Range");
+    scene.get("/a").is(200).sees(&*body).lacks("Content-Range");
+    let scene = slices();
+    let odd = Reply::ok("0123456789").header("Content-Range", "bytes 0-9/10");
+    scene.origin.says("/a", odd.fresh());
+    ask(&scene, "bytes=0-0,5-9").is(206).lacks("Content-Range");
+}
+
+#[test]
 fn a_304_that_was_under_way_changes_nothing_that_was_stored_after_a_purge() {
     let scene = Scene::usual();
     let gate = Gate::new();
