@@ -262,7 +262,8 @@ impl Engine {
             Reach::Some | Reach::None => return partial(),
         };
         let Some(mut response) = deliver::stored(self, ask, stored, &share, clock::now()) else {
-            return partial();
+            // This request cannot have it completed: it is answered as if nothing were stored.
+            return Err(self.need(ask, Forward::Partial, None, None));
         };
         if response.body_mut().prime().await {
             return Ok(Answer::new(response, outcome));
@@ -627,13 +628,13 @@ fn freshness(response: &StoredResponse) -> Freshness {
     response.freshness(clock::now())
 }
 
-/// Is it ever used without asking the origin? What is not may be one client's own.
 /// Does it have a Range, and no condition under which that does not count?
 fn asks_for_range_alone(ask: &Ask) -> bool {
     let headers = ask.request.headers();
     headers.contains_key(RANGE) && !is_conditional(headers)
 }
 
+/// Is it ever used without asking the origin? What is not may be one client's own.
 fn is_for_many(response: &StoredResponse) -> bool {
     let fresh_at_first = !response.lifetime.is_zero();
     !response.validate_always && (fresh_at_first || !response.stale.while_revalidate.is_zero())

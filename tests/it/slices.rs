@@ -70,6 +70,77 @@ fn a_304_under_another_strong_validator_ends_the_series() {
 }
 
 #[test]
+fn who_may_have_nothing_stored_takes_nothing_away() {
+    for field in [
+        ("Cache-Control", "no-store"),
+        ("Authorization", "Basic eDp5"),
+    ] {
+        let scene = slices();
+        let body = ranged(&scene, 3 * SLICE, |_, _| None);
+        ask(&scene, "bytes=0-9").is(206).stored();
+        let range = ("Range", "bytes=2097152-2097161");
+        scene
+            .get_with("/a", &[field, range])
+            .is(206)
+            .sees(&body[2 * SLICE..2 * SLICE + 10])
+            .not_stored();
+        ask(&scene, "bytes=0-9").is(206).by("hit");
+        // What is stored answers it too.
+        let known = ("Range", "bytes=5-9");
+        scene.get_with("/a", &[field, known]).is(206).by("hit");
+    }
+}
+
+#[test]
+fn an_error_that_is_for_one_client_takes_nothing_away() {
+    let scene = slices();
+    ranged(&scene, 3 * SLICE, |seen, _| {
+        seen.header("Evil").map(|_| Reply::status(403))
+    });
+    ask(&scene, "bytes=0-9").is(206).stored();
+    let evil = [("Evil", "1"), ("Range", "bytes=2097152-2097161")];
+    scene.get_with("/a", &evil).is(403);
+    ask(&scene, "bytes=0-9").is(206).by("hit");
+}
+
+#[test]
+fn who_shares_a_slice_that_another_was_refused_gets_it_by_itself() {
+    let scene = slices();
+    let gate = Gate::new();
+    let held = gate.clone();
+    let body = ranged(&scene, 6 * SLICE, move |seen, _| {
+        let evil = seen.header("Evil").is_some();
+        evil.then(|| Reply::status(403).held(&held))
+    });
+    ask(&scene, "bytes=0-9").is(206).stored();
+    let mut evil = scene.connect();
+    let last_slice = [("Evil", "1"), ("Range", "bytes=5242880-5242889")];
+    evil.ask("GET", "/a", &last_slice, b"");
+    scene.origin.await_requests("/a", 2);
+    let mut good = scene.connect();
+    good.ask("GET", "/a", &[], b"");
+    let mut reading = good.begin("GET");
+    reading.up_to(4 * SLICE + 1);
+    scene.fence();
+    gate.open();
+    reading.finish().is(200).sees(&*body);
+    evil.answer("GET").is(403);
+}
+
+#[test]
+fn cookies_that_come_with_a_slice_reach_nobody_and_take_nothing_away() {
+    let scene = slices();
+    let body = ranged(&scene, 2 * SLICE, |seen, body| {
+        seen.header("If-Range")
+            .map(|_| Reply::ranged(seen, body, "\"v1\"").header("Set-Cookie", "a=b"))
+    });
+    ask(&scene, "bytes=0-9").is(206).stored();
+    let whole = scene.get("/a");
+    whole.is(200).sees(&*body).by("partial").lacks("Set-Cookie");
+    scene.get("/a").is(200).sees(&*body).by("hit");
+}
+
+#[test]
 fn a_range_beyond_the_end_is_not_held_against_the_target() {
     let scene = slices();
     let body = ranged(&scene, 2 * SLICE, |_, _| None);
@@ -111,6 +182,21 @@ fn content_range_is_never_on_several_parts_nor_on_the_whole() {
     let odd = Reply::ok("0123456789").header("Content-Range", "bytes 0-9/10");
     scene.origin.says("/a", odd.fresh());
     ask(&scene, "bytes=0-0,5-9").is(206).lacks("Content-Range");
+}
+
+#[test]
+fn an_origin_that_sends_everything_for_each_slice_is_asked_once_more() {
+    let scene = slices();
+    let body = ranged(&scene, 4 * SLICE, |seen, body| {
+        let later = seen.header("Range") != Some("bytes=0-1048575");
+        let whole = Reply::part(body, 0, body.len() - 1).tagged("\"v1\"");
+        later.then(|| whole.fresh())
+    });
+    for at in [0, SLICE, 2 * SLICE, 3 * SLICE] {
+        let range = format!("bytes={at}-{}", at + 9);
+        ask(&scene, &range).is(206).sees(&body[at..at + 10]);
+    }
+    scene.origin.saw("/a", 3);
 }
 
 #[test]
