@@ -284,8 +284,8 @@ impl Engine {
     fn first_missing(&self, response: &StoredResponse, spans: &[Span]) -> Option<u64> {
         let part = response.part?;
         let series = part.series?;
-        let index = self.shelf.read_index();
-        // Ends at the first slice that is not stored, so it is bounded by those that are.
+        // Ends at the first slice that is not stored, so it is bounded by those that are. Of them
+        // there may be many: each is a look of its own, so that changes of the index get in between.
         for span in spans {
             let mut at = span.first();
             while at <= span.last() {
@@ -294,7 +294,7 @@ impl Engine {
                     continue;
                 }
                 let key = slice_key(response.key, response.variant, series, at);
-                match index.lookup([key], &HeaderMap::new()) {
+                match self.shelf.lookup([key], &HeaderMap::new()) {
                     Lookup::Found(_) => at = slice_around(at, part.complete).last() + 1,
                     Lookup::UriMiss | Lookup::VaryMiss => return Some(at),
                 }

@@ -244,3 +244,22 @@ fn a_head_that_was_under_way_changes_nothing_that_was_stored_after_a_purge() {
     client.answer("HEAD").is(200);
     scene.get("/a").is(200).by("hit").has("Text", "new");
 }
+
+#[test]
+fn the_rest_of_what_is_not_kept_is_not_fetched() {
+    let scene = Scene::usual();
+    let gate = Gate::new();
+    let held = gate.clone();
+    let body = ranged(&scene, 3 * SLICE, move |seen, body| {
+        Some(Reply::ranged(seen, body, "\"v1\"").held_after(SLICE / 2, &held))
+    });
+    let mut client = scene.connect();
+    client.ask("GET", "/a", &[("Range", "bytes=0-1048575")], b"");
+    let mut reading = client.begin("GET");
+    reading.up_to(100);
+    scene.purge(&["/a"]);
+    gate.open();
+    reading.finish().is(206).sees(&body[..SLICE]);
+    scene.fence();
+    scene.origin.saw("/a", 1);
+}
