@@ -36,13 +36,19 @@ pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<
     if *name == BEST_LANGUAGE {
         return best_language(&selecting_value(&header::ACCEPT_LANGUAGE, headers)?);
     }
+    let grammar = Grammar::of(name);
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let mut value = lines.next()?.trim_ascii().to_vec();
     for line in lines {
-        value.extend_from_slice(b", ");
+        // Lines of a list are one list (RFC 9110 §5.3). Of what is no list, two lines are not the
+        // same as one with a comma in it, and no value has a line break.
+        value.extend_from_slice(match grammar {
+            Grammar::Single => b"\n",
+            Grammar::Unknown | Grammar::Weighted(_) => b", ",
+        });
         value.extend_from_slice(line.trim_ascii());
     }
-    let normal = match Grammar::of(name) {
+    let normal = match grammar {
         Grammar::Single => None,
         Grammar::Unknown => without_list_space(&value),
         Grammar::Weighted(member) => weighted_list(&value, member),
@@ -484,6 +490,15 @@ mod tests {
         assert_ne!(of("a=2; a=1"), of("a=1; a=2"));
         assert_ne!(of("a=1"), of("a; a=1"));
         assert_eq!(of("b=1; a=1"), of("a =1;b=2"));
+    }
+
+    #[test]
+    fn two_lines_of_what_is_no_list_are_not_one_with_a_comma() {
+        assert_ne!(
+            normal("cookie", &["a=1", "b=2"]),
+            normal("cookie", &["a=1, b=2"])
+        );
+        assert_eq!(normal("x-a", &["1", "2"]), normal("x-a", &["1, 2"]));
     }
 
     #[test]
