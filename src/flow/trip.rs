@@ -30,6 +30,7 @@ use crate::rules::part::SLICE_BYTES;
 use crate::rules::part::as_incomplete;
 use crate::rules::range::Span;
 use crate::rules::storable::BodyEnd;
+use crate::rules::storable::NotStorable;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
 use crate::rules::stored::withheld_fields;
@@ -428,7 +429,13 @@ impl Engine {
             )
         };
         if head.status != StatusCode::PARTIAL_CONTENT || errand.fetch == Fetch::Whole {
-            return Some((decide(head), body));
+            let verdict = match decide(head) {
+                Storable::Store(response) if self.leads_back(ask, head, &response) => {
+                    Storable::Refuse(NotStorable::RedirectToItself)
+                }
+                verdict @ (Storable::Store(_) | Storable::Refuse(_)) => verdict,
+            };
+            return Some((verdict, body));
         }
         let (body, bytes) = self.measured(body).await?;
         let verdict = match decide(&as_incomplete(head)) {

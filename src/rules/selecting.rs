@@ -28,7 +28,7 @@ use http::header;
 /// Returns the normal form of a field; `None` when the request does not have it.
 pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<Vec<u8>> {
     if let Some(cookie) = cookie_of(name) {
-        return cookie_value(&cookie, headers);
+        return cookie_values(&cookie, headers);
     }
     if *name == ALIKE {
         return None;
@@ -97,20 +97,19 @@ fn cookie_of(name: &HeaderName) -> Option<Vec<u8>> {
     Some(cookie)
 }
 
-/// Finds the values of the cookies of a name (RFC 6265 §4.2.1), mostly one. The head's own size
-/// bounds how many there are.
+/// The values of all cookies of a name, each as it stands behind the name; `None` without one.
 ///
-/// All of them count: some origins read the first and some the last, and who sends two must not
-/// choose what those get who send one.
-fn cookie_value(cookie: &[u8], headers: &HeaderMap) -> Option<Vec<u8>> {
+/// Where a name is repeated, or has no value, "servers SHOULD NOT rely upon the order" (RFC 6265
+/// §4.2.2): some origins read the first and some the last, so all select. The head's own size bounds
+/// how many there are.
+fn cookie_values(cookie: &[u8], headers: &HeaderMap) -> Option<Vec<u8>> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let values = pairs.filter_map(|pair| {
-        let (name, value) = split_at_first(pair.trim_ascii(), b'=')?;
-        (name.trim_ascii() == cookie).then(|| value.trim_ascii())
+        let behind = pair.trim_ascii().strip_prefix(cookie)?.trim_ascii_start();
+        (behind.is_empty() || behind.starts_with(b"=")).then_some(behind)
     });
     let values: Vec<&[u8]> = values.collect();
-    // No value has a semicolon in it.
     (!values.is_empty()).then(|| values.join(b";".as_slice()))
 }
 
@@ -474,20 +473,23 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_by_its_exact_name() {
-        let lines = ["a=1; Session=x ;session=y", "b=z;A=2"];
-        assert_eq!(cookie("session", &lines), Some(b"y".to_vec()));
-        assert_eq!(cookie("Session", &lines), Some(b"x".to_vec()));
-        assert_eq!(cookie("A", &lines), Some(b"2".to_vec()));
+    fn cookies_are_found_by_their_exact_name_wherever_they_stand() {
+        let lines = ["a=1; Session=x ;session=y", "session=z;A=2"];
+        assert_eq!(cookie("session", &lines), Some(b"=y;=z".to_vec()));
+        assert_eq!(cookie("Session", &lines), Some(b"=x".to_vec()));
+        assert_eq!(cookie("A", &lines), Some(b"=2".to_vec()));
         assert_eq!(cookie("essio", &lines), None);
+        assert_eq!(cookie("sess", &lines), None);
     }
 
     #[test]
-    fn a_cookie_that_is_sent_twice_is_like_neither() {
-        let twice = ["a=1; b=2; a=3"];
-        assert_eq!(cookie("a", &twice), Some(b"1;3".to_vec()));
-        assert_eq!(cookie("a", &["a=1", "a=3"]), Some(b"1;3".to_vec()));
-        assert_eq!(cookie("b", &twice), Some(b"2".to_vec()));
+    fn each_cookie_of_a_name_counts_and_so_does_their_order() {
+        let of = |line| cookie("a", &[line]);
+        assert_ne!(of("a=1"), of("a=1; a=2"));
+        assert_ne!(of("a=2"), of("a=1; a=2"));
+        assert_ne!(of("a=2; a=1"), of("a=1; a=2"));
+        assert_ne!(of("a=1"), of("a; a=1"));
+        assert_eq!(of("b=1; a=1"), of("a =1;b=2"));
     }
 
     #[test]
@@ -501,8 +503,9 @@ mod tests {
 
     #[test]
     fn an_empty_cookie_differs_from_none() {
-        assert_eq!(cookie("a", &["a="]), Some(Vec::new()));
-        assert_eq!(cookie("a", &["a", "b=a"]), None);
+        assert_eq!(cookie("a", &["a="]), Some(b"=".to_vec()));
+        assert_eq!(cookie("a", &["a"]), Some(Vec::new()));
+        assert_eq!(cookie("a", &["b", "b=a"]), None);
     }
 
     fn best(value: &'static str) -> Option<String> {

@@ -390,7 +390,7 @@ fn entity_tag(headers: &HeaderMap) -> Option<(&HeaderValue, EntityTag<'_>)> {
 
 /// Whether a Last-Modified date is a strong validator: the origin's clock had passed it by a
 /// second, so a second change in the same second would have shown (RFC 9110 §8.8.2.2).
-fn is_strong_date(modified: SystemTime, date_value: SystemTime) -> bool {
+pub(super) fn is_strong_date(modified: SystemTime, date_value: SystemTime) -> bool {
     date_value
         .duration_since(modified)
         .is_ok_and(|margin| margin >= Duration::from_secs(1))
