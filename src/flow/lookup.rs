@@ -253,8 +253,7 @@ impl Engine {
         let partial = || Err(self.need(ask, Forward::Partial, None, part.as_ref()));
         let outcome = match self.reach(ask, &stored.response, &share) {
             Reach::All => outcome,
-            // What a request may not leave in the store cannot complete what is there.
-            Reach::Some if !ask.directives.only_if_cached && !ask.directives.no_store => Outcome {
+            Reach::Some if !ask.directives.only_if_cached => Outcome {
                 hit: false,
                 fwd: Some(Forward::Partial),
                 stored: self.ready(),
