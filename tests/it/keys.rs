@@ -178,12 +178,12 @@ fn a_cookie_of_the_sites_choice_selects_a_variant() {
         .sees("x=1; Plan=a -")
         .by("hit");
     scene.get("/a").sees("plan=b -").by("hit");
-    scene.await_durable(4);
+    scene.await_durable(5);
     scene.restart();
     with_cookie(&scene, "Plan=b; z=1")
         .sees("Plan=b -")
         .by("hit");
-    assert_eq!(scene.purge(&["/a"])["entries"], 4);
+    assert_eq!(scene.purge(&["/a"])["entries"], 5);
     with_cookie(&scene, "Plan=a").by("uri-miss");
     with_cookie(&scene, "Plan=b").by("vary-miss");
 }
