@@ -2,6 +2,11 @@
 //!
 //! Twice over the files: first for packs, because a pack may be dropped long after the puts that
 //! name it; then for records, of which those are handed on whose packs are all there.
+//!
+//! Damage must never undo a purge. Where a journal file is damaged its copy says which purges it
+//! held. Where both are, nobody knows what was purged: then everything from before the damage is
+//! purged. Lost puts are misses; a lost removal can bring back at most a response that was replaced
+//! or evicted, for as long as it would have served without.
 
 use super::Condition;
 use super::Put;
@@ -27,7 +32,9 @@ use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,31 +52,43 @@ pub(super) fn replay(
     sweep_unfinished(&path);
     let (parts, outdated) = journal::parts(&path).map_err(failed("list", &path))?;
     for part in &outdated {
-        drop(fs::remove_file(part.path(&path)));
+        drop(part.delete(&path));
     }
     let mut found = Packs::default();
     let mut kept = Vec::new();
-    for part in &parts {
-        let (bytes, scan) = read(&path, *part, &mut |line| found.note(&line));
-        found.note_scan(scan);
-        let empty = scan.records == 0 && matches!(part, Part::Journal(_));
-        if !(empty && fs::remove_file(part.path(&path)).is_ok()) {
-            kept.push((*part, bytes));
+    for part in parts.iter().copied() {
+        let file = read(&part.path(&path), &mut |line| found.note(&line));
+        let copy = read(&part.copy_path(&path), &mut |_| {});
+        found.note_scan(file.scan);
+        let clean = file.scan.damaged == 0 && (copy.scan.damaged == 0 || copy.missing);
+        let empty = clean && file.scan.records == 0 && copy.scan.records == 0;
+        if !(empty && matches!(part, Part::Journal(_)) && part.delete(&path).is_ok()) {
+            kept.push(Kept { part, file, copy });
         }
     }
     let mut packs = found.on_disk(contents);
     let mut survivors = Survivors::default();
-    for (part, _) in &kept {
-        read_again(&path, *part, &mut |record| {
+    for kept in &kept {
+        kept.hand_on(&path, &mut |record| {
             let whole = match &record {
                 Record::Put(put) => places(put).all(|place| lies_in(&packs, place)),
                 Record::Remove(_) | Record::Purge { .. } => true,
             };
+            survivors.note_sequence(&record);
             if whole {
                 survivors.note(&record);
                 each(record);
             }
         });
+        if kept.is_doubtful() {
+            tracing::warn!(
+                path = %kept.part.path(&path).display(),
+                "a journal file and its copy are damaged; what is older is purged"
+            );
+            let record = survivors.purge_of_all();
+            survivors.note(&record);
+            each(record);
+        }
     }
     drop_unnamed(contents, &mut packs, &survivors.packs());
     let newest = parts
@@ -80,8 +99,12 @@ pub(super) fn replay(
     let number = newest.map_or(1, |newest| newest.saturating_add(1));
     let mut table = Table::new(packs, found.next_pack, disk_bytes_max);
     table.journal.parts = kept.len();
-    for (part, bytes) in kept {
-        match part {
+    let damaged = kept.iter().map(Kept::stretches).sum();
+    // Counted as a failure, so that a snapshot soon replaces what is damaged.
+    table.journal.failures = u64::from(damaged > 0);
+    for kept in kept {
+        let bytes = kept.file.bytes.saturating_add(rounded(kept.copy.bytes));
+        match kept.part {
             Part::Journal(_) => {
                 let earlier = &mut table.journal.earlier;
                 *earlier = earlier.saturating_add(rounded(bytes));
@@ -89,7 +112,7 @@ pub(super) fn replay(
             Part::Snapshot(_) => table.journal.snapshot = bytes,
         }
     }
-    let begun = begin(&path, number, &mut table);
+    let begun = begin(&path, number, damaged, &mut table);
     Ok((table, begun))
 }
 
@@ -100,9 +123,11 @@ pub(super) struct Begun {
     pub(super) number: u64,
     /// `None` when the disk refused it.
     pub(super) journal: Option<Journal>,
+    /// Damaged places found in the journal's files.
+    pub(super) damaged: u64,
 }
 
-fn begin(folder: &Path, number: u64, table: &mut Table) -> Begun {
+fn begin(folder: &Path, number: u64, damaged: u64, table: &mut Table) -> Begun {
     let journal = match Journal::create(folder, number, table.next_pack()) {
         Ok(journal) => {
             table.journal.current = journal.bytes();
@@ -115,23 +140,88 @@ fn begin(folder: &Path, number: u64, table: &mut Table) -> Begun {
             None
         }
     };
-    Begun { number, journal }
+    Begun {
+        number,
+        journal,
+        damaged,
+    }
 }
 
-/// Reads one file for its packs, and says how long it is. What cannot be read counts as empty.
-fn read(folder: &Path, part: Part, each: &mut dyn FnMut(Line)) -> (u64, Scan) {
-    let path = part.path(folder);
-    let bytes = match fs::read(&path) {
+/// A file as it was read first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// Its length.
+    pub(super) bytes: u64,
+    /// What was in it.
+    pub(super) scan: Scan,
+    /// There is no such file.
+    missing: bool,
+}
+
+/// A journal file that counts, and its copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) part: Part,
+    pub(super) file: Seen,
+    pub(super) copy: Seen,
+}
+
+impl Kept {
+    /// Nobody knows which purges it held.
+    pub(super) fn is_doubtful(&self) -> bool {
+        match (self.file.missing, self.copy.missing) {
+            (_, false) => self.file.scan.damaged > 0 && self.copy.scan.damaged > 0,
+            // An older larder wrote no copy, and a kill may have cut its journal short.
+            (false, true) => self.file.scan.stretches > 0,
+            (true, true) => false,
+        }
+    }
+
+    /// Damaged places. That an older larder wrote no copy is no damage.
+    pub(super) fn stretches(&self) -> u64 {
+        let copy = if self.copy.missing {
+            0
+        } else {
+            self.copy.scan.stretches
+        };
+        self.file.scan.stretches.saturating_add(copy)
+    }
+
+    /// Hands on its records, and those of the copy where it is damaged: there they may come twice.
+    pub(super) fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) {
+        let mut records = |line| match line {
+            Line::Record(record) => each(record),
+            Line::Dropped(_) | Line::Sealed(..) => {}
+        };
+        let again = read(&self.part.path(folder), &mut records);
+        if again.scan.damaged > 0 {
+            read(&self.part.copy_path(folder), &mut records);
+        }
+    }
+}
+
+/// Reads one file. What cannot be read counts as damaged.
+pub(super) fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
+    let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "could not read a journal file");
-            // Not empty, so that it is left for someone to look at.
-            let unread = Scan {
-                records: 1,
+            let missing = matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+            );
+            if !missing {
+                tracing::warn!(path = %path.display(), %error, "could not read a journal file");
+            }
+            let scan = Scan {
                 damaged: 1,
-                next_pack: 0,
+                stretches: 1,
+                ..Scan::default()
             };
-            return (0, unread);
+            return Seen {
+                bytes: 0,
+                scan,
+                missing,
+            };
         }
     };
     let scan = journal::scan(&bytes, each);
@@ -143,17 +233,11 @@ fn read(folder: &Path, part: Part, each: &mut dyn FnMut(Line)) -> (u64, Scan) {
             "skipped damage in a journal file"
         );
     }
-    (bytes.len().try_into().unwrap_or(u64::MAX), scan)
-}
-
-fn read_again(folder: &Path, part: Part, each: &mut dyn FnMut(Record)) {
-    let Ok(bytes) = fs::read(part.path(folder)) else {
-        return;
-    };
-    journal::scan(&bytes, &mut |line| match line {
-        Line::Record(record) => each(record),
-        Line::Dropped(_) | Line::Sealed(..) => {}
-    });
+    Seen {
+        bytes: bytes.len().try_into().unwrap_or(u64::MAX),
+        scan,
+        missing: false,
+    }
 }
 
 /// Deletes snapshots whose writing was cut short.
@@ -163,7 +247,11 @@ fn sweep_unfinished(folder: &Path) {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if path.extension().is_some_and(|end| end == "new") {
+        let lonely = |end: &OsStr| end == "marks" && !path.with_extension("snapshot").exists();
+        if path
+            .extension()
+            .is_some_and(|end| end == "new" || lonely(end))
+        {
             drop(fs::remove_file(path));
         }
     }
@@ -273,11 +361,28 @@ struct Survivor {
 #[derive(Debug, Default)]
 struct Survivors {
     puts: HashMap<Sequence, Survivor>,
+    /// The newest sequence of any record.
+    newest: Sequence,
     purged_all: Sequence,
     purged_urls: HashMap<PrimaryKey, Sequence>,
 }
 
 impl Survivors {
+    fn note_sequence(&mut self, record: &Record) {
+        let (Record::Put(Put { sequence, .. })
+        | Record::Remove(sequence)
+        | Record::Purge { sequence, .. }) = record;
+        self.newest = self.newest.max(*sequence);
+    }
+
+    /// A purge of everything recorded so far.
+    fn purge_of_all(&self) -> Record {
+        Record::Purge {
+            sequence: Sequence(self.newest.0.saturating_add(1)),
+            selector: Selector::All,
+        }
+    }
+
     fn note(&mut self, record: &Record) {
         match record {
             Record::Put(put) => {
