@@ -305,6 +305,21 @@ impl Store {
         }
     }
 
+    /// Reads a whole sealed pack and says whether every bit of it is as it was written, also those
+    /// that no request reads. Packs in memory are. Blocking.
+    pub fn is_intact(&self, pack: PackId) -> Result<bool, StoreError> {
+        let sealed = match self.shared.read().get(pack) {
+            None => return Err(StoreError::Missing(pack)),
+            Some(Pack::Open(_) | Pack::Closed(_)) => return Ok(true),
+            Some(Pack::Sealed(sealed)) => *sealed,
+        };
+        match self.shared.contents.is_intact(sealed) {
+            Ok(intact) => Ok(intact),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(pack)),
+            Err(error) => Err(self.unreadable(sealed, error)),
+        }
+    }
+
     /// Deletes a pack, wherever it is: an open one is forgotten with all it holds, a sealed one's
     /// file is deleted. Readers that hold it open finish. Blocking.
     pub fn drop_pack(&self, pack: PackId) {

@@ -16,6 +16,8 @@ mod patience;
 mod pins;
 mod record;
 pub(super) mod space;
+#[cfg(test)]
+mod trials;
 
 use self::record::Replay;
 use self::record::Witness;
@@ -377,14 +379,19 @@ pub(super) mod tests {
     use crate::rules::stored::StaleWindow;
     use bytes::Bytes;
     use http::StatusCode;
+    use std::path::Path;
     use std::time::SystemTime;
     use tempfile::TempDir;
 
     const KEY: PrimaryKey = PrimaryKey([7; 16]);
 
     pub(in crate::flow) fn open(dir: &TempDir) -> Arc<Shelf> {
+        open_at(&dir.path().join("store"))
+    }
+
+    pub(super) fn open_at(dir: &Path) -> Arc<Shelf> {
         let params = crate::store::Params {
-            dir: dir.path().join("store"),
+            dir: dir.to_path_buf(),
             disk_bytes_max: 64 << 20,
         };
         // No memory tier: everything comes from disk.
@@ -396,6 +403,10 @@ pub(super) mod tests {
         key: PrimaryKey,
         body: &'static str,
     ) -> Stored {
+        keep_bytes(shelf, key, Bytes::from_static(body.as_bytes())).await
+    }
+
+    pub(super) async fn keep_bytes(shelf: &Arc<Shelf>, key: PrimaryKey, body: Bytes) -> Stored {
         let response = StoredResponse {
             key,
             variant: VariantKey::ONLY,
@@ -415,11 +426,10 @@ pub(super) mod tests {
             must_revalidate: false,
             validators: None,
             body_bytes: body.len() as u64,
-            body: Digest::of(body.as_bytes()),
+            body: Digest::of(&body),
             part: None,
         };
         let sequence = shelf.next_sequence();
-        let body = Bytes::from_static(body.as_bytes());
         let kept = shelf.keep(sequence, Arc::new(response), body).await;
         kept.unwrap()
     }
