@@ -41,6 +41,7 @@ mod freshness;
 mod harness;
 mod invalidation;
 mod keys;
+mod killing;
 mod limits;
 mod logs;
 mod main_path;
