@@ -88,6 +88,7 @@ use tokio::sync::Semaphore;
 
 pub use self::report::Report;
 pub use self::report::Sink;
+pub use self::shelf::catalog::Catalog;
 
 /// How one site is served.
 #[derive(Clone, Debug)]

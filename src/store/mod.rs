@@ -18,6 +18,7 @@
 //! | `pack` | many pieces in one cacache content |
 //! | `journal` | records as bytes, and the files they are in |
 //! | `replay` | what a start finds, keeps and sweeps away |
+//! | `survey` | what a stopped store holds, for tools |
 //! | `writer` | the thread that writes |
 //! | `head`, `memory` | heads as bytes; hot responses in memory |
 
@@ -29,6 +30,7 @@ mod journal;
 pub mod memory;
 mod pack;
 mod replay;
+pub mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -164,6 +166,12 @@ pub enum StoreError {
     /// The directory holds something that is not a Larder store.
     #[error("{} is not empty and not a larder store; nothing was changed", dir.display())]
     Foreign {
+        /// Which directory.
+        dir: PathBuf,
+    },
+    /// There is no store.
+    #[error("{} holds no larder store", dir.display())]
+    None {
         /// Which directory.
         dir: PathBuf,
     },

@@ -57,39 +57,13 @@ pub(super) fn replay(
     let mut found = Packs::default();
     let mut kept = Vec::new();
     for part in parts.iter().copied() {
-        let file = read(&part.path(&path), &mut |line| found.note(&line));
-        let copy = read(&part.copy_path(&path), &mut |_| {});
-        found.note_scan(file.scan);
-        let clean = file.scan.damaged == 0 && (copy.scan.damaged == 0 || copy.missing);
-        let empty = clean && file.scan.records == 0 && copy.scan.records == 0;
-        if !(empty && matches!(part, Part::Journal(_)) && part.delete(&path).is_ok()) {
-            kept.push(Kept { part, file, copy });
+        let read = Kept::read(&path, part, &mut found);
+        if !(read.is_empty() && part.delete(&path).is_ok()) {
+            kept.push(read);
         }
     }
     let mut packs = found.on_disk(contents);
-    let mut survivors = Survivors::default();
-    for kept in &kept {
-        kept.hand_on(&path, &mut |record| {
-            let whole = match &record {
-                Record::Put(put) => places(put).all(|place| lies_in(&packs, place)),
-                Record::Remove(_) | Record::Purge { .. } => true,
-            };
-            survivors.note_sequence(&record);
-            if whole {
-                survivors.note(&record);
-                each(record);
-            }
-        });
-        if kept.is_doubtful() {
-            tracing::warn!(
-                path = %kept.part.path(&path).display(),
-                "a journal file and its copy are damaged; what is older is purged"
-            );
-            let record = survivors.purge_of_all();
-            survivors.note(&record);
-            each(record);
-        }
-    }
+    let survivors = hand_on(&path, &kept, &packs, each);
     drop_unnamed(contents, &mut packs, &survivors.packs());
     let newest = parts
         .iter()
@@ -114,6 +88,82 @@ pub(super) fn replay(
     }
     let begun = begin(&path, number, damaged, &mut table);
     Ok((table, begun))
+}
+
+/// Hands on the records of all files, in order, and says which puts survived them.
+fn hand_on(
+    folder: &Path,
+    kept: &[Kept],
+    packs: &HashMap<PackId, Sealed>,
+    each: &mut dyn FnMut(Record),
+) -> Survivors {
+    let mut survivors = Survivors::default();
+    for kept in kept {
+        kept.hand_on(folder, &mut |record| {
+            let whole = match &record {
+                Record::Put(put) => places(put).all(|place| lies_in(packs, place)),
+                Record::Remove(_) | Record::Purge { .. } => true,
+            };
+            survivors.note_sequence(&record);
+            if whole {
+                survivors.note(&record);
+                each(record);
+            }
+        });
+        if kept.is_doubtful() {
+            tracing::warn!(
+                path = %kept.part.path(folder).display(),
+                "a journal file and its copy are damaged; what is older is purged"
+            );
+            let record = survivors.purge_of_all();
+            survivors.note(&record);
+            each(record);
+        }
+    }
+    survivors
+}
+
+/// What [`look`] found.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) packs: HashMap<PackId, Sealed>,
+    /// Packs that are named and not there or not whole.
+    pub(super) missing: Vec<PackId>,
+    pub(super) damaged: u64,
+    pub(super) journal_bytes: u64,
+}
+
+/// Hands every record that a start would hand on to `each`, and changes nothing. Blocking.
+pub(super) fn look(
+    folder: &Path,
+    contents: &Contents,
+    each: &mut dyn FnMut(Record),
+) -> io::Result<Looked> {
+    let (parts, _) = journal::parts(folder)?;
+    let mut found = Packs::default();
+    let kept: Vec<Kept> = parts
+        .iter()
+        .map(|part| Kept::read(folder, *part, &mut found))
+        .collect();
+    let mut packs = HashMap::new();
+    let mut missing = Vec::new();
+    for (pack, address, bytes) in found.alive() {
+        match contents.look(address) {
+            Ok(sealed) if sealed.bytes == bytes => drop(packs.insert(pack, sealed)),
+            _ => missing.push(pack),
+        }
+    }
+    missing.sort_unstable();
+    hand_on(folder, &kept, &packs, each);
+    Ok(Looked {
+        packs,
+        missing,
+        damaged: kept.iter().map(Kept::stretches).sum(),
+        journal_bytes: kept
+            .iter()
+            .map(|kept| kept.file.bytes.saturating_add(kept.copy.bytes))
+            .sum(),
+    })
 }
 
 /// The journal file that a start begins.
@@ -149,26 +199,46 @@ fn begin(folder: &Path, number: u64, damaged: u64, table: &mut Table) -> Begun {
 
 /// A file as it was read first.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
+struct Seen {
     /// Its length.
-    pub(super) bytes: u64,
+    bytes: u64,
     /// What was in it.
-    pub(super) scan: Scan,
+    scan: Scan,
     /// There is no such file.
     missing: bool,
 }
 
 /// A journal file that counts, and its copy.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
-    pub(super) part: Part,
-    pub(super) file: Seen,
-    pub(super) copy: Seen,
+struct Kept {
+    part: Part,
+    file: Seen,
+    copy: Seen,
 }
 
 impl Kept {
+    /// Reads both and notes what they say about packs.
+    fn read(folder: &Path, part: Part, found: &mut Packs) -> Self {
+        let file = read(&part.path(folder), &mut |line| found.note(&line));
+        let copy = read(&part.copy_path(folder), &mut |_| {});
+        found.note_scan(file.scan);
+        Self { part, file, copy }
+    }
+
+    /// Is it a journal that nothing was written to?
+    fn is_empty(&self) -> bool {
+        let clean =
+            self.file.scan.damaged == 0 && (self.copy.scan.damaged == 0 || self.copy.missing);
+        let records = self
+            .file
+            .scan
+            .records
+            .saturating_add(self.copy.scan.records);
+        clean && records == 0 && matches!(self.part, Part::Journal(_))
+    }
+
     /// Nobody knows which purges it held.
-    pub(super) fn is_doubtful(&self) -> bool {
+    fn is_doubtful(&self) -> bool {
         match (self.file.missing, self.copy.missing) {
             (_, false) => self.file.scan.damaged > 0 && self.copy.scan.damaged > 0,
             // An older larder wrote no copy, and a kill may have cut its journal short.
@@ -178,7 +248,7 @@ impl Kept {
     }
 
     /// Damaged places. That an older larder wrote no copy is no damage.
-    pub(super) fn stretches(&self) -> u64 {
+    fn stretches(&self) -> u64 {
         let copy = if self.copy.missing {
             0
         } else {
@@ -188,7 +258,7 @@ impl Kept {
     }
 
     /// Hands on its records, and those of the copy where it is damaged: there they may come twice.
-    pub(super) fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) {
+    fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) {
         let mut records = |line| match line {
             Line::Record(record) => each(record),
             Line::Dropped(_) | Line::Sealed(..) => {}
@@ -201,7 +271,7 @@ impl Kept {
 }
 
 /// Reads one file. What cannot be read counts as damaged.
-pub(super) fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
+fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -321,15 +391,18 @@ impl Packs {
         }
     }
 
+    /// Those that were not dropped: number, address and length.
+    fn alive(&self) -> impl Iterator<Item = (PackId, Address, u32)> + '_ {
+        self.sealed
+            .iter()
+            .filter(|(pack, _)| !self.dropped.contains(pack))
+            .map(|(pack, (address, bytes))| (*pack, *address, *bytes))
+    }
+
     /// Those that are on disk, as long as they were written. All other contents are deleted.
     fn on_disk(&self, contents: &Contents) -> HashMap<PackId, Sealed> {
-        let alive = self
-            .sealed
-            .iter()
-            .filter(|(pack, _)| !self.dropped.contains(pack));
-        let known = alive
-            .map(|(pack, (address, _))| (*address, *pack))
-            .collect();
+        let alive = self.alive();
+        let known = alive.map(|(pack, address, _)| (address, pack)).collect();
         let mut found = contents.sweep(&known);
         found.retain(|pack, sealed| {
             let expected = self.sealed.get(pack).map(|(_, bytes)| *bytes);

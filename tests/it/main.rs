@@ -54,6 +54,7 @@ mod purge;
 mod range;
 mod requests;
 mod stale;
+mod store;
 mod storing;
 mod targeted;
 mod telling;

@@ -9,6 +9,7 @@
 //! Locks, in the order they may be taken: `gate`, then `index`, then `pending` or `pins`. The store
 //! is never called while `index`, `pending` or `pins` is held: it calls back into them.
 
+pub mod catalog;
 mod draft;
 mod keep;
 mod load;
@@ -343,6 +344,7 @@ impl From<&StoreError> for NotKept {
             | StoreError::Io { .. }
             | StoreError::Locked { .. }
             | StoreError::Missing(_)
+            | StoreError::None { .. }
             | StoreError::PassThrough(_)
             | StoreError::TooLarge { .. }
             | StoreError::Version { .. } => Self::StoreFailed,
