@@ -390,7 +390,9 @@ impl Writer {
             tracing::debug!(%error, "the store still passes through");
             return;
         }
-        if !full {
+        if full {
+            self.shared.write().prove_room();
+        } else {
             self.lose_missing();
         }
         self.shared.write().set_condition(Condition::Healthy, false);

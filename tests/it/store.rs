@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -300,4 +302,32 @@ fn an_empty_folder_becomes_a_store() {
     scene.await_durable(1);
     scene.kill9_and_start();
     scene.get("/a").sees("v1").by("hit");
+}
+
+#[test]
+fn a_disk_that_hangs_is_not_waited_for() {
+    let scene = filled(no_memory());
+    let pack = packs(&scene).remove(0);
+    let aside = scene.dir().join("aside");
+    fs::rename(&pack, &aside).unwrap();
+    // Whoever opens a pipe waits until there is a writer: as good as a disk that hangs.
+    let made = Command::new("mkfifo").arg(&pack).status();
+    assert!(made.unwrap().success());
+    let store = |n| scene.get_with(&format!("/{n}"), &[("Cache-Control", "no-store")]);
+    let answer = store(0);
+    answer.is(200).sees(noise(0, 3_000));
+    assert!(
+        answer.cache_status("fwd").is_some(),
+        "it came from the origin"
+    );
+    assert!(answer.took < Duration::from_secs(15));
+    let pipe = pack.clone();
+    fs::rename(&aside, scene.dir().join("back")).unwrap();
+    // The one that waits gets a writer, reads nothing and finds out.
+    drop(fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+    fs::rename(scene.dir().join("back"), &pack).unwrap();
+    for n in 0..ENTRIES {
+        scene.get(&format!("/{n}")).is(200).sees(noise(n, 3_000));
+    }
+    assert_eq!(hits(&scene), ENTRIES);
 }

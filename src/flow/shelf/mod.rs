@@ -73,6 +73,8 @@ pub struct Shelf {
     pins: Mutex<HashMap<PackId, u32>>,
     lanes: AtomicUsize,
     lanes_max: usize,
+    /// Reads that were given up and still stand on their threads.
+    overdue: Arc<AtomicUsize>,
     sequence: AtomicU64,
     /// The newest mark on a tag, so that most hits need not ask the index.
     newest_tag_mark: AtomicU64,
@@ -143,6 +145,7 @@ impl Shelf {
             pending: Mutex::default(),
             pins: Mutex::default(),
             lanes: AtomicUsize::new(0),
+            overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
             sequence: AtomicU64::new(newest.0 + 1),
             newest_tag_mark,
@@ -346,6 +349,7 @@ impl From<&StoreError> for NotKept {
             | StoreError::Missing(_)
             | StoreError::None { .. }
             | StoreError::PassThrough(_)
+            | StoreError::Slow
             | StoreError::TooLarge { .. }
             | StoreError::Version { .. } => Self::StoreFailed,
         }
