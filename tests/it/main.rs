@@ -53,6 +53,7 @@ mod properties;
 mod purge;
 mod range;
 mod requests;
+mod slices;
 mod stale;
 mod store;
 mod storing;
