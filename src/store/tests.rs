@@ -1056,3 +1056,9 @@ fn the_marks_of_a_damaged_snapshot_are_in_its_copy() {
     fs::write(&snapshot, whole).unwrap();
     assert_eq!(open_records(dir.path()), [mark]);
 }
+
+#[test]
+fn the_page_about_the_format_is_about_this_format() {
+    let page = include_str!("../../docs/store.md");
+    assert!(page.contains(&format!("larder store, format {}\"", folder::FORMAT)));
+}
