@@ -480,7 +480,8 @@ pub(super) fn new_header(next_pack: u32) -> Vec<u8> {
 
 const MAGIC: [u8; 8] = *b"ldr-jrnl";
 const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 20;
+/// The length of a file without records.
+pub(super) const HEADER_BYTES: usize = 20;
 /// Two bytes that no text holds side by side.
 const MARK: [u8; 2] = [0xf5, 0x1b];
 const KIND_PUT: u8 = 1;

@@ -239,12 +239,12 @@ impl Kept {
 
     /// Nobody knows which purges it held.
     fn is_doubtful(&self) -> bool {
-        match (self.file.missing, self.copy.missing) {
-            (_, false) => self.file.scan.damaged > 0 && self.copy.scan.damaged > 0,
-            // An older larder wrote no copy, and a kill may have cut its journal short.
-            (false, true) => self.file.scan.stretches > 0,
-            (true, true) => false,
-        }
+        // What a kill cuts short was not answered yet: a cut end alone has lost no purge. A copy
+        // begins before its file, so that a kill leaves none without its header.
+        let headless = self.copy.bytes < HEADER_BYTES;
+        let copy_is_sound = !headless && !self.copy.missing && self.copy.scan.stretches == 0;
+        !self.file.missing && self.file.scan.stretches > 0 && !copy_is_sound
+            || self.file.missing && !self.copy.missing && self.copy.scan.stretches > 0
     }
 
     /// Damaged places. That an older larder wrote no copy is no damage.
@@ -500,4 +500,5 @@ impl Survivors {
     }
 }
 
+const HEADER_BYTES: u64 = journal::HEADER_BYTES as u64;
 const DAMAGE_NUMBERS: u32 = 1 << 16;
