@@ -1,12 +1,15 @@
 //! The command line: what can be asked for, and where errors become exit codes.
 //!
-//! Exit codes: 0 done, 1 failed, 2 a command line or config that cannot be used.
+//! Exit codes: 0 done, 1 failed, 2 a command line or config that cannot be used, 3 a store in which
+//! something is damaged.
 
 mod check;
 mod logging;
 mod purge;
 mod serve;
+mod store;
 
+use crate::config;
 use crate::config::ConfigError;
 use anyhow::Context;
 use clap::Args;
@@ -62,6 +65,19 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
+    /// Look at the store of a stopped larder, and change nothing in it
+    Store {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The store's folder, instead of the config's
+        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        dir: Option<PathBuf>,
+        /// Print JSON, one object a line
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        action: store::Action,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +125,19 @@ impl Command {
             Self::Serve { config } => match config.path() {
                 Some(path) => serve::run(&path),
                 None => Ok(no_config()),
+            },
+            Self::Store {
+                config,
+                dir,
+                json,
+                action,
+            } => match (dir, config.path()) {
+                (Some(dir), _) => store::run(&dir, &action, json),
+                (None, Some(path)) => {
+                    let (_file, plan) = config::load(&path)?;
+                    store::run(&plan.store.dir, &action, json)
+                }
+                (None, None) => Ok(no_config()),
             },
         }
     }

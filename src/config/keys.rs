@@ -163,6 +163,8 @@ sections! {
         followers_max: Count(0, 1_000_000) = 10000;
         /// How long a target that was not storable is fetched without waiting for others.
         hit_for_miss: Time(millis(0), DAY) = "10s";
+        /// How much of the store is read each second to find damage before a request does; "0B" for none.
+        scrub_bytes_per_second: Size(0, u64::MAX) = "0B";
         /// Most variants of one target; one more pushes out the oldest that was not asked for lately.
         variants_max: Count(1, 1024) = 32;
     }

@@ -241,6 +241,7 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
         },
         memory_bytes_max: file.cache.memory_bytes_max.value,
         fill_bytes_max: file.cache.fill_bytes_max.value,
+        scrub_bytes_per_second: file.cache.scrub_bytes_per_second.value,
         followers_max: file.cache.followers_max.value,
         hit_for_miss: file.cache.hit_for_miss.value,
         tries_max: file.server.tries_max.value,

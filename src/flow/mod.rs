@@ -88,6 +88,7 @@ use tokio::sync::Semaphore;
 
 pub use self::report::Report;
 pub use self::report::Sink;
+pub use self::shelf::catalog::Catalog;
 
 /// How one site is served.
 #[derive(Clone, Debug)]
@@ -133,6 +134,8 @@ pub struct Params {
     pub memory_bytes_max: u64,
     /// Bytes that all fills together may hold in memory.
     pub fill_bytes_max: u64,
+    /// Bytes of the store read each second to find damage; 0 for none.
+    pub scrub_bytes_per_second: u64,
     /// Most requests that wait for one fill's head; more go on their own.
     pub followers_max: usize,
     /// How long a target that turned out not storable is fetched without collapsing.
@@ -287,11 +290,14 @@ impl Engine {
     ) -> Result<Arc<Self>, StoreError> {
         let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
         shelf.write_index().limit_variants(params.variants_max);
-        let space = shelf::space::start(&shelf).map_err(|source| StoreError::Io {
-            action: "start a thread for",
-            path: store.dir.clone(),
-            source,
-        })?;
+        let space =
+            shelf::space::start(&shelf, params.scrub_bytes_per_second).map_err(|source| {
+                StoreError::Io {
+                    action: "start a thread for",
+                    path: store.dir.clone(),
+                    source,
+                }
+            })?;
         let budget_bytes = usize::try_from(params.fill_bytes_max)
             .unwrap_or(usize::MAX)
             .clamp(FILL_BYTES_MIN, Semaphore::MAX_PERMITS);

@@ -107,6 +107,15 @@ enum Segments {
     Many(Box<Vec<Segment>>),
 }
 
+impl Segments {
+    fn of(body: Digest, segments: &[Segment]) -> Self {
+        match segments {
+            [one] if one.digest == body => Self::One(one.location),
+            many => Self::Many(Box::new(many.to_vec())),
+        }
+    }
+}
+
 /// What a lookup found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -299,15 +308,7 @@ impl Index {
     /// counts.
     pub fn restore(&mut self, put: &Put) -> Result<(), Refused> {
         if let Some(id) = self.body_id(put.body) {
-            let known = self
-                .bodies
-                .get(id)
-                .map_or_else(Vec::new, |b| b.segments(put.body));
-            for (from, to) in known.iter().zip(&put.segments) {
-                if from.location != to.location {
-                    self.move_segment(from.digest, from.location, to.location);
-                }
-            }
+            self.resegment(id, &put.segments);
         }
         if self.remove(put.key, put.sequence) {
             self.take_in(put).map(drop)
@@ -818,10 +819,7 @@ impl Index {
             body.references = body.references.checked_add(1)?;
             return Some(id);
         }
-        let segments = match put.segments.as_slice() {
-            [one] if one.digest == put.body => Segments::One(one.location),
-            many => Segments::Many(Box::new(many.to_vec())),
-        };
+        let segments = Segments::of(put.body, &put.segments);
         let many = matches!(segments, Segments::Many(_));
         let body = Body {
             digest: put.body,
@@ -843,6 +841,30 @@ impl Index {
             }
         }
         Some(id)
+    }
+
+    /// Points a body at these parts, however it was cut before: all that use it follow.
+    fn resegment(&mut self, id: u32, segments: &[Segment]) {
+        let Some(body) = self.bodies.get_mut(id) else {
+            return;
+        };
+        if body.segments(body.digest) == segments {
+            return;
+        }
+        let before: Vec<Location> = body.locations().collect();
+        body.segments = Segments::of(body.digest, segments);
+        let many = matches!(body.segments, Segments::Many(_));
+        for segment in segments {
+            self.add_live(segment.location);
+            if many {
+                let large = self.large.entry(segment.location.pack).or_default();
+                large.insert(id);
+            }
+        }
+        for location in before {
+            self.sub_live(location);
+            self.forget_large(id, location.pack);
+        }
     }
 
     fn release_body(&mut self, id: u32) {
@@ -1365,6 +1387,33 @@ mod tests {
             }),
             Ok(vec![])
         );
+    }
+
+    #[test]
+    fn a_body_that_was_cut_otherwise_before_is_where_its_newest_record_says() {
+        let mut index = Index::new();
+        let one = put(1, 1, b"body");
+        let part = |pack, offset, bytes: &[u8]| Segment {
+            digest: Digest::of(bytes),
+            location: at(pack, offset, u32::try_from(bytes.len()).unwrap()),
+        };
+        let two = Put {
+            segments: vec![part(2, 0, b"bo"), part(3, 0, b"dy")],
+            ..put(2, 2, b"body")
+        };
+        for (first, then) in [(&one, &two), (&two, &one)] {
+            index.restore(first).unwrap();
+            index.restore(then).unwrap();
+            for kept in [first, then] {
+                let place = index.place(kept.key, kept.sequence).unwrap();
+                assert_eq!(place.segments, then.segments);
+            }
+            let live: u64 = (1..4).map(|pack| index.live(PackId(pack))).sum();
+            assert_eq!((live, index.live_bytes()), (204, 204));
+            assert!(index.remove(one.key, one.sequence) && index.remove(two.key, two.sequence));
+            assert_eq!((index.live_bytes(), index.bodies()), (0, 0));
+            assert!(index.large.is_empty());
+        }
     }
 
     #[test]

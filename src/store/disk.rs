@@ -21,6 +21,7 @@ use super::lock;
 use super::pack;
 use super::pack::Contents;
 use super::pack::Sealed;
+use super::pack::rounded;
 use super::replay;
 use super::replay::Begun;
 use super::table::Pack;
@@ -123,6 +124,7 @@ impl Store {
         let folder = Folder::open(&params.dir)?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, each)?;
+        let damaged = begun.damaged;
         let (jobs, receiver) = mpsc::channel();
         let shared = Shared {
             contents,
@@ -130,7 +132,7 @@ impl Store {
             files: Cache::new(FILES_OPEN_MAX),
             table: RwLock::new(table),
             jobs,
-            corrupt: AtomicU64::new(0),
+            corrupt: AtomicU64::new(damaged),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -303,6 +305,21 @@ impl Store {
         }
     }
 
+    /// Reads a whole sealed pack and says whether every bit of it is as it was written, also those
+    /// that no request reads. Packs in memory are. Blocking.
+    pub fn is_intact(&self, pack: PackId) -> Result<bool, StoreError> {
+        let sealed = match self.shared.read().get(pack) {
+            None => return Err(StoreError::Missing(pack)),
+            Some(Pack::Open(_) | Pack::Closed(_)) => return Ok(true),
+            Some(Pack::Sealed(sealed)) => *sealed,
+        };
+        match self.shared.contents.is_intact(sealed) {
+            Ok(intact) => Ok(intact),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(pack)),
+            Err(error) => Err(self.unreadable(sealed, error)),
+        }
+    }
+
     /// Deletes a pack, wherever it is: an open one is forgotten with all it holds, a sealed one's
     /// file is deleted. Readers that hold it open finish. Blocking.
     pub fn drop_pack(&self, pack: PackId) {
@@ -336,7 +353,7 @@ impl Store {
         let path = lock(&self.shared.folder).journal();
         let unfinished = path.join(format!("{number}.new"));
         let written = self
-            .write_snapshot(&unfinished, next)
+            .write_snapshot(&unfinished, &Part::Snapshot(number).copy_path(&path), next)
             .and_then(|bytes| self.put_in_place(&unfinished, &path, number, failures, bytes));
         let mut table = self.shared.write();
         table.journal.writing = 0;
@@ -351,6 +368,7 @@ impl Store {
             Err(error) => {
                 drop(table);
                 drop(fs::remove_file(&unfinished));
+                drop(fs::remove_file(Part::Snapshot(number).copy_path(&path)));
                 Err(error)
             }
         }
@@ -378,20 +396,23 @@ impl Store {
         synced.map_err(failed("sync", folder))?;
         let (_, outdated) = journal::parts(folder).map_err(failed("list", folder))?;
         for part in outdated {
-            drop(fs::remove_file(part.path(folder)));
+            drop(part.delete(folder));
         }
         Ok(bytes)
     }
 
-    /// Writes all sealed packs and all records to `path`, and returns the bytes written.
+    /// Writes all sealed packs and all records to `path` and the purges among them to `copy`, and
+    /// returns the room of both.
     fn write_snapshot(
         &self,
         path: &Path,
+        copy: &Path,
         next: &mut dyn FnMut() -> Vec<Record>,
     ) -> Result<u64, StoreError> {
         let mut file = File::create(path).map_err(failed("create", path))?;
         let table = self.shared.read();
         let mut buffer = journal::new_header(table.next_pack());
+        let mut purges = buffer.clone();
         for (pack, sealed) in table.sealed() {
             Line::Sealed(pack, sealed.address, sealed.bytes).encode(&mut buffer);
         }
@@ -401,7 +422,12 @@ impl Store {
             let records = next();
             let last = records.is_empty();
             for record in records {
-                Line::Record(record).encode(&mut buffer);
+                let is_purge = matches!(record, Record::Purge { .. });
+                let line = Line::Record(record);
+                line.encode(&mut buffer);
+                if is_purge {
+                    line.encode(&mut purges);
+                }
             }
             if last || buffer.len() >= SNAPSHOT_WRITE_BYTES {
                 total = total.saturating_add(buffer.len().try_into().unwrap_or(u64::MAX));
@@ -416,6 +442,16 @@ impl Store {
             }
         }
         file.sync_all().map_err(failed("sync", path))?;
+        let more = rounded(u64::try_from(purges.len()).unwrap_or(u64::MAX));
+        total = total.saturating_add(more);
+        if !self.shared.write().grow_snapshot(total) {
+            return Err(StoreError::NoRoom);
+        }
+        let copied = File::create(copy).and_then(|mut file| {
+            file.write_all(&purges)?;
+            file.sync_all()
+        });
+        copied.map_err(failed("write", copy))?;
         Ok(total)
     }
 

@@ -54,6 +54,29 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Opens a store's directory to look at it, locked against those who would use it, and changes
+    /// nothing.
+    pub(super) fn look(dir: &Path) -> Result<Self, StoreError> {
+        let none = || StoreError::None {
+            dir: dir.to_path_buf(),
+        };
+        if !check_marker(dir)? {
+            return Err(none());
+        }
+        let path = dir.join(LOCK);
+        let lock = File::open(&path).map_err(failed("open", &path))?;
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(Self {
+                dir: dir.to_path_buf(),
+                lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+                dir: dir.to_path_buf(),
+            }),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
+        }
+    }
+
     /// Where the journal lies.
     pub(super) fn journal(&self) -> PathBuf {
         self.dir.join("journal")

@@ -8,6 +8,9 @@
 //! Journal `n` follows snapshot `n`, or journal `n - 1` where there is no such snapshot. What is
 //! in them counts in this order. A record that fails its check is skipped: the next one is found
 //! by its mark. Kinds of later versions are skipped by their length.
+//!
+//! Each file has a *copy* beside it, of the same form, with its purges alone, so that damage in one
+//! of the two undoes none: `replay` says what is believed when both are damaged.
 
 use super::Put;
 use super::Record;
@@ -15,6 +18,7 @@ use super::codec::Cursor;
 use super::codec::length;
 use super::codec::put_run;
 use super::pack::Address;
+use super::pack::rounded;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
@@ -225,6 +229,8 @@ pub(super) struct Scan {
     pub(super) records: u64,
     /// Bytes that no valid record covers, the header's among them when it is damaged.
     pub(super) damaged: u64,
+    /// Runs of damage, the half record that a kill leaves at the end not among them.
+    pub(super) stretches: u64,
     /// No pack before this one may be numbered anew; 0 when the header is damaged.
     pub(super) next_pack: u32,
 }
@@ -239,11 +245,14 @@ pub(super) fn scan(bytes: &[u8], each: &mut dyn FnMut(Line)) -> Scan {
         }
         None => {
             result.damaged = bytes.len().min(HEADER_BYTES).try_into().unwrap_or(u64::MAX);
+            result.stretches = u64::from(bytes.len() >= HEADER_BYTES);
             bytes.get(HEADER_BYTES..).unwrap_or_default()
         }
     };
     // Looking for the next record costs a checksum for each mark: bounded for files made to harm.
     let mut budget = bytes.len().saturating_mul(4);
+    // The beginning of the damage that is being skipped.
+    let mut stretch: Option<&[u8]> = None;
     while !rest.is_empty() {
         if let Some((payload, after)) = record(rest, &mut budget) {
             result.records = result.records.saturating_add(1);
@@ -251,8 +260,11 @@ pub(super) fn scan(bytes: &[u8], each: &mut dyn FnMut(Line)) -> Scan {
                 each(line);
             }
             rest = after;
+            let ended = u64::from(stretch.take().is_some());
+            result.stretches = result.stretches.saturating_add(ended);
             continue;
         }
+        stretch.get_or_insert(rest);
         let next = rest
             .windows(MARK.len())
             .skip(1)
@@ -264,7 +276,20 @@ pub(super) fn scan(bytes: &[u8], each: &mut dyn FnMut(Line)) -> Scan {
             .saturating_add(skipped.try_into().unwrap_or(u64::MAX));
         rest = rest.get(skipped..).unwrap_or_default();
     }
+    let last = u64::from(stretch.is_some_and(|bytes| !is_torn(bytes)));
+    result.stretches = result.stretches.saturating_add(last);
     result
+}
+
+/// Is this the beginning of a record whose end is missing, as a kill leaves it?
+fn is_torn(bytes: &[u8]) -> bool {
+    let mut cursor = Cursor::new(bytes);
+    let Some(mark) = cursor.array::<2>() else {
+        return MARK.starts_with(bytes);
+    };
+    let payload = cursor.u32().map(u64::from);
+    let there = u64::try_from(cursor.len().saturating_sub(4)).unwrap_or(u64::MAX);
+    mark == MARK && payload.is_none_or(|payload| payload > there)
 }
 
 fn header(bytes: &[u8]) -> Option<(u32, &[u8])> {
@@ -314,10 +339,30 @@ impl Part {
         }
     }
 
+    /// The path of its copy.
+    pub(super) fn copy_path(self, folder: &Path) -> PathBuf {
+        match self {
+            Self::Snapshot(number) => folder.join(format!("{number:016}.marks")),
+            Self::Journal(number) => folder.join(format!("{number:016}.purges")),
+        }
+    }
+
+    /// Deletes it and its copy. Blocking.
+    pub(super) fn delete(self, folder: &Path) -> io::Result<()> {
+        for path in [self.path(folder), self.copy_path(folder)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn of(path: &Path) -> Option<Self> {
         let number = path.file_stem()?.to_str()?.parse().ok()?;
         match path.extension()?.to_str()? {
-            "journal" => Some(Self::Journal(number)),
+            // Its purges count also when the journal itself is gone.
+            "journal" | "purges" => Some(Self::Journal(number)),
             "snapshot" => Some(Self::Snapshot(number)),
             _ => None,
         }
@@ -332,15 +377,22 @@ pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
         found.extend(Part::of(&entry?.path()));
     }
     found.sort_by_key(|part| (part.number(), *part));
+    found.dedup();
     let newest = |part: &Part| matches!(part, Part::Snapshot(_));
     let first = found.iter().rposition(newest).unwrap_or(0);
     let counting = found.split_off(first);
     Ok((counting, found))
 }
 
-/// The journal file that is being written. All methods block.
+/// The journal file that is being written, and its copy. All methods block.
 #[derive(Debug)]
 pub(super) struct Journal {
+    file: Growing,
+    copy: Growing,
+}
+
+#[derive(Debug)]
+struct Growing {
     file: File,
     path: PathBuf,
     bytes: u64,
@@ -349,43 +401,65 @@ pub(super) struct Journal {
 impl Journal {
     /// Starts journal `number`. An earlier file of that name is an error.
     pub(super) fn create(folder: &Path, number: u64, next_pack: u32) -> io::Result<Self> {
-        let path = Part::Journal(number).path(folder);
-        let mut file = File::options().append(true).create_new(true).open(&path)?;
-        let header = new_header(next_pack);
-        file.write_all(&header)?;
-        Ok(Self {
-            file,
-            path,
-            bytes: header.len().try_into().unwrap_or(u64::MAX),
-        })
+        let part = Part::Journal(number);
+        let copy = Growing::create(part.copy_path(folder), next_pack)?;
+        match Growing::create(part.path(folder), next_pack) {
+            Ok(file) => Ok(Self { file, copy }),
+            Err(error) => {
+                drop(fs::remove_file(&copy.path));
+                Err(error)
+            }
+        }
     }
 
-    /// Its length.
+    /// Its length, and the room of its copy.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.file.bytes.saturating_add(rounded(self.copy.bytes))
     }
 
     /// Does it hold no records?
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes <= u64::try_from(HEADER_BYTES).unwrap_or(0)
+        self.file.bytes <= u64::try_from(HEADER_BYTES).unwrap_or(0)
     }
 
     /// Its path.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
-    /// Appends whole records. After an error the file may end in half a record, which a start
-    /// cuts; nothing more may be appended to it.
-    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
+    /// Appends whole records, and the purges among them to the copy first: of the two, a kill cuts
+    /// only one short. After an error a file may end in half a record, which a start cuts; nothing
+    /// more may be appended.
+    pub(super) fn append(&mut self, records: &[u8], purges: &[u8]) -> io::Result<()> {
+        if !purges.is_empty() {
+            self.copy.append(purges)?;
+        }
+        self.file.append(records)
+    }
+
+    /// Are the files still where a start would look for them?
+    pub(super) fn is_in_place(&self) -> bool {
+        self.file.is_in_place() && self.copy.is_in_place()
+    }
+}
+
+impl Growing {
+    fn create(path: PathBuf, next_pack: u32) -> io::Result<Self> {
+        let mut file = File::options().append(true).create_new(true).open(&path)?;
+        let header = new_header(next_pack);
+        file.write_all(&header)?;
+        let bytes = header.len().try_into().unwrap_or(u64::MAX);
+        Ok(Self { file, path, bytes })
+    }
+
+    fn append(&mut self, records: &[u8]) -> io::Result<()> {
         self.file.write_all(records)?;
         let more = u64::try_from(records.len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(more);
         Ok(())
     }
 
-    /// Is the file still where a start would look for it?
-    pub(super) fn is_in_place(&self) -> bool {
+    fn is_in_place(&self) -> bool {
         match (fs::symlink_metadata(&self.path), self.file.metadata()) {
             (Ok(there), Ok(open)) => there.ino() == open.ino() && there.dev() == open.dev(),
             _ => false,
@@ -406,7 +480,8 @@ pub(super) fn new_header(next_pack: u32) -> Vec<u8> {
 
 const MAGIC: [u8; 8] = *b"ldr-jrnl";
 const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 20;
+/// The length of a file without records.
+pub(super) const HEADER_BYTES: usize = 20;
 /// Two bytes that no text holds side by side.
 const MARK: [u8; 2] = [0xf5, 0x1b];
 const KIND_PUT: u8 = 1;

@@ -18,6 +18,7 @@
 //! | `pack` | many pieces in one cacache content |
 //! | `journal` | records as bytes, and the files they are in |
 //! | `replay` | what a start finds, keeps and sweeps away |
+//! | `survey` | what a stopped store holds, for tools |
 //! | `writer` | the thread that writes |
 //! | `head`, `memory` | heads as bytes; hot responses in memory |
 
@@ -29,6 +30,7 @@ mod journal;
 pub mod memory;
 mod pack;
 mod replay;
+pub mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -167,6 +169,12 @@ pub enum StoreError {
         /// Which directory.
         dir: PathBuf,
     },
+    /// There is no store.
+    #[error("{} holds no larder store", dir.display())]
+    None {
+        /// Which directory.
+        dir: PathBuf,
+    },
     /// The operating system refused.
     #[error("could not {action} {}", path.display())]
     Io {
@@ -192,6 +200,9 @@ pub enum StoreError {
     /// The disk has failed; nothing is stored until it recovers.
     #[error("the store passes through: {0}")]
     PassThrough(Arc<str>),
+    /// The disk has not answered in time.
+    #[error("the disk does not answer")]
+    Slow,
     /// The pieces of one append do not fit into any pack; they never will.
     #[error("{bytes} bytes do not fit into one pack")]
     TooLarge {
@@ -211,11 +222,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Is it this process that is short of something, such as file descriptors? Then the error
-    /// says nothing of the bytes.
-    pub fn is_of_this_process(&self) -> bool {
+    /// Does the error say nothing of the bytes? As when this process is short of something, such
+    /// as file descriptors, or the disk hangs.
+    pub fn may_pass(&self) -> bool {
         let Self::Io { source, .. } = self else {
-            return false;
+            return matches!(self, Self::Slow);
         };
         matches!(
             source.raw_os_error().map(Errno::from_raw_os_error),

@@ -21,6 +21,7 @@ use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
 use cacache::Algorithm;
+use cacache::Integrity;
 use cacache::WriteOpts;
 use std::collections::HashMap;
 use std::fs;
@@ -377,6 +378,14 @@ impl Contents {
     /// Where a pack's file lies.
     pub(super) fn path(&self, address: Address) -> PathBuf {
         content_path(&self.dir, address)
+    }
+
+    /// Reads a whole pack's file and says whether every bit of it is as it was written.
+    pub(super) fn is_intact(&self, sealed: Sealed) -> io::Result<bool> {
+        let bytes = fs::read(content_path(&self.dir, sealed.address))?;
+        let hex = format!("{:032x}", sealed.address.0);
+        let name = Integrity::from_hex(hex, Algorithm::Xxh3).map_err(io::Error::other)?;
+        Ok(name.check(&bytes).is_ok())
     }
 
     /// Looks at a pack's file without opening it.

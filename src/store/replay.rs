@@ -2,6 +2,11 @@
 //!
 //! Twice over the files: first for packs, because a pack may be dropped long after the puts that
 //! name it; then for records, of which those are handed on whose packs are all there.
+//!
+//! Damage must never undo a purge. Where a journal file is damaged its copy says which purges it
+//! held. Where both are, nobody knows what was purged: then everything from before the damage is
+//! purged. Lost puts are misses; a lost removal can bring back at most a response that was replaced
+//! or evicted, for as long as it would have served without.
 
 use super::Condition;
 use super::Put;
@@ -27,7 +32,9 @@ use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,32 +52,18 @@ pub(super) fn replay(
     sweep_unfinished(&path);
     let (parts, outdated) = journal::parts(&path).map_err(failed("list", &path))?;
     for part in &outdated {
-        drop(fs::remove_file(part.path(&path)));
+        drop(part.delete(&path));
     }
     let mut found = Packs::default();
     let mut kept = Vec::new();
-    for part in &parts {
-        let (bytes, scan) = read(&path, *part, &mut |line| found.note(&line));
-        found.note_scan(scan);
-        let empty = scan.records == 0 && matches!(part, Part::Journal(_));
-        if !(empty && fs::remove_file(part.path(&path)).is_ok()) {
-            kept.push((*part, bytes));
+    for part in parts.iter().copied() {
+        let read = Kept::read(&path, part, &mut found);
+        if !(read.is_empty() && part.delete(&path).is_ok()) {
+            kept.push(read);
         }
     }
     let mut packs = found.on_disk(contents);
-    let mut survivors = Survivors::default();
-    for (part, _) in &kept {
-        read_again(&path, *part, &mut |record| {
-            let whole = match &record {
-                Record::Put(put) => places(put).all(|place| lies_in(&packs, place)),
-                Record::Remove(_) | Record::Purge { .. } => true,
-            };
-            if whole {
-                survivors.note(&record);
-                each(record);
-            }
-        });
-    }
+    let survivors = hand_on(&path, &kept, &packs, each);
     drop_unnamed(contents, &mut packs, &survivors.packs());
     let newest = parts
         .iter()
@@ -80,8 +73,12 @@ pub(super) fn replay(
     let number = newest.map_or(1, |newest| newest.saturating_add(1));
     let mut table = Table::new(packs, found.next_pack, disk_bytes_max);
     table.journal.parts = kept.len();
-    for (part, bytes) in kept {
-        match part {
+    let damaged = kept.iter().map(Kept::stretches).sum();
+    // Counted as a failure, so that a snapshot soon replaces what is damaged.
+    table.journal.failures = u64::from(damaged > 0);
+    for kept in kept {
+        let bytes = kept.file.bytes.saturating_add(rounded(kept.copy.bytes));
+        match kept.part {
             Part::Journal(_) => {
                 let earlier = &mut table.journal.earlier;
                 *earlier = earlier.saturating_add(rounded(bytes));
@@ -89,8 +86,84 @@ pub(super) fn replay(
             Part::Snapshot(_) => table.journal.snapshot = bytes,
         }
     }
-    let begun = begin(&path, number, &mut table);
+    let begun = begin(&path, number, damaged, &mut table);
     Ok((table, begun))
+}
+
+/// Hands on the records of all files, in order, and says which puts survived them.
+fn hand_on(
+    folder: &Path,
+    kept: &[Kept],
+    packs: &HashMap<PackId, Sealed>,
+    each: &mut dyn FnMut(Record),
+) -> Survivors {
+    let mut survivors = Survivors::default();
+    for kept in kept {
+        kept.hand_on(folder, &mut |record| {
+            let whole = match &record {
+                Record::Put(put) => places(put).all(|place| lies_in(packs, place)),
+                Record::Remove(_) | Record::Purge { .. } => true,
+            };
+            survivors.note_sequence(&record);
+            if whole {
+                survivors.note(&record);
+                each(record);
+            }
+        });
+        if kept.is_doubtful() {
+            tracing::warn!(
+                path = %kept.part.path(folder).display(),
+                "a journal file and its copy are damaged; what is older is purged"
+            );
+            let record = survivors.purge_of_all();
+            survivors.note(&record);
+            each(record);
+        }
+    }
+    survivors
+}
+
+/// What [`look`] found.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) packs: HashMap<PackId, Sealed>,
+    /// Packs that are named and not there or not whole.
+    pub(super) missing: Vec<PackId>,
+    pub(super) damaged: u64,
+    pub(super) journal_bytes: u64,
+}
+
+/// Hands every record that a start would hand on to `each`, and changes nothing. Blocking.
+pub(super) fn look(
+    folder: &Path,
+    contents: &Contents,
+    each: &mut dyn FnMut(Record),
+) -> io::Result<Looked> {
+    let (parts, _) = journal::parts(folder)?;
+    let mut found = Packs::default();
+    let kept: Vec<Kept> = parts
+        .iter()
+        .map(|part| Kept::read(folder, *part, &mut found))
+        .collect();
+    let mut packs = HashMap::new();
+    let mut missing = Vec::new();
+    for (pack, address, bytes) in found.alive() {
+        match contents.look(address) {
+            Ok(sealed) if sealed.bytes == bytes => drop(packs.insert(pack, sealed)),
+            _ => missing.push(pack),
+        }
+    }
+    missing.sort_unstable();
+    hand_on(folder, &kept, &packs, each);
+    Ok(Looked {
+        packs,
+        missing,
+        damaged: kept.iter().map(Kept::stretches).sum(),
+        journal_bytes: kept
+            .iter()
+            .map(|kept| kept.file.bytes.saturating_add(kept.copy.bytes))
+            .sum(),
+    })
 }
 
 /// The journal file that a start begins.
@@ -100,9 +173,11 @@ pub(super) struct Begun {
     pub(super) number: u64,
     /// `None` when the disk refused it.
     pub(super) journal: Option<Journal>,
+    /// Damaged places found in the journal's files.
+    pub(super) damaged: u64,
 }
 
-fn begin(folder: &Path, number: u64, table: &mut Table) -> Begun {
+fn begin(folder: &Path, number: u64, damaged: u64, table: &mut Table) -> Begun {
     let journal = match Journal::create(folder, number, table.next_pack()) {
         Ok(journal) => {
             table.journal.current = journal.bytes();
@@ -115,23 +190,108 @@ fn begin(folder: &Path, number: u64, table: &mut Table) -> Begun {
             None
         }
     };
-    Begun { number, journal }
+    Begun {
+        number,
+        journal,
+        damaged,
+    }
 }
 
-/// Reads one file for its packs, and says how long it is. What cannot be read counts as empty.
-fn read(folder: &Path, part: Part, each: &mut dyn FnMut(Line)) -> (u64, Scan) {
-    let path = part.path(folder);
-    let bytes = match fs::read(&path) {
+/// A file as it was read first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// Its length.
+    bytes: u64,
+    /// What was in it.
+    scan: Scan,
+    /// There is no such file.
+    missing: bool,
+}
+
+/// A journal file that counts, and its copy.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    part: Part,
+    file: Seen,
+    copy: Seen,
+}
+
+impl Kept {
+    /// Reads both and notes what they say about packs.
+    fn read(folder: &Path, part: Part, found: &mut Packs) -> Self {
+        let file = read(&part.path(folder), &mut |line| found.note(&line));
+        let copy = read(&part.copy_path(folder), &mut |_| {});
+        found.note_scan(file.scan);
+        Self { part, file, copy }
+    }
+
+    /// Is it a journal that nothing was written to?
+    fn is_empty(&self) -> bool {
+        let clean =
+            self.file.scan.damaged == 0 && (self.copy.scan.damaged == 0 || self.copy.missing);
+        let records = self
+            .file
+            .scan
+            .records
+            .saturating_add(self.copy.scan.records);
+        clean && records == 0 && matches!(self.part, Part::Journal(_))
+    }
+
+    /// Nobody knows which purges it held.
+    fn is_doubtful(&self) -> bool {
+        // What a kill cuts short was not answered yet: a cut end alone has lost no purge. A copy
+        // begins before its file, so that a kill leaves none without its header.
+        let headless = self.copy.bytes < HEADER_BYTES;
+        let copy_is_sound = !headless && !self.copy.missing && self.copy.scan.stretches == 0;
+        !self.file.missing && self.file.scan.stretches > 0 && !copy_is_sound
+            || self.file.missing && !self.copy.missing && self.copy.scan.stretches > 0
+    }
+
+    /// Damaged places. That an older larder wrote no copy is no damage.
+    fn stretches(&self) -> u64 {
+        let copy = if self.copy.missing {
+            0
+        } else {
+            self.copy.scan.stretches
+        };
+        self.file.scan.stretches.saturating_add(copy)
+    }
+
+    /// Hands on its records, and those of the copy where it is damaged: there they may come twice.
+    fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) {
+        let mut records = |line| match line {
+            Line::Record(record) => each(record),
+            Line::Dropped(_) | Line::Sealed(..) => {}
+        };
+        let again = read(&self.part.path(folder), &mut records);
+        if again.scan.damaged > 0 {
+            read(&self.part.copy_path(folder), &mut records);
+        }
+    }
+}
+
+/// Reads one file. What cannot be read counts as damaged.
+fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
+    let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "could not read a journal file");
-            // Not empty, so that it is left for someone to look at.
-            let unread = Scan {
-                records: 1,
+            let missing = matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+            );
+            if !missing {
+                tracing::warn!(path = %path.display(), %error, "could not read a journal file");
+            }
+            let scan = Scan {
                 damaged: 1,
-                next_pack: 0,
+                stretches: 1,
+                ..Scan::default()
             };
-            return (0, unread);
+            return Seen {
+                bytes: 0,
+                scan,
+                missing,
+            };
         }
     };
     let scan = journal::scan(&bytes, each);
@@ -143,17 +303,11 @@ fn read(folder: &Path, part: Part, each: &mut dyn FnMut(Line)) -> (u64, Scan) {
             "skipped damage in a journal file"
         );
     }
-    (bytes.len().try_into().unwrap_or(u64::MAX), scan)
-}
-
-fn read_again(folder: &Path, part: Part, each: &mut dyn FnMut(Record)) {
-    let Ok(bytes) = fs::read(part.path(folder)) else {
-        return;
-    };
-    journal::scan(&bytes, &mut |line| match line {
-        Line::Record(record) => each(record),
-        Line::Dropped(_) | Line::Sealed(..) => {}
-    });
+    Seen {
+        bytes: bytes.len().try_into().unwrap_or(u64::MAX),
+        scan,
+        missing: false,
+    }
 }
 
 /// Deletes snapshots whose writing was cut short.
@@ -163,7 +317,11 @@ fn sweep_unfinished(folder: &Path) {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if path.extension().is_some_and(|end| end == "new") {
+        let lonely = |end: &OsStr| end == "marks" && !path.with_extension("snapshot").exists();
+        if path
+            .extension()
+            .is_some_and(|end| end == "new" || lonely(end))
+        {
             drop(fs::remove_file(path));
         }
     }
@@ -233,15 +391,18 @@ impl Packs {
         }
     }
 
+    /// Those that were not dropped: number, address and length.
+    fn alive(&self) -> impl Iterator<Item = (PackId, Address, u32)> + '_ {
+        self.sealed
+            .iter()
+            .filter(|(pack, _)| !self.dropped.contains(pack))
+            .map(|(pack, (address, bytes))| (*pack, *address, *bytes))
+    }
+
     /// Those that are on disk, as long as they were written. All other contents are deleted.
     fn on_disk(&self, contents: &Contents) -> HashMap<PackId, Sealed> {
-        let alive = self
-            .sealed
-            .iter()
-            .filter(|(pack, _)| !self.dropped.contains(pack));
-        let known = alive
-            .map(|(pack, (address, _))| (*address, *pack))
-            .collect();
+        let alive = self.alive();
+        let known = alive.map(|(pack, address, _)| (address, pack)).collect();
         let mut found = contents.sweep(&known);
         found.retain(|pack, sealed| {
             let expected = self.sealed.get(pack).map(|(_, bytes)| *bytes);
@@ -273,11 +434,28 @@ struct Survivor {
 #[derive(Debug, Default)]
 struct Survivors {
     puts: HashMap<Sequence, Survivor>,
+    /// The newest sequence of any record.
+    newest: Sequence,
     purged_all: Sequence,
     purged_urls: HashMap<PrimaryKey, Sequence>,
 }
 
 impl Survivors {
+    fn note_sequence(&mut self, record: &Record) {
+        let (Record::Put(Put { sequence, .. })
+        | Record::Remove(sequence)
+        | Record::Purge { sequence, .. }) = record;
+        self.newest = self.newest.max(*sequence);
+    }
+
+    /// A purge of everything recorded so far.
+    fn purge_of_all(&self) -> Record {
+        Record::Purge {
+            sequence: Sequence(self.newest.0.saturating_add(1)),
+            selector: Selector::All,
+        }
+    }
+
     fn note(&mut self, record: &Record) {
         match record {
             Record::Put(put) => {
@@ -322,4 +500,5 @@ impl Survivors {
     }
 }
 
+const HEADER_BYTES: u64 = journal::HEADER_BYTES as u64;
 const DAMAGE_NUMBERS: u32 = 1 << 16;

@@ -435,6 +435,12 @@ impl Table {
         changed
     }
 
+    /// A whole pack's bytes were just written to a disk that was full: so much room there is.
+    pub(super) fn prove_room(&mut self) {
+        let proven = self.allocated().saturating_add(OPEN_ROOM);
+        self.limit = self.limit.max(proven).min(self.limit_given);
+    }
+
     /// Takes back some of what a full disk lowered the limit by.
     pub(super) fn raise_limit(&mut self) {
         let gap = self.limit_given.saturating_sub(self.limit);
@@ -513,6 +519,23 @@ mod tests {
         assert_eq!(table.usage().allocated, before + OPEN_ROOM);
         table.append(None, Sequence(0), KEY, &head(1)).unwrap();
         assert_eq!(table.usage().allocated, before + OPEN_ROOM);
+    }
+
+    #[test]
+    fn storing_goes_on_when_a_full_disk_has_room_again_though_little_was_stored() {
+        let mut table = table();
+        let trouble = || Condition::PassThrough("full".into());
+        table.set_condition(trouble(), true);
+        table.set_condition(Condition::Healthy, false);
+        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        assert!(matches!(refused, Err(StoreError::NoRoom)));
+        table.prove_room();
+        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        assert!(table.usage().allocated <= table.usage().limit);
+        let limit = table.usage().limit;
+        table.set_condition(trouble(), false);
+        table.prove_room();
+        assert!(table.usage().limit <= LIMIT && table.usage().limit >= limit);
     }
 
     #[test]

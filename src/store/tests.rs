@@ -650,7 +650,8 @@ fn a_snapshot_replaces_the_journal_and_says_the_same() {
         })
         .unwrap();
     drop(store);
-    assert_eq!(files(&dir.path().join("journal")).len(), 2);
+    // Snapshot and journal, each with its copy.
+    assert_eq!(files(&dir.path().join("journal")).len(), 4);
     let (_, records) = open(dir.path());
     let mut expected: Vec<_> = first[1..].iter().cloned().map(Record::Put).collect();
     expected.push(Record::Remove(Sequence(2)));
@@ -674,10 +675,11 @@ fn a_snapshot_cut_short_leaves_the_journal_in_force() {
     let copy = copy.unwrap();
     assert_eq!(puts(&open_records(copy.path())), [put]);
     let left = files(&copy.path().join("journal"));
-    assert!(
-        left.iter()
-            .all(|path| path.extension().unwrap() == "journal")
-    );
+    assert!(left.iter().all(|path| {
+        ["journal", "purges"]
+            .iter()
+            .any(|end| path.extension().unwrap() == *end)
+    }));
 }
 
 #[test]
@@ -906,4 +908,157 @@ fn a_closed_store_still_reads() {
     assert!(matches!(refused, Err(StoreError::PassThrough(_))));
     assert!(wait(store.flush()).is_err());
     assert!(wait(store.record_purge(Sequence(3), &[Selector::All])).is_err());
+}
+
+/// Flips one bit of a file.
+fn flip(path: &Path, bit: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    fs::write(path, bytes).unwrap();
+}
+
+const PURGED: PrimaryKey = PrimaryKey([2; 16]);
+
+/// A store that was killed after two puts, a purge and one more put.
+fn purged_in_the_middle() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    for n in 1..3 {
+        store_one(&store, n, &bytes(n, 100));
+    }
+    wait(store.flush()).unwrap();
+    wait(store.record_purge(Sequence(5), &[Selector::Url(PURGED)])).unwrap();
+    store_one(&store, 6, &bytes(6, 100));
+    wait(store.flush()).unwrap();
+    killed(dir.path())
+}
+
+/// Do these records purge [`PURGED`]?
+fn purges(records: &[Record]) -> bool {
+    records.iter().any(|record| match record {
+        Record::Purge { selector, .. } => {
+            *selector == Selector::All || *selector == Selector::Url(PURGED)
+        }
+        Record::Put(_) | Record::Remove(_) => false,
+    })
+}
+
+#[test]
+fn no_flipped_bit_in_the_journal_or_its_copy_undoes_a_purge_and_each_is_counted() {
+    let dir = purged_in_the_middle();
+    for name in ["0000000000000001.journal", "0000000000000001.purges"] {
+        let whole = fs::read(dir.path().join("journal").join(name)).unwrap();
+        for bit in (0..whole.len() * 8).step_by(13) {
+            let path = dir.path().join("journal").join(name);
+            flip(&path, bit);
+            let (_, records, damaged) = looked_at(dir.path());
+            assert!(purges(&records), "bit {bit} of {name}");
+            // The length of the last record, made longer, looks like what a kill leaves.
+            assert!(
+                damaged == 1 || whole.len() - bit / 8 < 250,
+                "bit {bit} of {name}"
+            );
+            let everything = |record: &Record| {
+                let all = Selector::All;
+                matches!(record, Record::Purge { selector, .. } if *selector == all)
+            };
+            assert!(!records.iter().any(everything), "bit {bit} of {name}");
+            fs::write(path, &whole).unwrap();
+        }
+    }
+}
+
+/// The records that a start would find, and the damage, without a change to the files.
+fn looked_at(dir: &Path) -> (Store, Vec<Record>, u64) {
+    let mut records = Vec::new();
+    let journal = dir.join("journal");
+    let before = files(&journal);
+    let store = Store::open(&params(dir, 256), &mut |record| records.push(record)).unwrap();
+    for path in files(&journal).iter().filter(|path| !before.contains(path)) {
+        fs::remove_file(path).unwrap();
+    }
+    let damaged = store.usage().corrupt;
+    (store, records, damaged)
+}
+
+#[test]
+fn when_a_journal_and_its_copy_are_damaged_everything_before_is_purged() {
+    let dir = purged_in_the_middle();
+    for name in ["0000000000000001.journal", "0000000000000001.purges"] {
+        flip(&dir.path().join("journal").join(name), 8 * 30);
+    }
+    let (store, records) = open(dir.path());
+    let last = records.last().unwrap();
+    let all = Record::Purge {
+        sequence: Sequence(7),
+        selector: Selector::All,
+    };
+    assert_eq!(*last, all);
+    assert_eq!(store.usage().corrupt, 2);
+    assert_eq!(store.packs(), [], "what is purged is deleted");
+    assert!(
+        store.wants_snapshot(),
+        "a snapshot replaces what is damaged"
+    );
+}
+
+#[test]
+fn a_journal_that_is_gone_leaves_its_purges_in_force() {
+    let dir = purged_in_the_middle();
+    fs::remove_file(dir.path().join("journal/0000000000000001.journal")).unwrap();
+    assert!(purges(&open_records(dir.path())));
+}
+
+#[test]
+fn a_journal_of_an_older_larder_has_no_copy_and_counts() {
+    let dir = purged_in_the_middle();
+    fs::remove_file(dir.path().join("journal/0000000000000001.purges")).unwrap();
+    let journal = dir.path().join("journal/0000000000000001.journal");
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
+    let (store, records) = open(dir.path());
+    assert_eq!(puts(&records).len(), 2);
+    assert!(!records.contains(&Record::Purge {
+        sequence: Sequence(6),
+        selector: Selector::All
+    }));
+    assert_eq!(store.usage().corrupt, 0, "a kill is no corruption");
+    drop(store);
+    flip(&journal, 8 * 30);
+    assert!(matches!(
+        open_records(dir.path()).last(),
+        Some(Record::Purge {
+            selector: Selector::All,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn the_marks_of_a_damaged_snapshot_are_in_its_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let put = store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    let mark = Record::Purge {
+        sequence: Sequence(2),
+        selector: Selector::Url(PURGED),
+    };
+    let mut batch = vec![mark.clone(), Record::Put(put)];
+    store.snapshot(&mut || std::mem::take(&mut batch)).unwrap();
+    drop(store);
+    let snapshot = files(&dir.path().join("journal"))
+        .into_iter()
+        .find(|path| path.extension().unwrap() == "snapshot");
+    let snapshot = snapshot.unwrap();
+    let mut whole = fs::read(&snapshot).unwrap();
+    whole[20..].fill(0);
+    fs::write(&snapshot, whole).unwrap();
+    assert_eq!(open_records(dir.path()), [mark]);
+}
+
+#[test]
+fn the_page_about_the_format_is_about_this_format() {
+    let page = include_str!("../../docs/store.md");
+    assert!(page.contains(&format!("larder store, format {}\"", folder::FORMAT)));
 }

@@ -25,7 +25,6 @@ use super::replay::places;
 use super::table::Pack;
 use crate::rules::address::PackId;
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -101,6 +100,7 @@ pub(super) fn start(
         journal: begun.journal,
         number: begun.number,
         records: Vec::new(),
+        purges: Vec::new(),
         puts: 0,
         overflown: false,
         waiting: HashMap::new(),
@@ -126,6 +126,8 @@ struct Writer {
     number: u64,
     /// Encoded records to be written next; while the journal has failed, what it lacks.
     records: Vec<u8>,
+    /// The purges among them, once more, for the journal's copy.
+    purges: Vec<u8>,
     /// How many puts are among them.
     puts: u64,
     /// There was more to keep than `records` may hold: the files on disk must not be read again.
@@ -182,6 +184,9 @@ impl Writer {
     /// Keeps a record to be written with the next.
     fn keep(&mut self, line: &Line) {
         line.encode(&mut self.records);
+        if let Line::Record(Record::Purge { .. }) = line {
+            line.encode(&mut self.purges);
+        }
         self.kept();
     }
 
@@ -192,6 +197,7 @@ impl Writer {
         drop(self.write_records());
         if self.records.len() >= RECORDS_BYTES_MAX {
             self.records.clear();
+            self.purges.clear();
             self.puts = 0;
             self.overflown = true;
         }
@@ -205,12 +211,13 @@ impl Writer {
         if self.records.is_empty() {
             return Ok(());
         }
-        match journal.append(&self.records) {
+        match journal.append(&self.records, &self.purges) {
             Ok(()) => {
                 let mut table = self.shared.write();
                 table.journal.current = journal.bytes();
                 table.journaled = table.journaled.saturating_add(self.puts);
                 self.records.clear();
+                self.purges.clear();
                 self.puts = 0;
                 Ok(())
             }
@@ -334,8 +341,8 @@ impl Writer {
             .map_err(failed("create a journal in", &path))?;
         if self.overflown {
             for part in counting.iter().chain(&outdated) {
-                let part = part.path(&path);
-                fs::remove_file(&part).map_err(failed("delete", &part))?;
+                let file = part.path(&path);
+                part.delete(&path).map_err(failed("delete", &file))?;
             }
         }
         drop(folder);
@@ -383,7 +390,9 @@ impl Writer {
             tracing::debug!(%error, "the store still passes through");
             return;
         }
-        if !full {
+        if full {
+            self.shared.write().prove_room();
+        } else {
             self.lose_missing();
         }
         self.shared.write().set_condition(Condition::Healthy, false);

@@ -131,14 +131,34 @@ fn a_torn_journal_loses_at_most_its_tail() {
     assert_eq!(self::hits(&scene), 10);
 }
 
-#[test]
-fn rubbish_behind_the_journal_costs_nothing() {
+/// Starts a killed scene with rubbish at the end of the journal's files that end in one of `ends`.
+fn with_rubbish(ends: &[&str]) -> Scene {
     let mut scene = killed();
-    for journal in journals(&scene) {
+    let chosen = |path: &PathBuf| ends.iter().any(|end| path.extension().unwrap() == *end);
+    for journal in journals(&scene).into_iter().filter(chosen) {
         let mut file = OpenOptions::new().append(true).open(&journal).unwrap();
         file.write_all(&noise(1, 1000)).unwrap();
     }
     scene.start();
+    scene
+}
+
+#[test]
+fn rubbish_behind_the_journal_or_its_copy_costs_nothing() {
+    for end in ["journal", "purges"] {
+        let scene = with_rubbish(&[end]);
+        assert_eq!(hits(&scene), 10);
+        assert_eq!(scene.stat("store.corrupt"), 1);
+    }
+}
+
+#[test]
+fn rubbish_that_may_have_been_purges_purges_everything() {
+    let mut scene = with_rubbish(&["journal", "purges"]);
+    assert!(scene.stderr().contains("what is older is purged"));
+    assert_eq!(hits(&scene), 0);
+    scene.await_durable(10);
+    scene.restart();
     assert_eq!(hits(&scene), 10);
 }
 

@@ -5,6 +5,7 @@ use super::Stored;
 use super::StoredBody;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
+use crate::rules::address::PackId;
 use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::state::index::Found;
@@ -14,6 +15,9 @@ use crate::store::memory::Hot;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::timeout;
 
 impl Shelf {
     /// Loads what was found, from memory or from disk. `None` when it is gone or fails its check:
@@ -58,11 +62,32 @@ impl Shelf {
             return loaded;
         }
         let shelf = Arc::clone(self);
-        let head_pack = place.head.pack;
         let place = place.clone();
-        tokio::task::spawn_blocking(move || shelf.load_disk(&place))
+        self.off_thread(place.head.pack, move || shelf.load_disk(&place))
             .await
-            .unwrap_or(Err(StoreError::Missing(head_pack)))
+    }
+
+    /// Reads on a thread of its own, and waits no longer than a disk may take. A read that hangs
+    /// keeps its thread until it ends; when many do, no more are begun.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        pack: PackId,
+        read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.overdue.load(Ordering::Relaxed) >= OVERDUE_MAX {
+            return Err(StoreError::Slow);
+        }
+        let mut reading = tokio::task::spawn_blocking(read);
+        if let Ok(ended) = timeout(READ_WAIT, &mut reading).await {
+            return ended.unwrap_or(Err(StoreError::Missing(pack)));
+        }
+        let overdue = Arc::clone(&self.overdue);
+        overdue.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            drop(reading.await);
+            overdue.fetch_sub(1, Ordering::Relaxed);
+        });
+        Err(StoreError::Slow)
     }
 
     /// Reads one segment of a large body and checks it.
@@ -71,17 +96,16 @@ impl Shelf {
             return Ok(bytes);
         }
         let shelf = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
+        self.off_thread(segment.location.pack, move || {
             let bytes = shelf.store.read(segment.location)?;
             shelf.check(segment, bytes)
         })
         .await
-        .unwrap_or(Err(StoreError::Missing(segment.location.pack)))
     }
 
     /// Removes an entry that turned out unreadable.
     pub(in crate::flow) fn forget(&self, found: Found, error: &StoreError) {
-        if error.is_of_this_process() {
+        if error.may_pass() {
             tracing::warn!(%error, "a stored response could not be read now");
             return;
         }
@@ -177,5 +201,9 @@ impl Shelf {
     }
 }
 
+/// A disk that works answers sooner; the origin is asked instead.
+const READ_WAIT: Duration = Duration::from_secs(2);
+/// Reads that may hang at the same time: each keeps a thread.
+const OVERDUE_MAX: usize = 16;
 /// How often a load follows an entry that is being moved.
 const LOADS_MAX: usize = 4;

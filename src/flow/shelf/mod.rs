@@ -9,6 +9,7 @@
 //! Locks, in the order they may be taken: `gate`, then `index`, then `pending` or `pins`. The store
 //! is never called while `index`, `pending` or `pins` is held: it calls back into them.
 
+pub mod catalog;
 mod draft;
 mod keep;
 mod load;
@@ -16,6 +17,8 @@ mod patience;
 mod pins;
 mod record;
 pub(super) mod space;
+#[cfg(test)]
+mod trials;
 
 use self::record::Replay;
 use self::record::Witness;
@@ -70,6 +73,8 @@ pub struct Shelf {
     pins: Mutex<HashMap<PackId, u32>>,
     lanes: AtomicUsize,
     lanes_max: usize,
+    /// Reads that were given up and still stand on their threads.
+    overdue: Arc<AtomicUsize>,
     sequence: AtomicU64,
     /// The newest mark on a tag, so that most hits need not ask the index.
     newest_tag_mark: AtomicU64,
@@ -140,6 +145,7 @@ impl Shelf {
             pending: Mutex::default(),
             pins: Mutex::default(),
             lanes: AtomicUsize::new(0),
+            overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
             sequence: AtomicU64::new(newest.0 + 1),
             newest_tag_mark,
@@ -341,7 +347,9 @@ impl From<&StoreError> for NotKept {
             | StoreError::Io { .. }
             | StoreError::Locked { .. }
             | StoreError::Missing(_)
+            | StoreError::None { .. }
             | StoreError::PassThrough(_)
+            | StoreError::Slow
             | StoreError::TooLarge { .. }
             | StoreError::Version { .. } => Self::StoreFailed,
         }
@@ -377,14 +385,19 @@ pub(super) mod tests {
     use crate::rules::stored::StaleWindow;
     use bytes::Bytes;
     use http::StatusCode;
+    use std::path::Path;
     use std::time::SystemTime;
     use tempfile::TempDir;
 
     const KEY: PrimaryKey = PrimaryKey([7; 16]);
 
     pub(in crate::flow) fn open(dir: &TempDir) -> Arc<Shelf> {
+        open_at(&dir.path().join("store"))
+    }
+
+    pub(super) fn open_at(dir: &Path) -> Arc<Shelf> {
         let params = crate::store::Params {
-            dir: dir.path().join("store"),
+            dir: dir.to_path_buf(),
             disk_bytes_max: 64 << 20,
         };
         // No memory tier: everything comes from disk.
@@ -396,6 +409,10 @@ pub(super) mod tests {
         key: PrimaryKey,
         body: &'static str,
     ) -> Stored {
+        keep_bytes(shelf, key, Bytes::from_static(body.as_bytes())).await
+    }
+
+    pub(super) async fn keep_bytes(shelf: &Arc<Shelf>, key: PrimaryKey, body: Bytes) -> Stored {
         let response = StoredResponse {
             key,
             variant: VariantKey::ONLY,
@@ -415,11 +432,10 @@ pub(super) mod tests {
             must_revalidate: false,
             validators: None,
             body_bytes: body.len() as u64,
-            body: Digest::of(body.as_bytes()),
+            body: Digest::of(&body),
             part: None,
         };
         let sequence = shelf.next_sequence();
-        let body = Bytes::from_static(body.as_bytes());
         let kept = shelf.keep(sequence, Arc::new(response), body).await;
         kept.unwrap()
     }

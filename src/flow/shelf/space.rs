@@ -8,6 +8,7 @@
 //!   the emptiest packs       ─► their used entries move to the open pack, the rest go; dropped
 //!   small packs of quiet times are merged the same way
 //!   a long journal gets a snapshot
+//!   packs are read for damage, at a bounded rate, if so configured
 //! ```
 //!
 //! All of it runs on one thread of its own; requests meet it only where they wait for room.
@@ -46,11 +47,16 @@ pub(super) fn slack(limit: u64) -> u64 {
 }
 
 /// Starts the thread. It ends after [`close`].
-pub(in crate::flow) fn start(shelf: &Arc<Shelf>) -> io::Result<thread::JoinHandle<()>> {
+/// It reads as many bytes a second of the packs, to find damage; 0 for none.
+pub(in crate::flow) fn start(
+    shelf: &Arc<Shelf>,
+    scrub_bytes_per_second: u64,
+) -> io::Result<thread::JoinHandle<()>> {
     let shelf = Arc::clone(shelf);
+    let scrubber = Scrubber::new(scrub_bytes_per_second, clock::instant());
     thread::Builder::new()
         .name("larder-space".to_owned())
-        .spawn(move || run(&shelf))
+        .spawn(move || run(&shelf, scrubber))
 }
 
 /// Asks the thread to end.
@@ -59,7 +65,7 @@ pub(in crate::flow) fn close(shelf: &Shelf) {
     shelf.wanting.1.notify_one();
 }
 
-fn run(shelf: &Arc<Shelf>) {
+fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
     let mut next_sweep = None;
     let mut snapshots = Snapshots::default();
     loop {
@@ -80,6 +86,7 @@ fn run(shelf: &Arc<Shelf>) {
         shelf.drop_empty_packs();
         shelf.merge_small_packs();
         snapshots.tend(shelf, clock::instant());
+        scrubber.tend(shelf, clock::instant());
     }
     if let Some(running) = snapshots.running {
         // A snapshot that panicked has left the old journal in place.
@@ -260,41 +267,136 @@ impl Shelf {
     /// Moves every living part of one pack; entries nobody asked for lately go instead when `keep`
     /// says so.
     fn empty(&self, pack: PackId, keep: Keep, moved: &mut Moved) -> Result<(), StoreError> {
-        let pieces = self.store.pieces(pack)?;
+        let pieces = match self.store.pieces(pack) {
+            Err(StoreError::Corrupt { .. }) => {
+                self.store.count_corrupt();
+                self.parts_in(pack)
+            }
+            pieces => pieces?,
+        };
         if keep == Keep::Used {
             self.evict_unused(&pieces);
         }
         for piece in pieces {
-            match piece {
+            let sound = match &piece {
                 Piece::Head { key, location, .. } => {
-                    if self.read_index().head_at(key, location).is_none() {
+                    if self.read_index().head_at(*key, *location).is_none() {
                         continue;
                     }
-                    let bytes = self.store.read(location)?;
-                    head::decode(&bytes).ok_or(StoreError::Corrupt { location })?;
-                    self.relocate(&piece, NewPiece::Head(bytes), moved)?;
+                    self.sound_head(*location).map(NewPiece::Head)
                 }
                 Piece::Segment {
                     digest, location, ..
                 } => {
-                    if !self.read_index().segment_at(digest, location) {
+                    if !self.read_index().segment_at(*digest, *location) {
                         continue;
                     }
-                    let bytes = self.checked(digest, location)?;
-                    self.relocate(&piece, NewPiece::Segment(digest, bytes), moved)?;
+                    let bytes = self.sound_segment(*digest, *location);
+                    bytes.map(|bytes| NewPiece::Segment(*digest, bytes))
                 }
+            };
+            match sound {
+                Ok(bytes) => self.relocate(&piece, bytes, moved)?,
+                Err(StoreError::Corrupt { location }) => self.give_up(location),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    fn checked(&self, digest: Digest, location: Location) -> Result<Bytes, StoreError> {
+    /// What is alive in a pack whose own table cannot be read. Looks at every entry.
+    fn parts_in(&self, pack: PackId) -> Vec<Piece> {
+        let residents = self.read_index().residents(&HashSet::from_iter([pack]));
+        let mut pieces = Vec::new();
+        for put in residents {
+            let (sequence, key) = (put.sequence, put.key);
+            if put.head.pack == pack {
+                let location = put.head;
+                pieces.push(Piece::Head {
+                    sequence,
+                    key,
+                    location,
+                });
+            }
+            let inside = put.segments.iter().filter(|s| s.location.pack == pack);
+            // What several entries share comes several times; once moved it is passed over.
+            pieces.extend(inside.map(|segment| Piece::Segment {
+                digest: segment.digest,
+                sequence,
+                key,
+                location: segment.location,
+            }));
+        }
+        pieces
+    }
+
+    fn sound_head(&self, location: Location) -> Result<Bytes, StoreError> {
+        let bytes = self.store.read(location)?;
+        head::decode(&bytes).ok_or(StoreError::Corrupt { location })?;
+        Ok(bytes)
+    }
+
+    fn sound_segment(&self, digest: Digest, location: Location) -> Result<Bytes, StoreError> {
         let bytes = self.store.read(location)?;
         if Digest::of(&bytes) == digest {
             return Ok(bytes);
         }
-        self.store.count_corrupt();
         Err(StoreError::Corrupt { location })
+    }
+
+    /// Removes the entries with a part at `location`, which is damaged, and counts it. Looks at
+    /// every entry.
+    fn give_up(&self, location: Location) {
+        tracing::warn!(
+            ?location,
+            "stored bytes are damaged; who needs them is forgotten"
+        );
+        self.store.count_corrupt();
+        let residents = {
+            let packs = HashSet::from_iter([location.pack]);
+            self.read_index().residents(&packs)
+        };
+        for put in residents {
+            if places(&put).any(|place| place == location)
+                && self.write_index().remove(put.key, put.sequence)
+            {
+                self.memory.remove(put.sequence);
+                self.store.record_remove(put.sequence);
+            }
+        }
+    }
+
+    /// Checks every bit of a pack, and moves what is sound out of one that is damaged. Returns
+    /// whether it was intact.
+    pub(super) fn scrub(&self, pack: PackId) -> bool {
+        match self.store.is_intact(pack) {
+            Ok(true) => true,
+            Ok(false) => {
+                tracing::warn!(
+                    pack = pack.0,
+                    "a pack is damaged; what is sound moves out of it"
+                );
+                let before = self.store.usage().corrupt;
+                self.compact(&[pack], Keep::All);
+                if self.store.usage().corrupt == before {
+                    // It was in no part that is alive.
+                    self.store.count_corrupt();
+                }
+                false
+            }
+            Err(StoreError::Missing(_)) => {
+                if self.store.packs().iter().any(|(known, _)| *known == pack) {
+                    tracing::warn!(pack = pack.0, "a pack's file is gone");
+                    self.store.count_corrupt();
+                    self.clear(&[pack]);
+                }
+                false
+            }
+            Err(error) => {
+                tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
+                false
+            }
+        }
     }
 
     fn evict_unused(&self, pieces: &[Piece]) {
@@ -423,6 +525,62 @@ impl Shelf {
             tracing::warn!(%error, "the journal's snapshot could not be written");
         }
         written.is_ok()
+    }
+}
+
+/// All the places a put names.
+fn places(put: &Put) -> impl Iterator<Item = Location> + '_ {
+    let segments = put.segments.iter().map(|segment| segment.location);
+    std::iter::once(put.head).chain(segments)
+}
+
+/// Reads packs that nobody may have read for long, round and round, at a bounded rate.
+#[derive(Debug)]
+struct Scrubber {
+    bytes_per_second: u64,
+    /// Bytes that may be read now, in thousandths; below zero after a pack larger than that.
+    credit: i128,
+    /// Where the round goes on.
+    next: PackId,
+    before: Instant,
+}
+
+impl Scrubber {
+    fn new(bytes_per_second: u64, now: Instant) -> Self {
+        Self {
+            bytes_per_second,
+            credit: 0,
+            next: PackId(0),
+            before: now,
+        }
+    }
+
+    /// Checks as many packs as the time since the last call allows; at most a second's worth.
+    fn tend(&mut self, shelf: &Shelf, now: Instant) {
+        if self.bytes_per_second == 0 {
+            return;
+        }
+        let second = i128::from(self.bytes_per_second).saturating_mul(1000);
+        let passed = now.saturating_duration_since(self.before).as_millis();
+        let passed = i128::try_from(passed).unwrap_or(i128::MAX);
+        let earned = passed.saturating_mul(self.bytes_per_second.into());
+        self.before = now;
+        self.credit = self.credit.saturating_add(earned).min(second);
+        if self.credit <= 0 {
+            return;
+        }
+        let mut packs = shelf.store.packs();
+        packs.sort_unstable();
+        let from = packs.partition_point(|(pack, _)| *pack < self.next);
+        packs.rotate_left(from);
+        for (pack, allocated) in packs {
+            if self.credit <= 0 {
+                return;
+            }
+            shelf.scrub(pack);
+            self.next = PackId(pack.0.saturating_add(1));
+            self.credit -= i128::from(allocated).saturating_mul(1000);
+        }
     }
 }
 
