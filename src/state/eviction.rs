@@ -128,10 +128,15 @@ impl Queues {
         }
     }
 
+    /// Is something of `bytes` let in at its first request?
+    pub fn admits_at_once(&self, bytes: u64) -> bool {
+        bytes <= self.params.second_request_over
+    }
+
     /// May something of `bytes` be stored? What is large only when `fingerprint` was refused or
     /// evicted lately; else it is remembered.
     pub fn admit(&mut self, bytes: u64, fingerprint: u64) -> bool {
-        if bytes <= self.params.second_request_over {
+        if self.admits_at_once(bytes) {
             return true;
         }
         self.ghosts.fit(1);
@@ -516,6 +521,12 @@ impl Ghosts {
         let home = u32::from_le_bytes([a, b, c, d]) as usize;
         let tag = u16::from_le_bytes([g, h]) & !3;
         (home & self.buckets.len().saturating_sub(1), tag)
+    }
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self::new(Params::default())
     }
 }
 

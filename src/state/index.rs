@@ -146,7 +146,7 @@ impl Index {
             keys: HashTable::new(),
             bodies: Slab::new(),
             digests: HashTable::new(),
-            queues: Queues::new(Params::default()),
+            queues: Queues::default(),
             varies: vec![Fields::default()],
             kin: 0,
             live: HashMap::new(),
@@ -172,10 +172,15 @@ impl Index {
         self.queues.set_params(params);
     }
 
+    /// May any response of `bytes` be taken in?
+    pub fn admits_at_once(&self, bytes: u64) -> bool {
+        self.queues.admits_at_once(bytes)
+    }
+
     /// May a response of `bytes` be taken in under `key`? What is too large for a first request is
-    /// remembered for the next.
+    /// remembered for the next; what replaces another is not too large.
     pub fn admit(&mut self, key: PrimaryKey, bytes: u64) -> bool {
-        self.queues.admit(bytes, fingerprint(key))
+        self.chain(key).next().is_some() || self.queues.admit(bytes, fingerprint(key))
     }
 
     /// Finds an entry for one of `keys` that the request's fields select, and marks it as used: the
