@@ -247,7 +247,10 @@ fn a_body_large_for_the_store_is_stored_at_its_second_request() {
 fn a_large_body_that_replaces_a_stored_one_need_not_be_asked_for_twice() {
     let setup = Scene::new().cache("disk_bytes_max", "\"32MiB\"");
     let scene = setup.cache("second_request_percent", "1").start();
-    let stale = |seed| Reply::ok(noise(seed, 400 * 1024)).header("Cache-Control", "max-age=0");
+    let stale = |seed| {
+        let reply = Reply::ok(noise(seed, 400 * 1024)).cache("max-age=0");
+        reply.header("ETag", &format!("\"{seed}\""))
+    };
     scene.origin.says("/large", stale(1));
     scene.get("/large").detail("first-request");
     scene.get("/large").stored();
