@@ -20,6 +20,7 @@ use crate::rules::range::unsatisfied_fields;
 use crate::rules::stored::StoredResponse;
 use crate::rules::stored::passed_fields;
 use crate::rules::validation::Condition;
+use crate::rules::validation::is_conditional;
 use crate::rules::validation::not_modified_fields;
 use crate::rules::validation::permits_part;
 use http::HeaderValue;
@@ -211,6 +212,9 @@ fn several(
     let mut response = head(ask, stored, Some(length), &share, body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, parts_type(&boundary));
+    // "MUST NOT generate a Content-Range header field in the header section of a multipart response"
+    // (RFC 9110 §15.3.7.2); what the origin sent with the whole may have one.
+    headers.remove(header::CONTENT_RANGE);
     Some(response)
 }
 
@@ -244,8 +248,7 @@ pub(super) fn trimmed(
     let Selection::Part(span) = Selection::of(range.as_bytes(), part.complete) else {
         return None;
     };
-    let conditional = ask.request.headers().contains_key(header::IF_RANGE);
-    if conditional || ranges.next().is_some() || !part.covers(span) {
+    if is_conditional(ask.request.headers()) || ranges.next().is_some() || !part.covers(span) {
         return None;
     }
     let skip = span.first() - part.span.first();

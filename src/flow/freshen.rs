@@ -32,17 +32,18 @@ use std::time::SystemTime;
 
 impl Engine {
     /// Freshens what else a 304 speaks of, among the responses that could have answered `ask`: at
-    /// most as many as a target may have variants, mostly none. Dropped half-way, some have been
-    /// freshened.
+    /// most as many as a target may have variants, mostly none. What was stored `since` it was asked
+    /// for is newer than what it says. Dropped half-way, some have been freshened.
     pub(super) async fn freshen_others(
         self: &Arc<Self>,
         ask: &Ask,
         asked_about: Found,
         head: &Parts,
         request_time: SystemTime,
+        since: Sequence,
     ) {
         for found in self.shelf.candidates(ask.keys(), ask.request.headers()) {
-            if found == asked_about {
+            if found == asked_about || found.sequence > since {
                 continue;
             }
             // Taken before the look, so that a purge from here on covers what is kept.
@@ -66,6 +67,7 @@ impl Engine {
         outcome: Outcome,
     ) -> Answer {
         let headers = self.forwarded_fields(&ask);
+        let since = self.shelf.next_sequence();
         let request_time = clock::now();
         let error = match self.exchange(&ask, &Method::HEAD, &headers).await {
             Err(error) => error,
@@ -75,7 +77,7 @@ impl Engine {
             Ok(exchange) => {
                 let (head, body) = exchange.response.into_parts();
                 if head.status == StatusCode::OK && self.speaks_for_all(&ask, &head.headers) {
-                    self.heed_head(&ask, &head, request_time).await;
+                    self.heed_head(&ask, &head, request_time, since).await;
                 }
                 let response = deliver::private(&head, body);
                 return Answer::new(response, outcome).by(exchange.backend);
@@ -85,8 +87,17 @@ impl Engine {
         stand_in.unwrap_or_else(|| failed(&error, outcome))
     }
 
-    async fn heed_head(self: &Arc<Self>, ask: &Ask, head: &Parts, request_time: SystemTime) {
+    async fn heed_head(
+        self: &Arc<Self>,
+        ask: &Ask,
+        head: &Parts,
+        request_time: SystemTime,
+        since: Sequence,
+    ) {
         for found in self.shelf.candidates(ask.keys(), ask.request.headers()) {
+            if found.sequence > since {
+                continue;
+            }
             let sequence = self.shelf.next_sequence();
             let Some(stored) = self.shelf.load(found).await else {
                 continue;

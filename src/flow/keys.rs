@@ -15,6 +15,7 @@ use super::ask::Ask;
 use super::shelf::lock;
 use super::trip::selects_variant;
 use crate::clock;
+use crate::rules::invalidate::redirected_to;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::NormalRequest;
 use crate::rules::request::Scheme;
@@ -23,6 +24,7 @@ use crate::rules::selecting::ALIKE;
 use crate::rules::stored::StoredResponse;
 use http::HeaderMap;
 use http::HeaderName;
+use http::response::Parts;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -117,6 +119,20 @@ impl Engine {
         }
     }
 
+    /// Does a redirect lead to another URL under the key that it would be stored under? Then it would
+    /// be the answer there too, for ever: one from `http` to `https`, where the site does not tell
+    /// them apart and the response does not by `Vary`.
+    pub(super) fn leads_back(&self, ask: &Ask, head: &Parts, response: &StoredResponse) -> bool {
+        let (site, request) = (self.site(ask), &ask.request);
+        redirected_to(request, head.status, &head.headers).is_some_and(
+            |(scheme, authority, target)| {
+                let (name, policy) = (&site.name, &site.key);
+                let key = PrimaryKey::for_target(name, &authority, &target, scheme, policy);
+                key == ask.key && !(scheme != request.scheme() && varies_by_scheme(response))
+            },
+        )
+    }
+
     /// May a response that another request brought answer this one, as far as keys go?
     pub(super) fn answers(&self, ask: &Ask, response: &StoredResponse) -> bool {
         let same_target = ask.keys().any(|key| key == response.key)
@@ -177,4 +193,8 @@ impl Engine {
             );
         }
     }
+}
+
+fn varies_by_scheme(response: &StoredResponse) -> bool {
+    response.vary.iter().any(|name| name == "x-forwarded-proto")
 }

@@ -39,6 +39,7 @@ use crate::rules::proxy_status::ProxyError;
 use crate::rules::reuse::Reuse;
 use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
+use crate::rules::validation::is_conditional;
 use crate::state::collapse::Role;
 use crate::state::index::Lookup;
 use http::HeaderMap;
@@ -46,6 +47,7 @@ use http::HeaderName;
 use http::Method;
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
+use http::header::RANGE;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -260,7 +262,8 @@ impl Engine {
             Reach::Some | Reach::None => return partial(),
         };
         let Some(mut response) = deliver::stored(self, ask, stored, &share, clock::now()) else {
-            return partial();
+            // This request cannot have it completed: it is answered as if nothing were stored.
+            return Err(self.need(ask, Forward::Partial, None, None));
         };
         if response.body_mut().prime().await {
             return Ok(Answer::new(response, outcome));
@@ -502,11 +505,13 @@ impl Engine {
                     detail: Some(private.detail),
                     ..outcome
                 };
-                let whole = private.fetch.is_verbatim()
-                    || private.head.status != StatusCode::PARTIAL_CONTENT;
-                let response = match whole {
-                    true => Some(deliver::private(&private.head, private.body)),
-                    false => deliver::trimmed(ask, &private.head, private.body),
+                let response = match private.head.status {
+                    StatusCode::PARTIAL_CONTENT if !private.fetch.is_verbatim() => {
+                        deliver::trimmed(ask, &private.head, private.body)
+                    }
+                    // It answers the range we asked for.
+                    StatusCode::RANGE_NOT_SATISFIABLE if !asks_for_range_alone(ask) => None,
+                    _ => Some(deliver::private(&private.head, private.body)),
                 };
                 match response {
                     Some(response) => Answer::new(response, outcome).by(private.backend),
@@ -621,6 +626,12 @@ pub(super) fn not_kept(reason: NotKept) -> Detail {
 
 fn freshness(response: &StoredResponse) -> Freshness {
     response.freshness(clock::now())
+}
+
+/// Does it have a Range, and no condition under which that does not count?
+fn asks_for_range_alone(ask: &Ask) -> bool {
+    let headers = ask.request.headers();
+    headers.contains_key(RANGE) && !is_conditional(headers)
 }
 
 /// Is it ever used without asking the origin? What is not may be one client's own.

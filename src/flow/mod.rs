@@ -431,7 +431,6 @@ impl Engine {
         if self.hop.seen(request.headers()) {
             return refuse(Refusal::LoopDetected);
         }
-        report.key = self.params.cache_status_key.then(|| request.url());
         let Some(site_id) = self.params.routes.site(request.host()) else {
             return no_site();
         };
@@ -440,6 +439,7 @@ impl Engine {
             return no_site();
         };
         let request = request.reduced(&site.key);
+        report.key = self.params.cache_status_key.then(|| request.url());
         let ask = Ask {
             alike: self.alike(site, &request),
             key: PrimaryKey::new(&site.name, &request, &site.key),

@@ -135,6 +135,10 @@ impl Engine {
         if *ask.request.method() != Method::POST || body.length().is_some_and(too_large) {
             return None;
         }
+        // The origin saw what no key contains.
+        if !ask.request.counts_whole(&self.site(ask).key) {
+            return None;
+        }
         let verdict = Storable::decide(
             ask.key,
             &ask.request,

@@ -12,6 +12,7 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::request::parse_url;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
+use std::collections::HashSet;
 
 impl Engine {
     /// Purges. When this returns, nothing older is served, whatever happens next.
@@ -70,8 +71,9 @@ impl Engine {
 
     /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
     async fn settle(&self, sequence: Sequence, keys: &[PrimaryKey], tags: &[TagKey]) -> bool {
+        let purged: HashSet<PrimaryKey> = keys.iter().copied().collect();
         lock(&self.trips)
-            .finish_where(|trip| keys.contains(&trip.key) || keys.contains(&trip.key.family()));
+            .finish_where(|trip| purged.contains(&trip.key) || purged.contains(&trip.key.family()));
         let urls = keys.iter().copied().map(Selector::Url);
         let selectors: Vec<Selector> = urls
             .chain(tags.iter().copied().map(Selector::Tag))

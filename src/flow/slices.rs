@@ -37,8 +37,10 @@ use crate::rules::part::slice_key;
 use crate::rules::range::Span;
 use crate::rules::range::strong_validator;
 use crate::rules::storable::BodyEnd;
+use crate::rules::storable::NotStorable;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
+use crate::rules::validation::supersedes;
 use crate::rules::validation::unconditional;
 use crate::state::collapse::Role;
 use crate::state::index::Found;
@@ -48,12 +50,14 @@ use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
 use http::header;
+use http::response::Parts;
 use http_body::Frame;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
+use std::time::SystemTime;
 
 /// Bytes of an incomplete response, some of which may have to be fetched.
 pub(super) struct Slices {
@@ -104,10 +108,16 @@ pub(super) enum Reach {
 }
 
 impl Slices {
-    /// The bytes of `span`. `None` when the response is no part that can be completed.
+    /// The bytes of `span`. `None` when the response is no part that can be completed, or not by
+    /// this request.
     pub(super) fn new(engine: &Arc<Engine>, ask: &Ask, own: Own, span: Span) -> Option<Self> {
         let response = Arc::clone(own.response());
         let part = response.part.filter(|part| part.series.is_some())?;
+        if !engine.may_complete(ask, &response)
+            && engine.first_missing(&response, &[span]).is_some()
+        {
+            return None;
+        }
         let ask = ask.clone();
         let base = Base {
             ask: Ask {
@@ -264,12 +274,18 @@ impl Engine {
         }
     }
 
+    /// May what the origin answers to this request be stored for others, as far as that hangs on the
+    /// request? If not, a slice it asks for would be for nobody.
+    fn may_complete(&self, ask: &Ask, response: &StoredResponse) -> bool {
+        !ask.directives.no_store && self.speaks_for_all(ask, &response.headers)
+    }
+
     /// The first byte of `spans` that is in no part that is stored.
     fn first_missing(&self, response: &StoredResponse, spans: &[Span]) -> Option<u64> {
         let part = response.part?;
         let series = part.series?;
-        let index = self.shelf.read_index();
-        // Ends at the first slice that is not stored, so it is bounded by those that are.
+        // Ends at the first slice that is not stored, so it is bounded by those that are. Of them
+        // there may be many: each is a look of its own, so that changes of the index get in between.
         for span in spans {
             let mut at = span.first();
             while at <= span.last() {
@@ -278,7 +294,7 @@ impl Engine {
                     continue;
                 }
                 let key = slice_key(response.key, response.variant, series, at);
-                match index.lookup([key], &HeaderMap::new()) {
+                match self.shelf.lookup([key], &HeaderMap::new()) {
                     Lookup::Found(_) => at = slice_around(at, part.complete).last() + 1,
                     Lookup::UriMiss | Lookup::VaryMiss => return Some(at),
                 }
@@ -305,11 +321,21 @@ impl Engine {
                 self.fetch_ahead(base, span.last() + 1, last);
                 return Own::Stored(stored.clone()).source(self, span);
             }
-            let gap = base.part.gap(at, run.map(|run| run.span));
-            let trip = self.share_slice(base, key, gap, stored)?;
-            self.fetch_ahead(base, slice_around(at, base.part.complete).last() + 1, last);
-            let Landing::Fill(fill, _) = trip.landed().await else {
+            if !self.may_complete(&base.ask, &base.response) {
                 return None;
+            }
+            let gap = base.part.gap(at, run.map(|run| run.span));
+            let (trip, leads) = self.share_slice(base, key, gap, stored);
+            self.fetch_ahead(base, slice_around(at, base.part.complete).last() + 1, last);
+            let fill = match trip.landed().await {
+                Landing::Fill(fill, _) => fill,
+                Landing::Failed(_) | Landing::Private | Landing::Stored(..) | Landing::Underway => {
+                    if leads {
+                        return None;
+                    }
+                    // What went wrong may have been the request that led.
+                    continue;
+                }
             };
             let run = fill.response.part.filter(|run| run.holds(at))?;
             let span = Span::new(at, last.min(run.span.last()), run.complete)?;
@@ -333,6 +359,9 @@ impl Engine {
         let Some(key) = base
             .slice_key(at)
             .filter(|_| at <= last && !base.part.holds(at))
+            .filter(|_| self.may_complete(&base.ask, &base.response))
+            // What is not kept would be fetched once more when it is read.
+            .filter(|_| self.ready())
         else {
             return;
         };
@@ -353,16 +382,16 @@ impl Engine {
         key: PrimaryKey,
         gap: Span,
         run: Option<Stored>,
-    ) -> Option<Arc<Trip>> {
+    ) -> (Arc<Trip>, bool) {
         let trip_key = TripKey::of_slice(key);
         let role = self.join(trip_key);
         let trip = match role {
-            Role::Follower(trip) => return Some(trip),
+            Role::Follower(trip) => return (trip, false),
             Role::Leader(trip) => trip,
             Role::Alone => self.new_trip(),
         };
         self.depart_for_slice(Arc::clone(&trip), base, trip_key, gap, run);
-        Some(trip)
+        (trip, true)
     }
 
     fn depart_for_slice(
@@ -395,50 +424,45 @@ impl Engine {
         let fetch = Fetch::Slice(gap);
         let mut headers = self.forwarded_fields(&base.ask);
         unconditional(&mut headers);
-        let validator = strong_validator(&base.response);
-        for (name, value) in [
-            (header::RANGE, fetch.field()),
-            (header::IF_RANGE, validator.clone()),
-        ] {
-            if let Some(value) = value {
-                headers.insert(name, value);
-            }
-        }
+        let validator = strong_validator(&base.response).ok_or(FetchError::Abandoned)?;
+        headers.extend(fetch.field().map(|range| (header::RANGE, range)));
+        headers.insert(header::IF_RANGE, validator.clone());
         let sequence = self.shelf.next_sequence();
         let request_time = clock::now();
         let exchange = self.exchange(&base.ask, &Method::GET, &headers).await?;
         let status = exchange.response.status();
-        if status.is_server_error() {
-            return Err(FetchError::Status(status));
-        }
-        let (head, body) = exchange.response.into_parts();
         let changed = || {
             self.forget_base(base);
             FetchError::Status(StatusCode::BAD_GATEWAY)
         };
-        if status != StatusCode::PARTIAL_CONTENT {
+        if supersedes(status) || status == StatusCode::RANGE_NOT_SATISFIABLE {
             return Err(changed());
         }
+        if status != StatusCode::PARTIAL_CONTENT {
+            // It speaks of the request or of the origin's state, not of the representation.
+            return Err(FetchError::Status(status));
+        }
+        let (head, body) = exchange.response.into_parts();
         let (mut body, bytes) = self.measured(body).await.ok_or(FetchError::Abandoned)?;
-        let verdict = Storable::decide(
-            base.ask.key,
-            &base.ask.request,
-            &as_incomplete(&head),
-            BodyEnd::Framed,
-            &self.site(&base.ask).store,
-            request_time,
-            clock::now(),
-        );
-        let part = Part::read(&head.headers, bytes, None);
-        let part = part.filter(|part| fetch.admits(part) && part.complete == base.part.complete);
-        let (Storable::Store(mut response), Some(mut part)) = (verdict, part) else {
-            return Err(changed());
+        let (mut response, mut part) = match self.judge_slice(base, head, request_time) {
+            Ok((response, headers)) => {
+                let part = Part::read(&headers, bytes, None);
+                // An origin that answers with everything each time is to be asked once, for
+                // everything.
+                let part = part.filter(|part| fetch.admits(part) && !part.is_whole());
+                let part = part.filter(|part| part.complete == base.part.complete);
+                (response, part.ok_or_else(changed)?)
+            }
+            Err(reason) if reason.is_of_request() => return Err(FetchError::Abandoned),
+            Err(_) => return Err(changed()),
         };
         let coding = |response: &StoredResponse| {
             let coding = response.headers.get(header::CONTENT_ENCODING);
             coding.cloned()
         };
-        if strong_validator(&response) != validator || coding(&response) != coding(&base.response) {
+        if strong_validator(&response) != Some(validator)
+            || coding(&response) != coding(&base.response)
+        {
             return Err(changed());
         }
         let (before, after) = neighbours(run, &part);
@@ -462,6 +486,30 @@ impl Engine {
             drop(writer.finish().await);
         }
         Ok(())
+    }
+
+    /// May what came for a slice be stored? Then as this; also the fields it came with.
+    fn judge_slice(
+        &self,
+        base: &Base,
+        mut head: Parts,
+        request_time: SystemTime,
+    ) -> Result<(Box<StoredResponse>, HeaderMap), NotStorable> {
+        // Nothing of its head is kept, so that cookies in it reach nobody.
+        head.headers.remove(header::SET_COOKIE);
+        let verdict = Storable::decide(
+            base.ask.key,
+            &base.ask.request,
+            &as_incomplete(&head),
+            BodyEnd::Framed,
+            &self.site(&base.ask).store,
+            request_time,
+            clock::now(),
+        );
+        match verdict {
+            Storable::Store(response) => Ok((response, head.headers)),
+            Storable::Refuse(reason) => Err(reason),
+        }
     }
 
     /// The origin has another representation by now.

@@ -30,6 +30,7 @@ use crate::rules::part::SLICE_BYTES;
 use crate::rules::part::as_incomplete;
 use crate::rules::range::Span;
 use crate::rules::storable::BodyEnd;
+use crate::rules::storable::NotStorable;
 use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
 use crate::rules::stored::withheld_fields;
@@ -327,7 +328,7 @@ impl Engine {
         if own {
             return Landing::Stored(unkept, backend);
         }
-        self.freshen_others(ask, stale.found, head, request_time)
+        self.freshen_others(ask, stale.found, head, request_time, sequence)
             .await;
         if !fresh.worth_keeping(now) {
             self.shelf.remove(stale.found);
@@ -371,7 +372,10 @@ impl Engine {
             },
             Storable::Refuse(reason) => (
                 Detail::NotStorable(reason),
-                !reason.is_of_request() && !head.status.is_server_error(),
+                !reason.is_of_request()
+                    && !head.status.is_server_error()
+                    // It answers one request's range; the next one may be for all.
+                    && head.status != StatusCode::RANGE_NOT_SATISFIABLE,
             ),
         };
         if remember {
@@ -433,7 +437,13 @@ impl Engine {
             )
         };
         if head.status != StatusCode::PARTIAL_CONTENT || errand.fetch == Fetch::Whole {
-            return Some((decide(head), body));
+            let verdict = match decide(head) {
+                Storable::Store(response) if self.leads_back(ask, head, &response) => {
+                    Storable::Refuse(NotStorable::RedirectToItself)
+                }
+                verdict @ (Storable::Store(_) | Storable::Refuse(_)) => verdict,
+            };
+            return Some((verdict, body));
         }
         let (body, bytes) = self.measured(body).await?;
         let verdict = match decide(&as_incomplete(head)) {
@@ -461,8 +471,7 @@ impl Engine {
         match pour_ready(&mut writer, &mut body).await {
             Pour::Failed => return self.land(trip, &errand.key, Landing::Fill(fill, backend)),
             Pour::Complete => {
-                self.kept(errand, writer.finish().await).await;
-                self.complete_short(&errand.ask, &fill);
+                self.kept(errand, &fill, writer.finish().await).await;
                 return self.land(trip, &errand.key, Landing::Fill(fill, backend));
             }
             Pour::Pending => {
@@ -476,15 +485,23 @@ impl Engine {
             lock(&self.hit_for_miss).mark(errand.ask.key, clock::now());
         }
         if complete {
-            self.kept(errand, writer.finish().await).await;
-            self.complete_short(&errand.ask, &fill);
+            self.kept(errand, &fill, writer.finish().await).await;
         }
     }
 
-    /// Stores a second entry for a response that was kept, if the site wants one. Why a response was
-    /// not kept, if so, is in the store's own counts.
-    async fn kept(self: &Arc<Self>, errand: &Errand, kept: Result<Stored, NotKept>) {
-        let (Ok(stored), Some(second)) = (kept, errand.second) else {
+    /// Adds to a response that was kept what belongs to it: the rest of a short one, and a second
+    /// entry if the site wants one. Why a response was not kept, if so, is in the store's own counts.
+    async fn kept(
+        self: &Arc<Self>,
+        errand: &Errand,
+        fill: &Arc<Fill>,
+        kept: Result<Stored, NotKept>,
+    ) {
+        let Ok(stored) = kept else {
+            return;
+        };
+        self.complete_short(&errand.ask, fill);
+        let Some(second) = errand.second else {
             return;
         };
         let request_headers = errand.ask.request.headers();

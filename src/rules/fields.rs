@@ -111,6 +111,22 @@ fn belongs_to_message(name: &str) -> bool {
     )
 }
 
+/// Takes off what an origin by CGI's rules cannot tell from one of `names`: its other spellings with
+/// `_` and `-`, which are in no key.
+pub(super) fn take_off_lookalikes(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let lookalike = |name: &&HeaderName| names.iter().any(|meant| looks_like(name, meant));
+    let going: Vec<HeaderName> = headers.keys().filter(lookalike).cloned().collect();
+    for name in going {
+        headers.remove(name);
+    }
+}
+
+fn looks_like(name: &HeaderName, meant: &HeaderName) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let bytes = name.as_str().bytes().map(dashed);
+    name != meant && bytes.eq(meant.as_str().bytes().map(dashed))
+}
+
 /// Joins the Cookie lines into which HTTP/2 may split one (RFC 9113 §8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     let lines: Vec<&[u8]> = headers

@@ -7,6 +7,7 @@
 
 use super::key::PrimaryKey;
 use super::request::NormalRequest;
+use super::request::Scheme;
 use super::request::parse_url;
 use super::tag::TagKey;
 use super::tag::TagScope;
@@ -58,6 +59,21 @@ pub(super) fn describes_target(request: &NormalRequest, response_headers: &Heade
     named.is_some_and(|named| named == request.target())
 }
 
+/// The URL that a redirect leads to, as scheme, authority and target, if it is not the request's own.
+pub fn redirected_to(
+    request: &NormalRequest,
+    status: StatusCode,
+    response_headers: &HeaderMap,
+) -> Option<(Scheme, String, String)> {
+    let own = (
+        request.scheme(),
+        request.authority().to_owned(),
+        request.target().to_owned(),
+    );
+    named_url(request, response_headers, &header::LOCATION)
+        .filter(|named| status.is_redirection() && *named != own)
+}
+
 /// The groups that a non-error response to an unsafe method invalidates, by its
 /// `Cache-Group-Invalidation` (RFC 9875 §3), sorted, without repeats.
 ///
@@ -90,6 +106,16 @@ fn invalidates(request: &NormalRequest, status: StatusCode) -> bool {
 ///
 /// A field with more than one line names nothing (RFC 9110 §10.2.2 and §8.7 allow one).
 fn named_target(request: &NormalRequest, headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let (scheme, authority, target) = named_url(request, headers, name)?;
+    (scheme == request.scheme() && authority == request.authority()).then_some(target)
+}
+
+/// Returns the scheme, authority and target of the URL that a field names.
+fn named_url(
+    request: &NormalRequest,
+    headers: &HeaderMap,
+    name: &HeaderName,
+) -> Option<(Scheme, String, String)> {
     let mut lines = headers.get_all(name).iter();
     let reference = std::str::from_utf8(lines.next()?.as_bytes()).ok()?;
     if lines.next().is_some() {
@@ -97,11 +123,8 @@ fn named_target(request: &NormalRequest, headers: &HeaderMap, name: &HeaderName)
     }
     let url = resolve(request, reference.trim_ascii());
     let (scheme, authority, target) = parse_url(&url).ok()?;
-    if scheme != request.scheme() || authority != request.authority() {
-        return None;
-    }
     let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
-    Some(without_dot_segments(path) + query)
+    Some((scheme, authority, without_dot_segments(path) + query))
 }
 
 /// Resolves a reference against the request's URL (RFC 3986 §5.2.2). Dot segments and the fragment

@@ -202,8 +202,10 @@ impl Fetch {
             None => Storable::Refuse(NotStorable::Range),
             Some(part) => {
                 response.part = (!part.is_whole()).then_some(part);
-                let agrees = part.span.content_range(part.complete);
-                if let Some(said) = received.get(CONTENT_RANGE).filter(|said| agrees != *said) {
+                let span = part.span;
+                let agrees =
+                    content_range(received) == Some((span.first(), span.last(), part.complete));
+                if let Some(said) = received.get(CONTENT_RANGE).filter(|_| !agrees) {
                     // For the one whose words it answers: the origin's own words.
                     response.headers.insert(CONTENT_RANGE, said.clone());
                 }

@@ -13,12 +13,12 @@
 //! response holds is [`part`](super::part)'s business.
 
 use super::stored::StoredResponse;
+use super::validation::is_strong_date;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header;
-use std::time::Duration;
 
 /// Bytes `first..=last` of a body of known length; never empty, never outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,14 +286,12 @@ fn if_range_matches(request_headers: &HeaderMap, stored: &StoredResponse) -> boo
     modified.is_some_and(|modified| modified == line && is_strong(modified, stored))
 }
 
-/// Whether a Last-Modified date is a strong validator: the origin's clock had passed it by a
-/// second, so a second change in the same second would have shown (§8.8.2.2).
+/// Whether the text of a Last-Modified is a strong validator of this response.
 fn is_strong(modified: &[u8], stored: &StoredResponse) -> bool {
     let modified = std::str::from_utf8(modified).ok();
-    let modified = modified.and_then(|date| httpdate::parse_http_date(date).ok());
     modified
-        .and_then(|modified| stored.timing.date_value.duration_since(modified).ok())
-        .is_some_and(|margin| margin >= Duration::from_secs(1))
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .is_some_and(|modified| is_strong_date(modified, stored.timing.date_value))
 }
 
 /// Returns the value of a field that has exactly one line.
@@ -321,6 +319,7 @@ mod tests {
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
     use proptest::prelude::*;
+    use std::time::Duration;
     use std::time::SystemTime;
 
     const MODIFIED: &str = "Thu, 01 Jan 1970 00:00:10 GMT";

@@ -25,6 +25,7 @@ use super::authority::host_of;
 use super::authority::normal_authority;
 use super::fields::join_cookies;
 use super::fields::take_off;
+use super::fields::take_off_lookalikes;
 use super::forwarded::X_FORWARDED_PROTO;
 use super::key::KeyPolicy;
 use http::HeaderMap;
@@ -301,9 +302,11 @@ impl NormalRequest {
     }
 
     /// The request with no more in its target and authority than counts in its key, so that the
-    /// origin cannot answer to what no key contains. One that nothing is stored for stays as it is.
+    /// origin cannot answer to what no key contains. What may change things keeps both as they are.
+    /// Either goes without what looks like the site's selecting fields and is none.
     #[must_use]
-    pub fn reduced(self, policy: &KeyPolicy) -> Self {
+    pub fn reduced(mut self, policy: &KeyPolicy) -> Self {
+        take_off_lookalikes(&mut self.headers, &policy.selecting);
         if !self.cacheable() {
             return self;
         }
@@ -316,6 +319,13 @@ impl NormalRequest {
             authority: authority.unwrap_or(self.authority),
             ..self
         }
+    }
+
+    /// Whether all of its target and authority counts in its key. What answers a request of which
+    /// some does not, and which went to the origin as it is, answers nobody else.
+    pub fn counts_whole(&self, policy: &KeyPolicy) -> bool {
+        policy.query.reduce(&self.target) == self.target.as_str()
+            && policy.authority(&self.authority) == self.authority.as_str()
     }
 
     /// How the client reached us.

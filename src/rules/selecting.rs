@@ -28,7 +28,7 @@ use http::header;
 /// Returns the normal form of a field; `None` when the request does not have it.
 pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<Vec<u8>> {
     if let Some(cookie) = cookie_of(name) {
-        return cookie_value(&cookie, headers).map(<[u8]>::to_vec);
+        return cookie_values(&cookie, headers);
     }
     if *name == ALIKE {
         return None;
@@ -36,13 +36,19 @@ pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<
     if *name == BEST_LANGUAGE {
         return best_language(&selecting_value(&header::ACCEPT_LANGUAGE, headers)?);
     }
+    let grammar = Grammar::of(name);
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let mut value = lines.next()?.trim_ascii().to_vec();
     for line in lines {
-        value.extend_from_slice(b", ");
+        // Lines of a list are one list (RFC 9110 §5.3). Of what is no list, two lines are not the
+        // same as one with a comma in it, and no value has a line break.
+        value.extend_from_slice(match grammar {
+            Grammar::Single => b"\n",
+            Grammar::Unknown | Grammar::Weighted(_) => b", ",
+        });
         value.extend_from_slice(line.trim_ascii());
     }
-    let normal = match Grammar::of(name) {
+    let normal = match grammar {
         Grammar::Single => None,
         Grammar::Unknown => without_list_space(&value),
         Grammar::Weighted(member) => weighted_list(&value, member),
@@ -91,15 +97,20 @@ fn cookie_of(name: &HeaderName) -> Option<Vec<u8>> {
     Some(cookie)
 }
 
-/// Finds the value of the first cookie of a name (RFC 6265 §4.2.1). The head's own size bounds how
-/// many there are.
-fn cookie_value<'h>(cookie: &[u8], headers: &'h HeaderMap) -> Option<&'h [u8]> {
+/// The values of all cookies of a name, each as it stands behind the name; `None` without one.
+///
+/// Where a name is repeated, or has no value, "servers SHOULD NOT rely upon the order" (RFC 6265
+/// §4.2.2): some origins read the first and some the last, so all select. The head's own size bounds
+/// how many there are.
+fn cookie_values(cookie: &[u8], headers: &HeaderMap) -> Option<Vec<u8>> {
     let lines = headers.get_all(header::COOKIE).iter();
-    let mut pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.find_map(|pair| {
-        let (name, value) = split_at_first(pair.trim_ascii(), b'=')?;
-        (name.trim_ascii() == cookie).then(|| value.trim_ascii())
-    })
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let values = pairs.filter_map(|pair| {
+        let behind = pair.trim_ascii().strip_prefix(cookie)?.trim_ascii_start();
+        (behind.is_empty() || behind.starts_with(b"=")).then_some(behind)
+    });
+    let values: Vec<&[u8]> = values.collect();
+    (!values.is_empty()).then(|| values.join(b";".as_slice()))
 }
 
 /// Finds the one language that weighs more than all others in an Accept-Language in its normal form.
@@ -462,18 +473,39 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_by_its_exact_name_and_the_first_one_wins() {
+    fn cookies_are_found_by_their_exact_name_wherever_they_stand() {
         let lines = ["a=1; Session=x ;session=y", "session=z;A=2"];
-        assert_eq!(cookie("session", &lines), Some(b"y".to_vec()));
-        assert_eq!(cookie("Session", &lines), Some(b"x".to_vec()));
-        assert_eq!(cookie("A", &lines), Some(b"2".to_vec()));
+        assert_eq!(cookie("session", &lines), Some(b"=y;=z".to_vec()));
+        assert_eq!(cookie("Session", &lines), Some(b"=x".to_vec()));
+        assert_eq!(cookie("A", &lines), Some(b"=2".to_vec()));
         assert_eq!(cookie("essio", &lines), None);
+        assert_eq!(cookie("sess", &lines), None);
+    }
+
+    #[test]
+    fn each_cookie_of_a_name_counts_and_so_does_their_order() {
+        let of = |line| cookie("a", &[line]);
+        assert_ne!(of("a=1"), of("a=1; a=2"));
+        assert_ne!(of("a=2"), of("a=1; a=2"));
+        assert_ne!(of("a=2; a=1"), of("a=1; a=2"));
+        assert_ne!(of("a=1"), of("a; a=1"));
+        assert_eq!(of("b=1; a=1"), of("a =1;b=2"));
+    }
+
+    #[test]
+    fn two_lines_of_what_is_no_list_are_not_one_with_a_comma() {
+        assert_ne!(
+            normal("cookie", &["a=1", "b=2"]),
+            normal("cookie", &["a=1, b=2"])
+        );
+        assert_eq!(normal("x-a", &["1", "2"]), normal("x-a", &["1, 2"]));
     }
 
     #[test]
     fn an_empty_cookie_differs_from_none() {
-        assert_eq!(cookie("a", &["a="]), Some(Vec::new()));
-        assert_eq!(cookie("a", &["a", "b=a"]), None);
+        assert_eq!(cookie("a", &["a="]), Some(b"=".to_vec()));
+        assert_eq!(cookie("a", &["a"]), Some(Vec::new()));
+        assert_eq!(cookie("a", &["b", "b=a"]), None);
     }
 
     fn best(value: &'static str) -> Option<String> {

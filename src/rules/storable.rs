@@ -118,6 +118,8 @@ pub enum NotStorable {
     Private,
     /// A 206 that does not say which part of the response it is, or not the one asked for.
     Range,
+    /// It redirects to another URL that has its own key, so that it would answer itself.
+    RedirectToItself,
     /// The request carried a body, which is not part of the key.
     RequestBody,
     /// `no-store` in the request.
@@ -132,7 +134,7 @@ pub enum NotStorable {
 
 impl NotStorable {
     /// Every reason, for tables that need one row each.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Authorization,
         Self::CloseDelimited,
         Self::Malformed,
@@ -143,6 +145,7 @@ impl NotStorable {
         Self::NoStore,
         Self::Private,
         Self::Range,
+        Self::RedirectToItself,
         Self::RequestBody,
         Self::RequestNoStore,
         Self::SetCookie,
@@ -163,6 +166,7 @@ impl NotStorable {
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Range => "range",
+            Self::RedirectToItself => "redirect-to-itself",
             Self::RequestBody => "request-body",
             Self::RequestNoStore => "request-no-store",
             Self::SetCookie => "set-cookie",
@@ -176,7 +180,11 @@ impl NotStorable {
     pub fn is_of_request(self) -> bool {
         matches!(
             self,
-            Self::Authorization | Self::Method | Self::RequestBody | Self::RequestNoStore
+            Self::Authorization
+                | Self::Method
+                | Self::RedirectToItself
+                | Self::RequestBody
+                | Self::RequestNoStore
         )
     }
 }

@@ -30,6 +30,7 @@ use http::StatusCode;
 use http::header::ACCEPT_LANGUAGE;
 use http::header::AGE;
 use http::header::CONTENT_LENGTH;
+use http::header::CONTENT_RANGE;
 use http::header::DATE;
 use http::header::SET_COOKIE;
 use std::time::Duration;
@@ -229,13 +230,17 @@ pub(super) fn kept_fields(
 
 /// The fields of a received response that are not kept because they are for the one who asked: what
 /// `private` or `no-cache` lists (RFC 9111 §5.2.2.4, §5.2.2.7), and cookies unless the policy keeps
-/// them. The answer to that one is to have them.
+/// them. The answer to that one is to have them, but for what is computed anew for each answer: of
+/// the origin's own body it may get a part.
 pub fn withheld_fields(received: &HeaderMap, policy: &StorePolicy) -> HeaderMap {
     let directives = ResponseDirectives::read_targeted(received, &policy.targeted);
     let mut withheld = end_to_end(received);
     let kept: Vec<HeaderName> = withheld
         .keys()
-        .filter(|name| !directives.withhold(name) && (policy.set_cookie || **name != SET_COOKIE))
+        .filter(|name| {
+            let own = directives.withhold(name) || (!policy.set_cookie && **name == SET_COOKIE);
+            !own || COMPUTED.contains(name)
+        })
         .cloned()
         .collect();
     for name in kept {
@@ -266,6 +271,9 @@ fn end_to_end(received: &HeaderMap) -> HeaderMap {
     }
     fields
 }
+
+/// Fields that each answer has of its own, by its age and by what it takes of the body.
+const COMPUTED: [HeaderName; 3] = [AGE, CONTENT_LENGTH, CONTENT_RANGE];
 
 /// Takes off Set-Cookie unless the policy keeps it.
 pub(super) fn withhold_cookies(headers: &mut HeaderMap, policy: &StorePolicy) {

@@ -13,6 +13,7 @@ use super::directives::ResponseDirectives;
 use super::freshness::Timing;
 use super::freshness::date_field;
 use super::key::Vary;
+use super::range::strong_validator;
 use super::storable::StorePolicy;
 use super::stored::StoredResponse;
 use super::stored::kept_fields;
@@ -148,6 +149,13 @@ pub fn permits_part(request_headers: &HeaderMap, stored: &StoredResponse) -> boo
         .is_some_and(|(since, modified)| modified <= since)
 }
 
+/// Returns whether a request has a condition, If-Range included: its answer hangs on more than the
+/// Range.
+pub fn is_conditional(request_headers: &HeaderMap) -> bool {
+    let mut names = CONDITIONS.iter().chain([&IF_RANGE]);
+    names.any(|name| request_headers.contains_key(name))
+}
+
 /// Takes conditional and range fields off, so that the origin sends the whole response.
 pub fn unconditional(request_headers: &mut HeaderMap) {
     for name in CONDITIONS {
@@ -264,6 +272,11 @@ pub fn freshen(
         ..stored.clone()
     };
     freshened.judge(&directives, policy);
+    let proven = strong_validator(&freshened) == strong_validator(stored);
+    if let Some(part) = freshened.part.as_mut().filter(|_| !proven) {
+        // Parts that were fetched under another validator are not known to be of this one.
+        part.series = None;
+    }
     if withdrawn(&directives) || !same_selection(&update, stored) {
         freshened.condemn();
     }
@@ -377,7 +390,7 @@ fn entity_tag(headers: &HeaderMap) -> Option<(&HeaderValue, EntityTag<'_>)> {
 
 /// Whether a Last-Modified date is a strong validator: the origin's clock had passed it by a
 /// second, so a second change in the same second would have shown (RFC 9110 §8.8.2.2).
-fn is_strong_date(modified: SystemTime, date_value: SystemTime) -> bool {
+pub(super) fn is_strong_date(modified: SystemTime, date_value: SystemTime) -> bool {
     date_value
         .duration_since(modified)
         .is_ok_and(|margin| margin >= Duration::from_secs(1))

@@ -45,6 +45,8 @@ pub struct Index {
     queues: Queues,
     /// Field lists of `Vary`, each once; an entry holds the number.
     varies: Vec<Fields>,
+    /// Their places in `varies`.
+    vary_places: HashMap<Vec<HeaderName>, usize>,
     /// How many entries are kin.
     kin: usize,
     /// Bytes alive in each pack.
@@ -87,6 +89,8 @@ struct Fields {
     named: bool,
     /// They are under a key that has a [family](PrimaryKey::family).
     kin: bool,
+    /// How many entries have this list; one that none has gives its place to another.
+    entries: u32,
 }
 
 #[derive(Debug)]
@@ -148,6 +152,7 @@ impl Index {
             digests: HashTable::new(),
             queues: Queues::default(),
             varies: vec![Fields::default()],
+            vary_places: HashMap::from_iter([(Vec::new(), 0)]),
             kin: 0,
             live: HashMap::new(),
             large: HashMap::new(),
@@ -364,6 +369,9 @@ impl Index {
         };
         self.link(id, put.key);
         self.kin += usize::from(put.vary.contains(&ALIKE));
+        if let Some(fields) = self.fields_mut(vary) {
+            fields.entries += 1;
+        }
         self.add_live(put.head);
         let body_bytes: u64 = put
             .segments
@@ -703,17 +711,35 @@ impl Index {
         self.varies.get(usize::from(entry.vary.get()) - 1)
     }
 
+    fn fields_mut(&mut self, vary: NonZeroU16) -> Option<&mut Fields> {
+        self.varies.get_mut(usize::from(vary.get()) - 1)
+    }
+
+    /// A place for a new list: at the end, or, when there are too many, that of one nobody has.
+    fn free_vary(&mut self) -> Option<usize> {
+        if self.varies.len() < VARIES_MAX {
+            self.varies.push(Fields::default());
+            return Some(self.varies.len() - 1);
+        }
+        // The empty list keeps its place: most responses have it.
+        let is_free = |known: &Fields| known.entries == 0 && !known.names.is_empty();
+        self.varies.iter().position(is_free)
+    }
+
     fn vary_number(&mut self, vary: &[HeaderName]) -> Option<NonZeroU16> {
-        let number = match self.varies.iter().position(|known| known.names == vary) {
-            Some(number) => number,
-            None if self.varies.len() >= VARIES_MAX => return None,
+        let number = match self.vary_places.get(vary) {
+            Some(number) => *number,
             None => {
-                self.varies.push(Fields {
-                    names: vary.to_vec(),
-                    named: !vary.iter().all(is_own_name),
-                    kin: vary.contains(&ALIKE),
-                });
-                self.varies.len() - 1
+                let number = self.free_vary()?;
+                let fields = self.varies.get_mut(number)?;
+                let names = std::mem::replace(&mut fields.names, vary.to_vec());
+                fields.named = !vary.iter().all(is_own_name);
+                fields.kin = vary.contains(&ALIKE);
+                if !names.is_empty() {
+                    self.vary_places.remove(&names);
+                }
+                self.vary_places.insert(vary.to_vec(), number);
+                number
             }
         };
         NonZeroU16::new(u16::try_from(number + 1).ok()?)
@@ -782,6 +808,9 @@ impl Index {
         self.queues.remove(id);
         let entry = self.entries.remove(id)?;
         self.kin -= usize::from(self.is_kin(&entry));
+        if let Some(fields) = self.fields_mut(entry.vary) {
+            fields.entries -= 1;
+        }
         self.sub_live(entry.head);
         self.release_body(entry.body);
         Some(entry.sequence)
@@ -1212,22 +1241,30 @@ mod tests {
     }
 
     #[test]
-    fn too_many_vary_lists_are_refused() {
+    fn too_many_vary_lists_are_refused_until_one_is_no_longer_used() {
         let mut index = Index::new();
-        for n in 1..VARIES_MAX as u64 + 2 {
+        let vary = |n: u64| {
+            let mut key = [1; 16];
+            key[..8].copy_from_slice(&n.to_le_bytes());
             let name = HeaderName::from_bytes(format!("x-{n}").as_bytes()).unwrap();
-            let put = Put {
+            Put {
+                key: PrimaryKey(key),
                 vary: vec![name],
                 ..put(n, 1, b"x")
-            };
-            let full = n >= VARIES_MAX as u64;
-            assert_eq!(
-                index.insert(&put).err(),
-                full.then_some(Refused::Full),
-                "{n}"
-            );
-            index.remove(key(1), Sequence(n));
+            }
+        };
+        let most = VARIES_MAX as u64 - 1;
+        for n in 1..=most {
+            index.insert(&vary(n)).unwrap();
         }
+        assert_eq!(index.insert(&vary(most + 1)), Err(Refused::Full));
+        assert_eq!(index.varies.len(), VARIES_MAX);
+        index.remove(vary(7).key, Sequence(7));
+        index.insert(&vary(most + 1)).unwrap();
+        assert_eq!(index.known_vary(vary(most + 1).key), vary(most + 1).vary);
+        assert_eq!(index.known_vary(vary(8).key), vary(8).vary);
+        assert_eq!(index.insert(&vary(most + 2)), Err(Refused::Full));
+        index.insert(&put(most + 3, 1, b"x")).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! of the path has repeated it.
 //!
 //! Two generations of at most so many paths each: when the young one is full it becomes the old one,
-//! and what is asked for moves back into the young.
+//! and what a response repeats is in the young again.
 
 use crate::rules::key::PrimaryKey;
 use crate::rules::search::SearchVariance;

@@ -43,6 +43,44 @@ fn dropped_parameters_count_neither_in_the_key_nor_for_the_origin() {
 }
 
 #[test]
+fn what_a_post_was_told_beyond_its_key_is_for_no_get() {
+    let scene = Scene::new()
+        .site("key_query_drop", "[\"ref\"]")
+        .site("key_port", "false")
+        .start();
+    scene.origin.does("*", |request| {
+        let told = format!(
+            "{} {}",
+            request.header("Host").unwrap_or(""),
+            request.target
+        );
+        let told = Reply::ok(told).fresh();
+        match request.method.as_str() {
+            "POST" => told.header("Content-Location", &request.target),
+            _ => told,
+        }
+    });
+    scene
+        .ask("POST", "/a?ref=evil", &[], b"x")
+        .is(200)
+        .not_stored();
+    scene.get("/a").by("uri-miss").sees("scene.test /a");
+    let port = [("Host", "scene.test:81")];
+    scene.ask("POST", "/b", &port, b"x").is(200).not_stored();
+    scene.get("/b").by("uri-miss").sees("scene.test /b");
+    scene.ask("POST", "/c?b=1", &[], b"x").stored();
+    scene.get("/c?ref=1&b=1").by("hit");
+}
+
+#[test]
+fn cache_status_names_what_is_left_of_a_target() {
+    let setup = Scene::new().server("cache_status_key", "true");
+    let scene = echoing(setup.site("key_query_drop", "[\"ref\"]"));
+    let key = scene.get("/a?ref=1&b").stored().cache_status("key");
+    assert_eq!(key.as_deref(), Some("http://scene.test/a?b"));
+}
+
+#[test]
 fn a_purge_and_an_invalidation_drop_the_same_parameters() {
     let scene = echoing(Scene::new().site("key_query_drop", "[\"ref\"]"));
     scene.get("/a?b&ref=1").stored();
@@ -132,7 +170,11 @@ fn a_cookie_of_the_sites_choice_selects_a_variant() {
         .sees("plan=b -")
         .by("vary-miss");
     with_cookie(&scene, "Plan=").sees("Plan= -").by("vary-miss");
+    // Some origins read the first and some the last: who sends two is nobody's like.
     with_cookie(&scene, "Plan=a;Plan=b; y=2")
+        .sees("Plan=a;Plan=b; y=2 -")
+        .by("vary-miss");
+    with_cookie(&scene, "Plan=a; y=2")
         .sees("x=1; Plan=a -")
         .by("hit");
     scene.get("/a").sees("plan=b -").by("hit");
@@ -161,6 +203,62 @@ fn a_field_of_the_sites_choice_selects_beside_those_of_vary() {
     ask("gold", "c/d").sees("gold c/d").by("vary-miss");
     ask("gold", "A/B").sees("gold a/b").by("hit");
     ask("lead", "a/b").sees("lead a/b").by("hit");
+}
+
+#[test]
+fn a_redirect_to_what_has_its_own_key_is_for_who_asked() {
+    let setup = Scene::new().server("trusted_proxies", "[\"127.0.0.0/8\"]");
+    let scene = setup.site("key_query_drop", "[\"ref\"]").start();
+    let moved = |to: &str| Reply::status(301).fresh().header("Location", to);
+    scene.origin.does("*", move |request| {
+        let secure = request.header("X-Forwarded-Proto") == Some("https");
+        match request.target.as_str() {
+            "/a" if !secure => moved("https://scene.test/a"),
+            "/varies" if !secure => {
+                moved("https://scene.test/varies").header("Vary", "X-Forwarded-Proto")
+            }
+            "/marked" => moved("/marked?ref=x"),
+            "/elsewhere" => moved("/marked"),
+            _ => Reply::ok("v1").fresh(),
+        }
+    });
+    let https = [("X-Forwarded-Proto", "https")];
+    scene.get("/a").is(301).detail("redirect-to-itself");
+    scene.get_with("/a", &https).is(200).by("uri-miss").stored();
+    scene.get("/marked").is(301).not_stored();
+    scene.get("/varies").is(301).stored();
+    scene.get_with("/varies", &https).is(200).by("vary-miss");
+    scene.get("/varies").is(301).by("hit");
+    scene.get("/elsewhere").is(301).stored();
+}
+
+#[test]
+fn what_looks_like_a_field_of_the_sites_choice_reaches_no_origin() {
+    let scene = Scene::new().site("key_headers", "[\"X-Tier\"]").start();
+    scene.origin.does("/a", |request| {
+        let spellings = ["X-Tier", "X_Tier", "X-Other_Tier"];
+        let found = spellings.map(|name| request.header(name).unwrap_or("-").to_owned());
+        Reply::ok(found.join(" ")).fresh()
+    });
+    let ask = |fields: &[(&str, &str)]| scene.ask("GET", "/a", fields, b"");
+    ask(&[("X_Tier", "lead"), ("X-Other_Tier", "o")]).sees("- - o");
+    ask(&[("X-Tier", "gold"), ("X_Tier", "lead")]).sees("gold - -");
+    scene.get("/a").sees("- - o").by("hit");
+}
+
+#[test]
+fn a_cookie_that_is_given_twice_is_another_cookie() {
+    let scene = Scene::new().site("key_cookies", "[\"plan\"]").start();
+    // As origins do who keep the last of a name.
+    scene.origin.does("*", |request| {
+        let cookies = request.header("Cookie").unwrap_or("");
+        let last = cookies.rsplit("plan=").next().unwrap_or("");
+        Reply::ok(last.to_owned()).fresh()
+    });
+    let ask = |cookies: &str| scene.ask("GET", "/a", &[("Cookie", cookies)], b"");
+    ask("plan=a; plan=b").sees("b").stored();
+    ask("plan=a").sees("a").by("vary-miss");
+    ask("plan=a; plan=b").sees("b").by("hit");
 }
 
 #[test]

@@ -52,6 +52,7 @@ mod properties;
 mod purge;
 mod range;
 mod requests;
+mod slices;
 mod stale;
 mod storing;
 mod targeted;

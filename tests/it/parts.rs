@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use crate::client::Answer;
@@ -77,6 +79,51 @@ fn a_range_of_something_large_brings_its_slice_only() {
         .sees(&body[at + 100..=at + 200])
         .by("hit");
     assert_eq!(asked(&scene), ["bytes=3145728-4194303"]);
+}
+
+#[test]
+fn who_may_not_store_a_slice_does_not_take_away_what_is_stored() {
+    for field in [
+        ("Cache-Control", "no-store"),
+        ("Authorization", "Basic eA=="),
+    ] {
+        let scene = slices().start();
+        let body = ranged(&scene, 3 * SLICE);
+        ask(&scene, "bytes=0-9").sees(&body[..10]).stored();
+        let second = &body[SLICE..SLICE + 10];
+        let range = format!("bytes={SLICE}-{}", SLICE + 9);
+        let fields = [("Range", range.as_str()), field];
+        scene
+            .get_with("/a", &fields)
+            .is(206)
+            .sees(second)
+            .not_stored();
+        ask(&scene, "bytes=0-9").sees(&body[..10]).by("hit");
+        ask(&scene, &range).sees(second).by("partial").stored();
+    }
+}
+
+#[test]
+fn an_error_that_says_nothing_of_the_representation_takes_nothing_away() {
+    let scene = slices().start();
+    let body = Arc::new(noise(7, 3 * SLICE));
+    let (served, refusing) = (Arc::clone(&body), Arc::new(AtomicBool::new(false)));
+    let refuses = Arc::clone(&refusing);
+    scene
+        .origin
+        .does("/a", move |seen| match refuses.load(Ordering::SeqCst) {
+            true => Reply::status(429),
+            false => Reply::ranged(seen, &served, "\"v1\""),
+        });
+    ask(&scene, "bytes=0-9").stored();
+    let range = format!("bytes={SLICE}-{}", SLICE + 9);
+    refusing.store(true, Ordering::SeqCst);
+    ask(&scene, &range).is(429);
+    ask(&scene, "bytes=0-9").sees(&body[..10]).by("hit");
+    refusing.store(false, Ordering::SeqCst);
+    ask(&scene, &range)
+        .sees(&body[SLICE..SLICE + 10])
+        .by("partial");
 }
 
 #[test]

@@ -238,3 +238,18 @@ fn a_method_that_nobody_knows_makes_the_target_invalid() {
         scene.get("/a").by("uri-miss");
     }
 }
+
+#[test]
+fn a_posts_answer_that_hangs_on_what_is_not_in_the_key_is_not_stored() {
+    let drops = ("key_query_drop", "[\"evil\"]", "/note?evil=1");
+    for (key, value, target) in [drops, ("key_query", "\"sort\"", "/note?b&a")] {
+        let scene = Scene::new().site(key, value).start();
+        let reply = posted("v2").instead("Content-Location", target);
+        scene.origin.says(target, reply);
+        scene.origin.says("/note?a&b", Reply::ok("v1").fresh());
+        scene.origin.says("/note", Reply::ok("v1").fresh());
+        let answer = scene.ask("POST", target, &[], b"change");
+        answer.is(200).sees("v2").not_stored();
+        scene.get(target).sees("v1").by("uri-miss");
+    }
+}

@@ -98,6 +98,17 @@ fn fields_that_directives_withhold_reach_only_the_one_who_asked() {
 }
 
 #[test]
+fn a_length_that_a_directive_withholds_is_not_told_of_a_part() {
+    let scene = Scene::usual();
+    let reply = Reply::ok("0123456789").cache("max-age=60, private=\"content-length, age\"");
+    scene.origin.says("/a", reply);
+    let range = [("Range", "bytes=0-3")];
+    let part = scene.ask("GET", "/a", &range, b"");
+    part.is(206).sees("0123").has("Content-Length", "4");
+    scene.get("/a").by("hit").sees("0123456789");
+}
+
+#[test]
 fn of_many_who_wait_for_one_response_only_one_gets_what_is_for_one() {
     let scene = Scene::usual();
     let gate = Gate::new();
