@@ -114,7 +114,7 @@ fn state(c: &mut Criterion) {
             index.evict()
         });
     });
-    let mut queues = Queues::new();
+    let mut queues = Queues::default();
     for id in 0..100_000 {
         queues.insert(id, 1024, u64::from(id));
     }

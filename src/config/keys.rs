@@ -25,6 +25,7 @@ use crate::rules::forwarded::Told;
 use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::target::Query;
+use crate::state::eviction::Favour;
 use std::time::Duration;
 
 macro_rules! sections {
@@ -155,6 +156,10 @@ sections! {
         dir: Text() = "cache-dir";
         /// Hard limit on what the folder takes up on disk.
         disk_bytes_max: Size(32 * MIB, u64::MAX) = "10GiB";
+        /// What to keep when room is short: what saves most bytes, or what answers most requests.
+        favour: Choice<Favour>(FAVOURS) = "bytes";
+        /// A body over this part of disk_bytes_max, in percent, is stored at its second request; 100: at the first.
+        second_request_percent: Count(0, 100) = 10;
         /// Hot responses kept in memory.
         memory_bytes_max: Size(0, u64::MAX) = "512MiB";
         /// Responses on their way from origin to store and clients, all together, in memory.
@@ -279,6 +284,8 @@ const RANGE_FETCH: &[(&str, RangePolicy)] = &[
     ("slices", RangePolicy::Slices),
     ("whole", RangePolicy::Whole),
 ];
+
+const FAVOURS: &[(&str, Favour)] = &[("bytes", Favour::Bytes), ("objects", Favour::Objects)];
 
 const LEVELS: &[(&str, Level)] = &[
     ("error", Level::Error),

@@ -30,6 +30,7 @@ use crate::rules::storable::StorePolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
 use crate::rules::targeted::Targeted;
+use crate::state::eviction;
 use crate::store;
 use crate::upstream;
 use crate::upstream::Backend;
@@ -246,6 +247,15 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
         hit_for_miss: file.cache.hit_for_miss.value,
         tries_max: file.server.tries_max.value,
         variants_max: file.cache.variants_max.value,
+        eviction: eviction_params(&file.cache),
+    }
+}
+
+fn eviction_params(cache: &keys::Cache) -> eviction::Params {
+    let percent = cache.second_request_percent.value as u64;
+    eviction::Params {
+        favour: cache.favour.value,
+        second_request_over: cache.disk_bytes_max.value / 100 * percent,
     }
 }
 

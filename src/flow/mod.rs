@@ -58,6 +58,7 @@ use crate::rules::tag::TagScope;
 use crate::state::collapse::Table;
 use crate::state::crowds::Crowd;
 use crate::state::crowds::Crowds;
+use crate::state::eviction;
 use crate::state::hit_for_miss::HitForMiss;
 use crate::state::variances::Variances;
 use crate::store::StoreError;
@@ -144,6 +145,8 @@ pub struct Params {
     pub tries_max: usize,
     /// Most variants of one target; at least one.
     pub variants_max: usize,
+    /// What goes first when room is needed, and what is let in.
+    pub eviction: eviction::Params,
 }
 
 /// The client's end of a request.
@@ -290,6 +293,7 @@ impl Engine {
     ) -> Result<Arc<Self>, StoreError> {
         let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
         shelf.write_index().limit_variants(params.variants_max);
+        shelf.write_index().choose_by(params.eviction);
         let space =
             shelf::space::start(&shelf, params.scrub_bytes_per_second).map_err(|source| {
                 StoreError::Io {

@@ -356,48 +356,56 @@ impl Engine {
             lock(&self.hit_for_miss).mark(ask.key, clock::now());
             return self.land(trip, &errand.key, Landing::Private);
         };
-        let too_large = body
-            .length()
-            .is_some_and(|bytes| bytes > self.shelf.body_bytes_max());
-        match verdict {
-            Storable::Store(mut response) if !too_large => {
-                response.tags = self.tag_scope(ask).tags(&response.headers);
-                self.name(ask, &mut response);
-                self.note_crowd(ask, &response);
-                lock(&self.hit_for_miss).clear(ask.key);
-                *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
-                self.fill(trip, errand, *response, body, sequence, backend)
-                    .await;
-            }
-            verdict @ (Storable::Store(_) | Storable::Refuse(_)) => {
-                let (detail, remember) = match verdict {
-                    Storable::Store(_) => (Detail::BodyTooLarge, true),
-                    Storable::Refuse(reason) => (
-                        Detail::NotStorable(reason),
-                        !reason.is_of_request()
-                            && !head.status.is_server_error()
-                            // It answers one request's range; the next one may be for all.
-                            && head.status != StatusCode::RANGE_NOT_SATISFIABLE,
-                    ),
-                };
-                if remember {
-                    lock(&self.hit_for_miss).mark(ask.key, clock::now());
+        let (detail, remember) = match verdict {
+            Storable::Store(mut response) => match self.refuse_size(&response, &body) {
+                None => {
+                    response.tags = self.tag_scope(ask).tags(&response.headers);
+                    self.name(ask, &mut response);
+                    self.note_crowd(ask, &response);
+                    lock(&self.hit_for_miss).clear(ask.key);
+                    *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
+                    return self
+                        .fill(trip, errand, *response, body, sequence, backend)
+                        .await;
                 }
-                if let Some(stale) = errand.stale.as_ref()
-                    && remember
-                    && supersedes(head.status)
-                {
-                    self.shelf.remove(stale.found);
-                }
-                *lock(&trip.private) = Some(Private {
-                    head,
-                    body,
-                    backend,
-                    detail,
-                    fetch: errand.fetch,
-                });
-                self.land(trip, &errand.key, Landing::Private);
-            }
+                Some(detail) => (detail, detail == Detail::BodyTooLarge),
+            },
+            Storable::Refuse(reason) => (
+                Detail::NotStorable(reason),
+                !reason.is_of_request()
+                    && !head.status.is_server_error()
+                    // It answers one request's range; the next one may be for all.
+                    && head.status != StatusCode::RANGE_NOT_SATISFIABLE,
+            ),
+        };
+        if remember {
+            lock(&self.hit_for_miss).mark(ask.key, clock::now());
+        }
+        if let Some(stale) = errand.stale.as_ref()
+            && remember
+            && supersedes(head.status)
+        {
+            self.shelf.remove(stale.found);
+        }
+        *lock(&trip.private) = Some(Private {
+            head,
+            body,
+            backend,
+            detail,
+            fetch: errand.fetch,
+        });
+        self.land(trip, &errand.key, Landing::Private);
+    }
+
+    /// Why a body is too long to be stored, if its length is known. A slice never is.
+    fn refuse_size(&self, response: &StoredResponse, body: &Body) -> Option<Detail> {
+        let bytes = body.length()?;
+        if bytes > self.shelf.body_bytes_max() {
+            Some(Detail::BodyTooLarge)
+        } else if response.part.is_none() && !self.shelf.admit(response.key, bytes) {
+            Some(Detail::FirstRequest)
+        } else {
+            None
         }
     }
 

@@ -98,6 +98,8 @@ pub enum Detail {
     CollapseFull,
     /// The fill that this request waited for failed.
     FillFailed,
+    /// A body this long is stored at its second request.
+    FirstRequest,
     /// The target is known not to be storable, so nobody waited.
     HitForMiss,
     /// No backend may be asked.
@@ -137,6 +139,7 @@ impl Detail {
             Self::BodyTooLarge => "body-too-large",
             Self::CollapseFull => "collapse-full",
             Self::FillFailed => "fill-failed",
+            Self::FirstRequest => "first-request",
             Self::HitForMiss => "hit-for-miss",
             Self::NoBackend => "no-backend",
             Self::NoRoom => "no-room",
@@ -301,6 +304,7 @@ mod tests {
         Detail::BodyTooLarge,
         Detail::CollapseFull,
         Detail::FillFailed,
+        Detail::FirstRequest,
         Detail::HitForMiss,
         Detail::NoBackend,
         Detail::NoRoom,

@@ -14,6 +14,7 @@
 //! [`sweep`](Index::sweep) goes round. A mark on a tag covers the entries that bear it: which do,
 //! only their heads say, so whoever has loaded a head asks [`covers_tags`](Index::covers_tags).
 
+use super::eviction::Params;
 use super::eviction::Queues;
 use super::slab::Slab;
 use crate::rules::address::Digest;
@@ -158,7 +159,7 @@ impl Index {
             keys: HashTable::new(),
             bodies: Slab::new(),
             digests: HashTable::new(),
-            queues: Queues::new(),
+            queues: Queues::default(),
             varies: vec![Fields::default()],
             vary_places: HashMap::from_iter([(Vec::new(), 0)]),
             kin: 0,
@@ -178,6 +179,22 @@ impl Index {
     /// when the next is taken in.
     pub fn limit_variants(&mut self, variants_max: usize) {
         self.variants_max = variants_max.max(1);
+    }
+
+    /// Sets what goes first when room is needed, and what is let in.
+    pub fn choose_by(&mut self, params: Params) {
+        self.queues.set_params(params);
+    }
+
+    /// May any response of `bytes` be taken in?
+    pub fn admits_at_once(&self, bytes: u64) -> bool {
+        self.queues.admits_at_once(bytes)
+    }
+
+    /// May a response of `bytes` be taken in under `key`? What is too large for a first request is
+    /// remembered for the next; what replaces another is not too large.
+    pub fn admit(&mut self, key: PrimaryKey, bytes: u64) -> bool {
+        self.chain(key).next().is_some() || self.queues.admit(bytes, fingerprint(key))
     }
 
     /// Finds an entry for one of `keys` that the request's fields select, and marks it as used: the
@@ -526,10 +543,10 @@ impl Index {
         self.live.get(&pack).copied().unwrap_or(0)
     }
 
-    /// The entry whose head lies at `location`, and whether it was asked for lately.
+    /// The entry whose head lies at `location`, and whether it was asked for more than once.
     pub fn head_at(&self, key: PrimaryKey, location: Location) -> Option<(Sequence, bool)> {
         let (id, entry) = self.chain(key).find(|(_, entry)| entry.head == location)?;
-        Some((entry.sequence, self.queues.is_marked(id)))
+        Some((entry.sequence, self.queues.is_used(id)))
     }
 
     /// Is a live segment called `digest` at `location`?

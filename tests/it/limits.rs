@@ -226,3 +226,38 @@ fn connections_over_the_limit_wait_or_are_closed_and_the_rest_are_served() {
     }
     scene.get("/a").is(200);
 }
+
+#[test]
+fn a_body_large_for_the_store_is_stored_at_its_second_request() {
+    let setup = Scene::new().cache("disk_bytes_max", "\"32MiB\"");
+    let scene = setup.cache("second_request_percent", "1").start();
+    for (target, bytes) in [("/large", 400 * 1024), ("/small", 100 * 1024)] {
+        scene
+            .origin
+            .says(target, Reply::ok(noise(1, bytes)).fresh());
+    }
+    scene.get("/small").by("uri-miss").stored();
+    scene.get("/large").by("uri-miss").detail("first-request");
+    scene.get("/large").by("uri-miss").stored();
+    scene.get("/large").by("hit").sees(noise(1, 400 * 1024));
+    assert_eq!(scene.origin.requests(), 3);
+}
+
+#[test]
+fn a_large_body_that_replaces_a_stored_one_need_not_be_asked_for_twice() {
+    let setup = Scene::new().cache("disk_bytes_max", "\"32MiB\"");
+    let scene = setup.cache("second_request_percent", "1").start();
+    let stale = |seed| {
+        let reply = Reply::ok(noise(seed, 400 * 1024)).cache("max-age=0");
+        reply.header("ETag", &format!("\"{seed}\""))
+    };
+    scene.origin.says("/large", stale(1));
+    scene.get("/large").detail("first-request");
+    scene.get("/large").stored();
+    scene.origin.says("/large", stale(2));
+    scene
+        .get("/large")
+        .by("stale")
+        .stored()
+        .sees(noise(2, 400 * 1024));
+}

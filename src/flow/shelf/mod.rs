@@ -209,6 +209,12 @@ impl Shelf {
         self.store.usage().limit / 2
     }
 
+    /// May a body of so many bytes be stored for `key`? If not, it may at the next request.
+    pub fn admit(&self, key: PrimaryKey, body_bytes: u64) -> bool {
+        let small = self.read_index().admits_at_once(body_bytes);
+        small || self.write_index().admit(key, body_bytes)
+    }
+
     /// Why nothing can be stored now, if so.
     pub fn pass_through(&self) -> Option<Arc<str>> {
         match self.store.condition() {
