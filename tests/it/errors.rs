@@ -7,8 +7,8 @@ use crate::client::Answer;
 use crate::origin::Gate;
 use crate::origin::Reply;
 use crate::origin::noise;
+use crate::scene::ClosedPort;
 use crate::scene::Scene;
-use crate::scene::closed_port;
 
 /// An answer of our own to an origin's failure.
 #[track_caller]
@@ -19,7 +19,8 @@ fn told(answer: &Answer, status: u16, error: &str) {
 
 #[test]
 fn an_origin_that_refuses_is_502() {
-    let backends = format!("[\"http://127.0.0.1:{}\"]", closed_port());
+    let nobody = ClosedPort::new();
+    let backends = format!("[{:?}]", nobody.url());
     let scene = Scene::new().upstream("backends", &backends).start();
     told(&scene.get("/a"), 502, "connection_refused");
 }

@@ -5,9 +5,9 @@ use std::fs;
 
 use crate::origin::Reply;
 use crate::origin::Seen;
+use crate::scene::ClosedPort;
 use crate::scene::Scene;
 use crate::scene::Setup;
-use crate::scene::closed_port;
 use crate::scene::eventually;
 
 /// The usual scene, with this machine as a trusted proxy.
@@ -179,10 +179,12 @@ fn responses_say_so_where_the_config_asks_for_it() {
 
 #[test]
 fn a_backend_that_leads_back_here_is_found_out_at_once() {
-    let port = closed_port();
+    let closed = ClosedPort::new();
+    let port = closed.number();
     let outer = Scene::new()
         .upstream("backends", &format!("[\"http://127.0.0.1:{port}\"]"))
         .start();
+    drop(closed);
     // The inner one's backend is the outer one, whose backend is the inner one.
     let _inner = Scene::new()
         .server("http", &format!("[\"127.0.0.1:{port}\"]"))

@@ -77,12 +77,11 @@ impl Seen {
 impl Origin {
     /// Listens on a free port of the loopback; every target is 404 until something is said of it.
     pub(crate) fn new() -> Self {
-        Self::at(0)
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("an origin's port"))
     }
 
-    /// Listens on this port of the loopback.
-    pub(crate) fn at(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("an origin's port");
+    /// Listens here.
+    pub(crate) fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("an origin's address");
         let stage = Arc::new(Stage::default());
         let shared = Arc::clone(&stage);

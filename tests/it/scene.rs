@@ -15,6 +15,7 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -462,10 +463,36 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A port of the loopback that nobody listens on.
-pub(crate) fn closed_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
+/// A port of the loopback that nobody listens on, and that nobody else is given while this is held.
+pub(crate) struct ClosedPort(socket2::Socket);
+
+impl ClosedPort {
+    /// Takes a free one.
+    pub(crate) fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        // Bound and not listening: whoever connects is refused.
+        socket.bind(&any.into()).expect("a port");
+        Self(socket)
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> u16 {
+        let address = self.0.local_addr().expect("an address");
+        address.as_socket().expect("an IP address").port()
+    }
+
+    /// What a backend at this port is called in the config.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.number())
+    }
+
+    /// Opens it.
+    pub(crate) fn listen(self) -> TcpListener {
+        self.0.listen(128).expect("a listener");
+        self.0.into()
+    }
 }
 
 /// What came of a run of the binary.

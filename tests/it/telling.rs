@@ -6,8 +6,8 @@ use std::thread;
 use crate::client::Answer;
 use crate::origin::Gate;
 use crate::origin::Reply;
+use crate::scene::ClosedPort;
 use crate::scene::Scene;
-use crate::scene::closed_port;
 
 /// The answer's Cache-Status is just this, at most half a minute later.
 #[track_caller]
@@ -173,7 +173,8 @@ fn those_who_shared_a_trip_say_so() {
 
 #[test]
 fn origins_that_give_nothing() {
-    let backends = format!("[\"http://127.0.0.1:{}\"]", closed_port());
+    let nobody = ClosedPort::new();
+    let backends = format!("[{:?}]", nobody.url());
     let scene = Scene::new().upstream("backends", &backends).start();
     let refused = scene.get("/a");
     says(refused.is(502), "larder; fwd=uri-miss; detail=origin-error");

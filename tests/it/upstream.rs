@@ -3,8 +3,8 @@
 use crate::origin::Gate;
 use crate::origin::Origin;
 use crate::origin::Reply;
+use crate::scene::ClosedPort;
 use crate::scene::Scene;
-use crate::scene::closed_port;
 use crate::scene::eventually;
 
 #[test]
@@ -77,8 +77,8 @@ fn backends_take_turns() {
 #[test]
 fn a_backend_that_refuses_is_passed_over() {
     let setup = Scene::new();
-    let dead = format!("http://127.0.0.1:{}", closed_port());
-    let backends = format!("[{dead:?}, {:?}]", setup.origin().url());
+    let dead = ClosedPort::new();
+    let backends = format!("[{:?}, {:?}]", dead.url(), setup.origin().url());
     let scene = setup.upstream("backends", &backends).start();
     scene
         .origin
@@ -90,13 +90,13 @@ fn a_backend_that_refuses_is_passed_over() {
 
 #[test]
 fn an_origin_that_was_down_is_found_again() {
-    let port = closed_port();
-    let backends = format!("[\"http://127.0.0.1:{port}\"]");
+    let port = ClosedPort::new();
+    let backends = format!("[{:?}]", port.url());
     let scene = Scene::new().upstream("backends", &backends).start();
     for _ in 0..5 {
         scene.get("/a").is_one_of(&[502, 503]);
     }
-    let back = Origin::at(port);
+    let back = Origin::on(port.listen());
     back.says("/a", Reply::ok("v1").fresh());
     eventually("the origin to be found again", || {
         scene.get("/a").status == 200
