@@ -22,6 +22,7 @@ use super::origin::FetchError;
 use super::shelf::Stored;
 use super::shelf::StoredBody;
 use super::shelf::lock;
+use super::trip::Active;
 use super::trip::Ending;
 use super::trip::Landing;
 use super::trip::Trip;
@@ -476,6 +477,7 @@ impl Engine {
         response.headers = HeaderMap::new();
         response.part = Some(part);
         let (fill, mut writer) = self.start_fill(sequence, *response, Some(part.span.bytes()));
+        let _active = Active::new(self);
         let landing = Landing::Fill(fill, exchange.backend);
         self.land(&ending.trip, &ending.key, landing);
         let poured = writer.push(before).await.is_ok()

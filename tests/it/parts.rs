@@ -32,8 +32,11 @@ fn ranged(scene: &Scene, bytes: usize) -> Arc<Vec<u8>> {
     body
 }
 
+/// The answer, when what it brought has been stored as well.
 fn ask(scene: &Scene, range: &str) -> Answer {
-    scene.get_with("/a", &[("Range", range)])
+    let answer = scene.get_with("/a", &[("Range", range)]);
+    scene.await_stat("fills_active", |fills| fills == 0);
+    answer
 }
 
 /// The Range fields that the origin was sent, in order; "-" where there was none.
@@ -243,7 +246,7 @@ fn many_who_want_different_ranges_at_once_fetch_each_byte_once() {
 fn parts_survive_a_restart() {
     let mut scene = slices().start();
     let body = ranged(&scene, 2 * SLICE);
-    scene.get_with("/a", &[("Range", "bytes=0-9")]).is(206);
+    ask(&scene, "bytes=0-9").is(206);
     scene.get("/a").sees(&*body).by("partial");
     scene.restart();
     scene.get("/a").sees(&*body).by("hit");

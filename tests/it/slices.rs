@@ -32,8 +32,11 @@ fn ranged(
     body
 }
 
+/// The answer, when what it brought has been stored as well.
 fn ask(scene: &Scene, range: &str) -> Answer {
-    scene.get_with("/a", &[("Range", range)])
+    let answer = scene.get_with("/a", &[("Range", range)]);
+    scene.await_stat("fills_active", |fills| fills == 0);
+    answer
 }
 
 #[test]
