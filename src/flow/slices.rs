@@ -478,6 +478,8 @@ impl Engine {
         response.part = Some(part);
         let (fill, mut writer) = self.start_fill(sequence, *response, Some(part.span.bytes()));
         let _active = Active::new(self);
+        // Out of the table before the fill counts as ended.
+        let _ending = Ending::new(self, Arc::clone(&ending.trip), ending.key);
         let landing = Landing::Fill(fill, exchange.backend);
         self.land(&ending.trip, &ending.key, landing);
         let poured = writer.push(before).await.is_ok()

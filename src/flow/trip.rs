@@ -467,6 +467,8 @@ impl Engine {
     ) {
         let (fill, mut writer) = self.start_fill(sequence, response, body.length());
         let _active = Active::new(self);
+        // Out of the table before the fill counts as ended.
+        let _ending = Ending::new(self, Arc::clone(trip), errand.key);
         // A small body has often come with its head: then the readers get all of it at once.
         match pour_ready(&mut writer, &mut body).await {
             Pour::Failed => return self.land(trip, &errand.key, Landing::Fill(fill, backend)),
