@@ -478,7 +478,8 @@ impl Reply {
             Framing::UntilClose => "Connection: close\r\n".to_owned(),
         };
         wire.write_all(self.head(self.status, &framing).as_bytes())?;
-        if request.method != "HEAD" && self.status != 204 {
+        // RFC 9112 §6.3: these end with their head, and what follows would be the next response.
+        if request.method != "HEAD" && !matches!(self.status, 204 | 304) {
             self.send_body(wire)?;
         }
         Ok(!self.closes)

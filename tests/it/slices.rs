@@ -11,6 +11,8 @@ use crate::origin::noise;
 use crate::scene::Scene;
 
 const SLICE: usize = 1 << 20;
+const EARLY: &str = "Sun, 06 Nov 1994 08:00:00 GMT";
+const LATE: &str = "Sun, 06 Nov 1994 09:00:00 GMT";
 
 fn slices() -> Scene {
     Scene::new().site("range_fetch", "\"slices\"").start()
@@ -35,6 +37,39 @@ fn ask(scene: &Scene, range: &str) -> Answer {
     let answer = scene.get_with("/a", &[("Range", range)]);
     scene.await_stat("fills_active", |fills| fills == 0);
     answer
+}
+
+#[test]
+fn a_304_under_another_strong_validator_ends_the_series() {
+    let mut scene = Scene::new()
+        .site("range_fetch", "\"slices\"")
+        .own_clock()
+        .start();
+    let dated = |reply: Reply, date: &str| {
+        let reply = reply.tagged("W/\"1\"").fresh();
+        reply.header("Last-Modified", date)
+    };
+    let (old, new) = (noise(1, 3 * SLICE), noise(2, 3 * SLICE));
+    let first = Reply::part(&old, 0, SLICE - 1);
+    let second = Reply::part(&old, SLICE, 2 * SLICE - 1);
+    scene
+        .origin
+        .says_once("/a", dated(first, EARLY))
+        .says_once("/a", dated(second, EARLY));
+    ask(&scene, "bytes=0-9").is(206).sees(&old[..10]);
+    ask(&scene, "bytes=1048576-1048580").is(206).by("partial");
+    scene.clock_moves(100);
+    let after = new.clone();
+    scene.origin.does("/a", move |seen| {
+        let known = seen.header("If-None-Match").is_some();
+        let part = seen.header("Range").is_some();
+        match (known, part) {
+            (true, _) => dated(Reply::status(304), LATE),
+            (_, true) => dated(Reply::part(&after, 2 * SLICE, 3 * SLICE - 1), LATE),
+            (false, false) => dated(Reply::ok(after.clone()), LATE),
+        }
+    });
+    scene.get("/a").is(200).sees(&new);
 }
 
 #[test]
