@@ -68,7 +68,7 @@ pub struct Params {
 pub enum Record {
     /// A response was stored (or its head replaced: same sequence, newer place).
     Put(Put),
-    /// An entry was removed.
+    /// An entry was removed. Not handed out at a start: what it says has been heeded.
     Remove(Sequence),
     /// A purge: entries it covers with a smaller sequence are gone.
     Purge {

@@ -25,14 +25,15 @@ use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
+use hashbrown::HashSet;
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::fs;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Reads the journal and hands every record to `each`, in order, puts with missing or short packs
-/// left out. Deletes contents that no surviving put names. Starts a journal file of its own, and
+/// Reads the journal and hands puts and purges to `each`, in order, puts left out that were removed
+/// or whose packs are missing or short. Deletes contents that no surviving put names. Starts a journal file of its own, and
 /// passes a disk through that refuses it, as a full one does. Blocking.
 pub(super) fn replay(
     folder: &Folder,
@@ -58,20 +59,21 @@ pub(super) fn replay(
         }
     }
     let mut packs = found.on_disk(contents);
-    let mut survivors = Survivors::default();
+    let mut named = HashSet::new();
     for (part, _) in &kept {
         read_again(&path, *part, &mut |record| {
-            let whole = match &record {
-                Record::Put(put) => places(put).all(|place| lies_in(&packs, place)),
-                Record::Remove(_) | Record::Purge { .. } => true,
-            };
-            if whole {
-                survivors.note(&record);
-                each(record);
+            if let Record::Put(put) = &record {
+                if found.removed.contains(&put.sequence) || !lies_in_all(&packs, put) {
+                    return;
+                }
+                if !found.is_purged(put) {
+                    named.extend(places(put).map(|place| place.pack));
+                }
             }
+            each(record);
         });
     }
-    drop_unnamed(contents, &mut packs, &survivors.packs());
+    drop_unnamed(contents, &mut packs, &named);
     let newest = parts
         .iter()
         .chain(&outdated)
@@ -121,20 +123,20 @@ fn begin(folder: &Path, number: u64, table: &mut Table) -> Begun {
 /// Reads one file for its packs, and says how long it is. What cannot be read counts as empty.
 fn read(folder: &Path, part: Part, each: &mut dyn FnMut(Line)) -> (u64, Scan) {
     let path = part.path(folder);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
+    let scanned = File::open(&path).and_then(|mut file| journal::scan(&mut file, each));
+    let scan = match scanned {
+        Ok(scan) => scan,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "could not read a journal file");
             // Not empty, so that it is left for someone to look at.
             let unread = Scan {
                 records: 1,
                 damaged: 1,
-                next_pack: 0,
+                ..Scan::default()
             };
             return (0, unread);
         }
     };
-    let scan = journal::scan(&bytes, each);
     if scan.damaged > 0 {
         tracing::warn!(
             path = %path.display(),
@@ -143,17 +145,19 @@ fn read(folder: &Path, part: Part, each: &mut dyn FnMut(Line)) -> (u64, Scan) {
             "skipped damage in a journal file"
         );
     }
-    (bytes.len().try_into().unwrap_or(u64::MAX), scan)
+    (scan.bytes, scan)
 }
 
 fn read_again(folder: &Path, part: Part, each: &mut dyn FnMut(Record)) {
-    let Ok(bytes) = fs::read(part.path(folder)) else {
-        return;
-    };
-    journal::scan(&bytes, &mut |line| match line {
+    let mut each_line = |line| match line {
+        // What was removed is known by now.
+        Line::Record(Record::Remove(_)) | Line::Dropped(_) | Line::Sealed(..) => {}
         Line::Record(record) => each(record),
-        Line::Dropped(_) | Line::Sealed(..) => {}
-    });
+    };
+    let scanned =
+        File::open(part.path(folder)).and_then(|mut file| journal::scan(&mut file, &mut each_line));
+    // An error was told when it was read first.
+    drop(scanned);
 }
 
 /// Deletes snapshots whose writing was cut short.
@@ -171,8 +175,11 @@ fn sweep_unfinished(folder: &Path) {
 
 /// All the places a put names.
 pub(super) fn places(put: &Put) -> impl Iterator<Item = Location> + '_ {
-    let segments = put.segments.iter().map(|segment| segment.location);
-    std::iter::once(put.head).chain(segments)
+    std::iter::once(put.head).chain(put.parts.locations())
+}
+
+fn lies_in_all(packs: &HashMap<PackId, Sealed>, put: &Put) -> bool {
+    places(put).all(|place| lies_in(packs, place))
 }
 
 fn lies_in(packs: &HashMap<PackId, Sealed>, place: Location) -> bool {
@@ -193,9 +200,13 @@ fn drop_unnamed(contents: &Contents, packs: &mut HashMap<PackId, Sealed>, named:
     });
 }
 
-/// What the journal says about packs.
+/// What the journal says about packs, and about what is no longer needed of them.
 #[derive(Debug, Default)]
 struct Packs {
+    /// No put of such a sequence comes after its removal, so the order does not count.
+    removed: HashSet<Sequence>,
+    purged_all: Sequence,
+    purged_urls: HashMap<PrimaryKey, Sequence>,
     sealed: HashMap<PackId, (Address, u32)>,
     dropped: HashSet<PackId>,
     next_pack: u32,
@@ -217,8 +228,24 @@ impl Packs {
             Line::Record(Record::Put(put)) => {
                 places(put).for_each(|place| self.note_number(place.pack));
             }
-            Line::Record(Record::Remove(_) | Record::Purge { .. }) => {}
+            Line::Record(Record::Remove(sequence)) => {
+                self.removed.insert(*sequence);
+            }
+            Line::Record(Record::Purge { sequence, selector }) => match selector {
+                Selector::All => self.purged_all = self.purged_all.max(*sequence),
+                // Which responses bear a tag only their heads say: they stay, and are found out.
+                Selector::Tag(_) => {}
+                Selector::Url(key) => {
+                    let newest = self.purged_urls.entry(*key).or_default();
+                    *newest = (*newest).max(*sequence);
+                }
+            },
         }
+    }
+
+    fn is_purged(&self, put: &Put) -> bool {
+        let purged = self.purged_urls.get(&put.key).copied();
+        put.sequence < purged.unwrap_or_default().max(self.purged_all)
     }
 
     fn note_number(&mut self, pack: PackId) {
@@ -238,7 +265,7 @@ impl Packs {
         let alive = self
             .sealed
             .iter()
-            .filter(|(pack, _)| !self.dropped.contains(pack));
+            .filter(|(pack, _)| !self.dropped.contains(*pack));
         let known = alive
             .map(|(pack, (address, _))| (*address, *pack))
             .collect();
@@ -257,68 +284,6 @@ impl Packs {
             whole || contents.remove(sealed.address).is_err()
         });
         found
-    }
-}
-
-/// A put, as far as packs and purges are concerned.
-#[derive(Debug)]
-struct Survivor {
-    key: PrimaryKey,
-    head: PackId,
-    /// Packs of its body other than the head's; most have none.
-    others: Option<Box<[PackId]>>,
-}
-
-/// Which puts are still alive after the removals and purges that follow them.
-#[derive(Debug, Default)]
-struct Survivors {
-    puts: HashMap<Sequence, Survivor>,
-    purged_all: Sequence,
-    purged_urls: HashMap<PrimaryKey, Sequence>,
-}
-
-impl Survivors {
-    fn note(&mut self, record: &Record) {
-        match record {
-            Record::Put(put) => {
-                let mut others: Vec<PackId> = places(put)
-                    .map(|place| place.pack)
-                    .filter(|pack| *pack != put.head.pack)
-                    .collect();
-                others.dedup();
-                let others = (!others.is_empty()).then(|| others.into_boxed_slice());
-                let survivor = Survivor {
-                    key: put.key,
-                    head: put.head.pack,
-                    others,
-                };
-                self.puts.insert(put.sequence, survivor);
-            }
-            Record::Remove(sequence) => {
-                self.puts.remove(sequence);
-            }
-            Record::Purge { sequence, selector } => match selector {
-                Selector::All => self.purged_all = self.purged_all.max(*sequence),
-                // Which responses bear a tag only their heads say: they stay, and are found out.
-                Selector::Tag(_) => {}
-                Selector::Url(key) => {
-                    let newest = self.purged_urls.entry(*key).or_default();
-                    *newest = (*newest).max(*sequence);
-                }
-            },
-        }
-    }
-
-    fn packs(&self) -> HashSet<PackId> {
-        let mut packs = HashSet::new();
-        for (sequence, survivor) in &self.puts {
-            let purged = self.purged_urls.get(&survivor.key).copied();
-            if *sequence >= purged.unwrap_or_default().max(self.purged_all) {
-                packs.insert(survivor.head);
-                packs.extend(survivor.others.iter().flatten().copied());
-            }
-        }
-        packs
     }
 }
 

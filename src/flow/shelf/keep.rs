@@ -6,8 +6,8 @@ use super::Stored;
 use super::StoredBody;
 use super::patience::Patience;
 use crate::rules::address::Location;
+use crate::rules::address::Parts;
 use crate::rules::address::Put;
-use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
@@ -99,9 +99,13 @@ impl Shelf {
         body: Option<&Bytes>,
     ) -> Result<Result<Put, NotKept>, StoreError> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let known = self.read_index().body(response.body);
+        let known = self.read_index().body(response.body.name());
         let mut pieces = vec![NewPiece::Head(head::encode(sequence, response))];
         match (&known, body) {
+            // Another body of the same name: what would be read is not what the head says.
+            (Some(parts), _) if bytes_of(parts) != response.body_bytes => {
+                return Ok(Err(NotKept::StoreFailed));
+            }
             (None, Some(body)) if !body.is_empty() => {
                 pieces.push(NewPiece::Segment(response.body, body.clone()));
             }
@@ -109,15 +113,13 @@ impl Shelf {
             (Some(_), _) | (None, Some(_)) => {}
         }
         let places = self.store.append(None, sequence, response.key, &pieces)?;
-        let [head, rest @ ..] = places.as_slice() else {
-            return Err(StoreError::NoRoom);
+        let (head, parts) = match (places.as_slice(), known) {
+            ([head], Some(known)) => (head, known),
+            ([head], None) => (head, Parts::None),
+            ([head, body], _) => (head, Parts::One(*body)),
+            _ => return Err(StoreError::NoRoom),
         };
-        let mut segments = known.unwrap_or_default();
-        segments.extend(rest.iter().map(|location| Segment {
-            digest: response.body,
-            location: *location,
-        }));
-        let put = put_of(sequence, response, *head, segments);
+        let put = put_of(sequence, response, *head, parts);
         Ok(self.insert(put, &response.tags))
     }
 
@@ -146,7 +148,7 @@ pub(super) fn put_of(
     sequence: Sequence,
     response: &StoredResponse,
     head: Location,
-    segments: Vec<Segment>,
+    parts: Parts,
 ) -> Put {
     let useful = response.lifetime
         + response
@@ -169,10 +171,14 @@ pub(super) fn put_of(
         variant: response.variant,
         vary: response.vary.clone(),
         head,
-        body: response.body,
-        segments,
+        body: response.body.name(),
+        parts,
         useless_at: born.saturating_add(useful).as_secs(),
     }
+}
+
+fn bytes_of(parts: &Parts) -> u64 {
+    parts.locations().map(|at| u64::from(at.bytes)).sum()
 }
 
 /// How long past its freshness a response with a validator is worth its room.

@@ -10,14 +10,12 @@ use crate::rules::key::PrimaryKey;
 use crate::state::index::Index;
 use crate::store::Keeper;
 use crate::store::Record;
-use std::collections::HashMap;
 use std::sync::Weak;
 
 /// Builds the index from the journal.
 #[derive(Default)]
 pub(super) struct Replay {
     index: Index,
-    keys: HashMap<Sequence, PrimaryKey>,
     newest: Sequence,
 }
 
@@ -34,15 +32,10 @@ impl Replay {
         match record {
             Record::Put(put) => {
                 self.newest = self.newest.max(put.sequence);
-                self.keys.insert(put.sequence, put.key);
                 // Refused when a later purge covers it or a newer response is there already.
                 let _refused = self.index.restore(&put);
             }
-            Record::Remove(sequence) => {
-                if let Some(key) = self.keys.remove(&sequence) {
-                    self.index.remove(key, sequence);
-                }
-            }
+            Record::Remove(_) => {}
             Record::Purge { sequence, selector } => {
                 self.newest = self.newest.max(sequence);
                 match selector {
