@@ -32,6 +32,16 @@ impl Buckets {
         }
     }
 
+    /// Makes room for so many items while there are none, so that none is moved to make it.
+    pub(super) fn reserve(&mut self, items: u32) {
+        if self.items == 0 {
+            self.count = self.count.max(items.into());
+            while (self.blocks.len() as u64) * BLOCK < self.count {
+                self.blocks.push((0..BLOCK).map(|_| NONE).collect());
+            }
+        }
+    }
+
     /// How many items.
     pub(super) fn len(&self) -> usize {
         usize::try_from(self.items).unwrap_or(usize::MAX)
@@ -190,6 +200,20 @@ mod tests {
             chain.len()
         });
         assert!(lengths.sum::<usize>() < 30_000);
+    }
+
+    #[test]
+    fn room_made_before_is_used() {
+        let mut items = Items(vec![NONE; 30_000]);
+        let mut buckets = Buckets::new();
+        buckets.reserve(5000);
+        for item in (0..30_000).step_by(3) {
+            buckets.add(item, &mut items);
+        }
+        for item in (0..30_000).step_by(3) {
+            assert!(chain(&buckets, &items, hash(item)).contains(&item));
+        }
+        assert_eq!(buckets.count, 10_000);
     }
 
     #[test]

@@ -297,6 +297,12 @@ impl Index {
         }
     }
 
+    /// Makes room in an empty index for so many entries. Entries may be more, or fewer.
+    pub fn reserve(&mut self, entries: u32) {
+        self.keys.reserve(entries);
+        self.names.reserve(entries);
+    }
+
     /// Sets how many variants a key may have, at least one. A key that has more already loses one
     /// when the next is taken in.
     pub fn limit_variants(&mut self, variants_max: usize) {
@@ -742,20 +748,26 @@ impl Index {
         true
     }
 
-    /// The entries that have a part in one of `packs`. Looks at every entry.
-    pub fn residents(&self, packs: &HashSet<PackId>) -> Vec<Put> {
-        let body_in: HashSet<u32> = (0..self.bodies.end())
-            .filter(|id| self.locations(*id).any(|l| packs.contains(&l.pack)))
-            .collect();
+    /// Which of the entries in `count` places from `from` on have a part in one of `packs`, and where
+    /// to go on.
+    pub fn residents(
+        &self,
+        packs: &HashSet<PackId>,
+        from: u32,
+        count: u32,
+    ) -> (Vec<Put>, Option<u32>) {
         let is_in = |entry: &Entry| match entry.held {
-            Held::Apart(body) => body_in.contains(&body),
+            Held::Apart(id) => self.locations(id).any(|at| packs.contains(&at.pack)),
             Held::Nothing | Held::Behind { .. } => false,
         };
-        (0..self.entries.end())
+        let end = self.entries.end();
+        let to = from.saturating_add(count).min(end);
+        let puts = (from..to)
             .filter_map(|id| self.entries.get(id))
             .filter(|entry| packs.contains(&entry.head.pack()) || is_in(entry))
             .map(|entry| self.put(entry))
-            .collect()
+            .collect();
+        (puts, (to < end).then_some(to))
     }
 
     /// How many entries.
@@ -1666,7 +1678,8 @@ mod tests {
         assert_eq!(last, Some(at(9, 0, 1000)));
         assert_eq!(index.live(PackId(2)), 0);
         assert!(index.segment_at(segments[0].digest, segments[0].location));
-        assert_eq!(index.residents(&HashSet::from([PackId(9)])).len(), 1);
+        let (residents, _) = index.residents(&HashSet::from([PackId(9)]), 0, u32::MAX);
+        assert_eq!(residents.len(), 1);
         assert!(index.remove(key(1), Sequence(1)));
         assert!(index.large.is_empty() && index.large_in.is_empty() && index.live.is_empty());
     }

@@ -79,6 +79,22 @@ pub enum Record {
     },
 }
 
+/// Who is told at a start what is stored.
+pub trait Heir {
+    /// So many puts may follow; told first. As good as any number to make room by.
+    fn expect(&mut self, puts: u32) {
+        let _unused = puts;
+    }
+    /// The next record.
+    fn take(&mut self, record: Record);
+}
+
+impl<F: FnMut(Record)> Heir for F {
+    fn take(&mut self, record: Record) {
+        self(record);
+    }
+}
+
 /// What a pack holds, as the table at its end says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {

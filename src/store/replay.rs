@@ -4,6 +4,7 @@
 //! name it; then for records, of which those are handed on whose packs are all there.
 
 use super::Condition;
+use super::Heir;
 use super::Put;
 use super::Record;
 use super::StoreError;
@@ -25,21 +26,21 @@ use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
+use hashbrown::HashMap;
 use hashbrown::HashSet;
-use std::collections::HashMap;
 use std::fs;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Reads the journal and hands puts and purges to `each`, in order, puts left out that were removed
+/// Reads the journal and hands puts and purges to `heir`, in order, puts left out that were removed
 /// or whose packs are missing or short. Deletes contents that no surviving put names. Starts a journal file of its own, and
 /// passes a disk through that refuses it, as a full one does. Blocking.
 pub(super) fn replay(
     folder: &Folder,
     contents: &Contents,
     disk_bytes_max: u64,
-    each: &mut dyn FnMut(Record),
+    heir: &mut dyn Heir,
 ) -> Result<(Table, Begun), StoreError> {
     folder.sweep_tmp();
     let path = folder.journal();
@@ -59,6 +60,11 @@ pub(super) fn replay(
         }
     }
     let mut packs = found.on_disk(contents);
+    heir.expect(
+        found
+            .puts
+            .saturating_sub(found.removed.len().try_into().unwrap_or(0)),
+    );
     let mut named = HashSet::new();
     for (part, _) in &kept {
         read_again(&path, *part, &mut |record| {
@@ -70,7 +76,7 @@ pub(super) fn replay(
                     named.extend(places(put).map(|place| place.pack));
                 }
             }
-            each(record);
+            heir.take(record);
         });
     }
     drop_unnamed(contents, &mut packs, &named);
@@ -203,6 +209,7 @@ fn drop_unnamed(contents: &Contents, packs: &mut HashMap<PackId, Sealed>, named:
 /// What the journal says about packs, and about what is no longer needed of them.
 #[derive(Debug, Default)]
 struct Packs {
+    puts: u32,
     /// No put of such a sequence comes after its removal, so the order does not count.
     removed: HashSet<Sequence>,
     purged_all: Sequence,
@@ -226,6 +233,7 @@ impl Packs {
             // Also packs that were never sealed: their numbers must not come again, or this put
             // would name another pack's bytes.
             Line::Record(Record::Put(put)) => {
+                self.puts = self.puts.saturating_add(1);
                 places(put).for_each(|place| self.note_number(place.pack));
             }
             Line::Record(Record::Remove(sequence)) => {

@@ -193,7 +193,7 @@ fn what_was_stored_is_there_after_a_restart() {
     for (put, body) in stored.iter().zip(&bodies) {
         let head = store.read(put.head).unwrap();
         assert_eq!(head::decode(&head), Some((put.sequence, sample())));
-        assert_eq!(store.read(body_at(&put)).unwrap(), body);
+        assert_eq!(store.read(body_at(put)).unwrap(), body);
         assert!(store.read_open(put.head).is_none());
     }
 }

@@ -100,7 +100,8 @@ impl Shelf {
     ) -> Result<Result<Put, NotKept>, StoreError> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let known = self.read_index().body(response.body.name());
-        let mut pieces = vec![NewPiece::Head(head::encode(sequence, response))];
+        let mut pieces = Vec::with_capacity(2);
+        pieces.push(NewPiece::Head(head::encode(sequence, response)));
         match (&known, body) {
             // Another body of the same name: what would be read is not what the head says.
             (Some(parts), _) if bytes_of(parts) != response.body_bytes => {

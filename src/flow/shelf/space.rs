@@ -246,15 +246,27 @@ impl Shelf {
 
     /// Where the parts of what was moved are now.
     fn places(&self, moved: &Moved) -> Vec<Put> {
-        let index = self.read_index();
         let places = moved.entries.iter();
         let mut places: Vec<Put> = places
-            .filter_map(|(key, sequence)| index.place(*key, *sequence))
+            .filter_map(|(key, sequence)| self.read_index().place(*key, *sequence))
             .collect();
         if !moved.shared.is_empty() {
-            places.extend(index.residents(&moved.shared));
+            places.extend(self.residents(&moved.shared));
         }
         places
+    }
+
+    /// The entries that have a part in one of `packs`. Looks at every entry, some at a time, so that
+    /// requests get in between.
+    pub(super) fn residents(&self, packs: &HashSet<PackId>) -> Vec<Put> {
+        let mut residents = Vec::new();
+        let mut from = Some(0);
+        while let Some(start) = from {
+            let (puts, next) = self.read_index().residents(packs, start, SWEEP);
+            residents.extend(puts);
+            from = next;
+        }
+        residents
     }
 
     /// Moves every living part of one pack; entries nobody asked for lately go instead when `keep`
@@ -356,7 +368,7 @@ impl Shelf {
     /// Removes every entry with a part in `packs`, and drops them.
     fn clear(&self, packs: &[PackId]) {
         let packs: HashSet<PackId> = packs.iter().copied().collect();
-        let residents = self.read_index().residents(&packs);
+        let residents = self.residents(&packs);
         for put in &residents {
             self.write_index().remove(put.key, put.sequence);
             self.memory.remove(put.sequence);
