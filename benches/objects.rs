@@ -69,13 +69,17 @@ fn compare(steps: &[u64]) {
     for (place, (name, value)) in figures.iter().enumerate() {
         print!("{name:34}");
         for (_, figures) in &measured {
-            print!("{:>20.3}", figures[place].1);
+            print!(
+                "{:>20.3}",
+                figures.get(place).map_or(0.0, |figure| figure.1)
+            );
         }
         if let Some((first, before)) = measured.first().filter(|(first, _)| first != last) {
             let grows = !["an object", "a second", "longest"]
                 .iter()
                 .any(|word| name.contains(word));
-            let slope = (value - before[place].1) / (*last as f64 - *first as f64);
+            let slope = (value - before.get(place).map_or(0.0, |figure| figure.1))
+                / (*last as f64 - *first as f64);
             if grows {
                 print!("{:>20.3}", value + slope * (FORESEEN as f64 - *last as f64));
             }
@@ -133,12 +137,12 @@ fn fill(objects: u64, dir: &Path) {
     let empty = resident();
     let (mut wall, mut cpu, mut longest) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     let mut timed = 0;
-    for first in (0..objects).step_by(BATCH as usize) {
+    for first in (0..objects.div_ceil(BATCH)).map(|n| n * BATCH) {
         batch.clear();
         batch.extend(given(first..objects.min(first + BATCH)));
         // Some batches are looked at closely, which takes time itself.
         let closely = first / BATCH % 8 == 7;
-        let (start, worked) = (clock::instant(), processor());
+        let (start, worked) = (clock::instant(), mine());
         runtime.block_on(async {
             for (response, body) in batch.drain(..) {
                 let sequence = shelf.next_sequence();
@@ -156,15 +160,14 @@ fn fill(objects: u64, dir: &Path) {
         if !closely {
             timed += batch_of(first, objects);
             wall += clock::instant().duration_since(start);
-            cpu += processor().saturating_sub(worked);
+            cpu += mine().saturating_sub(worked);
         }
     }
     let full = resident();
-    let start = clock::instant();
-    shelf.close();
-    let closed = clock::instant().duration_since(start);
-    let disk = allocated(dir);
     let number = objects as f64;
+    // The store's own threads work on while the next batch is made.
+    let others = processor().saturating_sub(mine());
+    let cpu = cpu + others.mul_f64(timed as f64 / number);
     tell(
         "stored, objects a second",
         timed as f64 / wall.as_secs_f64(),
@@ -174,14 +177,17 @@ fn fill(objects: u64, dir: &Path) {
         timed as f64 / cpu.as_secs_f64(),
     );
     tell("longest store, ms", longest.as_secs_f64() * 1e3);
-    tell(
-        "resident, filled, bytes an object",
-        full.saturating_sub(empty) as f64 / number,
-    );
-    tell(
-        "resident, filled, MB",
-        full.saturating_sub(empty) as f64 / 1e6,
-    );
+    let grown = full.saturating_sub(empty) as f64;
+    tell("resident, filled, bytes an object", grown / number);
+    tell("resident, filled, MB", grown / 1e6);
+    close(&shelf, dir, number, per_object);
+}
+
+fn close(shelf: &Shelf, dir: &Path, number: f64, per_object: f64) {
+    let start = clock::instant();
+    shelf.close();
+    let closed = clock::instant().duration_since(start);
+    let disk = allocated(dir);
     tell("closed in, s", closed.as_secs_f64());
     tell("body + head, bytes an object", per_object);
     tell("on disk, bytes an object", disk as f64 / number);
@@ -192,7 +198,7 @@ fn fill(objects: u64, dir: &Path) {
     tell("pack files", files(&dir.join("content-v2")) as f64);
     tell(
         "bodies and heads by 4 MiB",
-        number * per_object / (4 << 20) as f64,
+        number * per_object / f64::from(4 << 20),
     );
 }
 
@@ -222,8 +228,7 @@ fn own(began: Instant, waited_before: Duration) -> Duration {
 
 /// How long this thread has been ready without a core.
 fn waited() -> Duration {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(text.split(' ').nth(1).unwrap().parse().unwrap())
+    schedstat(1)
 }
 
 fn open(objects: u64, dir: &Path) {
@@ -341,6 +346,16 @@ fn response(number: u64, body: &Bytes) -> StoredResponse {
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Processor time of this thread.
+fn mine() -> Duration {
+    schedstat(0)
+}
+
+fn schedstat(field: usize) -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').nth(field).unwrap().parse().unwrap())
 }
 
 /// Processor time of all threads of this process, those that have ended left out.

@@ -266,7 +266,8 @@ pub struct Found {
 pub enum Refused {
     /// A mark newer than its sequence covers it.
     Covered,
-    /// A table is full.
+    /// A table is full, or it does not fit in: it lies outside any pack, or its body has another's
+    /// name.
     Full,
     /// A newer entry of the same variant is there already.
     Superseded,
@@ -978,12 +979,9 @@ impl Index {
             (_, Parts::None) => Some(Held::Nothing),
             (Some(Owner::Entry(id)), _) => self.hold_again(id),
             (Some(Owner::Body(id)), parts) => {
-                // Of one name, but not of one content: nobody can be asked which is which.
-                if let (Parts::Many(new), Some(known)) = (parts, self.large.get(&id))
-                    && !new
-                        .iter()
-                        .map(|s| s.digest)
-                        .eq(known.iter().map(|s| s.digest))
+                // Segments are checked one by one when they are read, so they must be these.
+                if let Some(known) = self.large.get(&id)
+                    && !is_cut_alike(parts, known)
                 {
                     return None;
                 }
@@ -1186,6 +1184,14 @@ fn in_three(number: u32) -> Option<[u8; 3]> {
 
 fn of_three([a, b, c]: [u8; 3]) -> u32 {
     u32::from_le_bytes([a, b, c, 0])
+}
+
+fn is_cut_alike(parts: &Parts, known: &[Segment]) -> bool {
+    let Parts::Many(segments) = parts else {
+        return false;
+    };
+    let digests = segments.iter().map(|segment| segment.digest);
+    digests.eq(known.iter().map(|segment| segment.digest))
 }
 
 /// Does what lies at `at` begin where `head` ends?
@@ -1682,6 +1688,49 @@ mod tests {
         assert_eq!(residents.len(), 1);
         assert!(index.remove(key(1), Sequence(1)));
         assert!(index.large.is_empty() && index.large_in.is_empty() && index.live.is_empty());
+    }
+
+    #[test]
+    fn bodies_of_one_name_share_nothing_unless_their_segments_are_the_same() {
+        let mut index = Index::new();
+        let of = |n: u32| Segment {
+            digest: Digest::of(&n.to_le_bytes()),
+            location: at(1, n * 1000, 1000),
+        };
+        let large = |sequence, n, segments: &[u32]| Put {
+            parts: Parts::Many(segments.iter().copied().map(of).collect()),
+            ..put(sequence, n, b"large")
+        };
+        assert_eq!(index.insert(&large(1, 1, &[1, 2])), Ok(vec![]));
+        assert_eq!(index.insert(&large(2, 2, &[1, 2])), Ok(vec![]));
+        assert_eq!(index.insert(&large(3, 3, &[1, 3])), Err(Refused::Full));
+        assert_eq!(index.insert(&put(4, 4, b"large")), Err(Refused::Full));
+        assert_eq!(index.bodies(), 1);
+    }
+
+    #[test]
+    fn a_place_outside_any_pack_is_refused() {
+        let mut index = Index::new();
+        let put = Put {
+            head: at(1, 1 << 24, 100),
+            ..put(1, 1, b"x")
+        };
+        assert_eq!(index.insert(&put), Err(Refused::Full));
+        assert_eq!((index.len(), index.bodies()), (0, 0));
+    }
+
+    #[test]
+    fn a_body_behind_its_head_stays_where_it_is_when_the_head_moves() {
+        let mut index = Index::new();
+        let before = put(1, 1, b"one");
+        index.insert(&before).unwrap();
+        assert_eq!(index.bodies.len(), 0);
+        assert!(index.move_head(key(1), before.head, at(2, 0, 100)));
+        let after = index.place(key(1), Sequence(1)).unwrap();
+        assert_eq!(after.parts, before.parts);
+        assert_eq!((index.bodies(), index.bodies.len()), (1, 1));
+        assert!(index.remove(key(1), Sequence(1)));
+        assert_eq!((index.bodies(), index.live_bytes()), (0, 0));
     }
 
     #[test]

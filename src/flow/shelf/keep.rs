@@ -5,6 +5,7 @@ use super::Shelf;
 use super::Stored;
 use super::StoredBody;
 use super::patience::Patience;
+use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::Parts;
 use crate::rules::address::Put;
@@ -104,7 +105,7 @@ impl Shelf {
         pieces.push(NewPiece::Head(head::encode(sequence, response)));
         match (&known, body) {
             // Another body of the same name: what would be read is not what the head says.
-            (Some(parts), _) if bytes_of(parts) != response.body_bytes => {
+            (Some(parts), body) if !may_be(parts, response, body) => {
                 return Ok(Err(NotKept::StoreFailed));
             }
             (None, Some(body)) if !body.is_empty() => {
@@ -178,8 +179,21 @@ pub(super) fn put_of(
     }
 }
 
-fn bytes_of(parts: &Parts) -> u64 {
-    parts.locations().map(|at| u64::from(at.bytes)).sum()
+/// May what lies in these parts be the body of the response? One segment is checked against the
+/// response's digest when it is read; several only each against its own, so they are looked at now.
+fn may_be(parts: &Parts, response: &StoredResponse, body: Option<&Bytes>) -> bool {
+    let bytes: u64 = parts.locations().map(|at| u64::from(at.bytes)).sum();
+    let (Parts::Many(segments), Some(body)) = (parts, body) else {
+        return bytes == response.body_bytes;
+    };
+    let mut rest = body.as_ref();
+    segments.iter().all(|segment| {
+        let Some((part, after)) = rest.split_at_checked(segment.location.bytes as usize) else {
+            return false;
+        };
+        rest = after;
+        Digest::of(part) == segment.digest
+    }) && rest.is_empty()
 }
 
 /// How long past its freshness a response with a validator is worth its room.
