@@ -437,13 +437,7 @@ impl Index {
     /// counts.
     pub fn restore(&mut self, put: &Put) -> Result<(), Refused> {
         if let Some(owner) = self.owner(put.body) {
-            let known: Vec<Location> = self.parts(owner).locations().collect();
-            for (from, to) in known.into_iter().zip(put.parts.locations()) {
-                if from != to {
-                    let owner = self.owner(put.body);
-                    owner.map(|owner| self.move_part(owner, from, to));
-                }
-            }
+            self.recut(owner, &put.parts);
         }
         if self.remove(put.key, put.sequence) {
             self.take_in(put).map(drop)
@@ -1012,11 +1006,7 @@ impl Index {
         let (names, mut links) = self.by_name();
         names.add(Owner::Body(id).item(), &mut links);
         if !many.is_empty() {
-            self.large.insert(id, many.to_vec());
-            for segment in many {
-                let ids = self.large_in.entry(segment.location.pack).or_default();
-                ids.insert(id);
-            }
+            self.add_large(id, many);
         }
         let locations: Vec<Location> = self.locations(id).collect();
         for location in locations {
@@ -1050,6 +1040,48 @@ impl Index {
             entry.held = Held::Apart(body);
         }
         Some(body)
+    }
+
+    /// Points a body at these parts, however it was cut before: all that use it follow.
+    fn recut(&mut self, owner: Owner, parts: &Parts) {
+        if self.parts(owner) == *parts {
+            return;
+        }
+        let segments = match parts {
+            Parts::None => None,
+            Parts::One(at) => Place::new(*at).map(Segments::One),
+            Parts::Many(_) => Some(Segments::Many),
+        };
+        let id = match owner {
+            Owner::Entry(id) => self.set_apart(id),
+            Owner::Body(id) => Some(id),
+        };
+        let (Some(segments), Some(id)) = (segments, id) else {
+            return;
+        };
+        let before: Vec<Location> = self.locations(id).collect();
+        if let Some(body) = self.bodies.get_mut(id) {
+            body.segments = segments;
+        }
+        self.large.remove(&id);
+        if let Parts::Many(many) = parts {
+            self.add_large(id, many);
+        }
+        for location in parts.locations() {
+            self.add_live(location);
+        }
+        for location in before {
+            self.sub_live(location);
+            self.forget_large(id, location.pack);
+        }
+    }
+
+    fn add_large(&mut self, id: u32, segments: &[Segment]) {
+        self.large.insert(id, segments.to_vec());
+        for segment in segments {
+            let ids = self.large_in.entry(segment.location.pack).or_default();
+            ids.insert(id);
+        }
     }
 
     /// One reference fewer to a body in `bodies`.
@@ -1706,6 +1738,36 @@ mod tests {
         assert_eq!(index.insert(&large(3, 3, &[1, 3])), Err(Refused::Full));
         assert_eq!(index.insert(&put(4, 4, b"large")), Err(Refused::Full));
         assert_eq!(index.bodies(), 1);
+    }
+
+    #[test]
+    fn a_restored_body_is_cut_as_its_newest_record_says() {
+        let mut index = Index::new();
+        let first = put(1, 1, b"one");
+        index.restore(&first).unwrap();
+        index.restore(&put(2, 2, b"one")).unwrap();
+        let halves = [b"o".as_slice(), b"ne"].map(|half| Segment {
+            digest: Digest::of(half),
+            location: at(
+                7,
+                u32::from(half[0]) * 100,
+                u32::try_from(half.len()).unwrap(),
+            ),
+        });
+        let cut = Put {
+            parts: Parts::Many(halves.to_vec()),
+            ..first.clone()
+        };
+        index.restore(&cut).unwrap();
+        for (n, sequence) in [(1, 1), (2, 2)] {
+            let place = index.place(key(n), Sequence(sequence)).unwrap();
+            assert_eq!(place.parts, cut.parts);
+        }
+        assert_eq!((index.bodies(), index.live(PackId(7))), (1, 3));
+        assert_eq!(index.live(PackId(1)), 200);
+        index.restore(&first).unwrap();
+        assert!(index.large.is_empty() && index.large_in.is_empty());
+        assert_eq!((index.live(PackId(1)), index.live(PackId(7))), (203, 0));
     }
 
     #[test]
