@@ -675,6 +675,28 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_put_with_a_whole_digest_is_read() {
+        let body = Digest::of(&1_u64.to_le_bytes());
+        let expected = put(1, &[at(1), at(2)]);
+        let mut bytes = new_header(0);
+        frame(&mut bytes, |out| {
+            out.push(KIND_PUT_WHOLE);
+            out.extend_from_slice(&1_u64.to_le_bytes());
+            out.extend_from_slice(&expected.key.0);
+            out.extend_from_slice(&expected.variant.0.to_le_bytes());
+            out.extend_from_slice(&body.0);
+            out.extend_from_slice(&expected.useless_at.to_le_bytes());
+            put_place(out, at(1));
+            out.extend_from_slice(&1_u32.to_le_bytes());
+            put_run(out, b"accept-encoding");
+            out.extend_from_slice(&1_u32.to_le_bytes());
+            out.push(1);
+            put_place(out, at(2));
+        });
+        assert_eq!(read(&bytes).0, [Line::Record(Record::Put(expected))]);
+    }
+
+    #[test]
     fn an_unknown_kind_is_skipped() {
         let mut bytes = new_header(0);
         frame(&mut bytes, |out| out.extend_from_slice(&[200, 1, 2, 3]));
