@@ -310,7 +310,7 @@ pub(super) fn scan(file: &mut impl Read, each: &mut dyn FnMut(Line)) -> io::Resu
                 result.stretches = result.stretches.saturating_add(ended);
             }
             Next::Cut if blocks.more()? => {}
-            next => {
+            next @ (Next::Cut | Next::Damage) => {
                 stretch.get_or_insert(matches!(next, Next::Cut));
                 let skipped = blocks.to_mark();
                 result.damaged = result.damaged.saturating_add(count(skipped));
