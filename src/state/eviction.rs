@@ -221,6 +221,18 @@ impl Queues {
         }
     }
 
+    /// Is this id in one of the queues?
+    pub fn holds(&self, id: u32) -> bool {
+        let node = self.nodes.get(id as usize);
+        node.is_some_and(|node| node.state.place() != Place::Out)
+    }
+
+    /// How many are in the queues. Looks at every id there ever was.
+    pub fn count(&self) -> usize {
+        let is_in = |node: &&Node| node.state.place() != Place::Out;
+        self.nodes.iter().filter(is_in).count()
+    }
+
     /// Bytes in all queues, as far as sizes are kept.
     pub fn bytes(&self) -> u64 {
         self.newcomers.bytes + self.regulars.bytes

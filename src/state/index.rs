@@ -19,6 +19,8 @@
 //! [`sweep`](Index::sweep) goes round. A mark on a tag covers the entries that bear it: which do,
 //! only their heads say, so whoever has loaded a head asks [`covers_tags`](Index::covers_tags).
 
+mod check;
+
 use super::buckets::Buckets;
 use super::buckets::Links;
 use super::buckets::NONE;
@@ -1106,10 +1108,10 @@ impl Index {
             return;
         };
         let before: Vec<Location> = self.locations(id).collect();
+        self.forget_all_large(id, &before);
         if let Some(body) = self.bodies.get_mut(id) {
             body.segments = segments;
         }
-        self.large.remove(&id);
         if let Parts::Many(many) = parts {
             self.add_large(id, many);
         }
@@ -1118,7 +1120,6 @@ impl Index {
         }
         for location in before {
             self.sub_live(location);
-            self.forget_large(id, location.pack);
         }
     }
 
@@ -1143,10 +1144,9 @@ impl Index {
         let (names, mut links) = self.by_name();
         names.remove(Owner::Body(id).item(), &mut links);
         self.bodies.remove(id);
-        self.large.remove(&id);
+        self.forget_all_large(id, &locations);
         for location in locations {
             self.sub_live(location);
-            self.forget_large(id, location.pack);
         }
     }
 
@@ -1164,11 +1164,23 @@ impl Index {
         })
     }
 
+    /// A body no longer has segments, which lay there.
+    fn forget_all_large(&mut self, id: u32, locations: &[Location]) {
+        if self.large.remove(&id).is_some() {
+            for location in locations {
+                self.not_in(id, location.pack);
+            }
+        }
+    }
+
     /// A body no longer uses a pack, unless another of its segments does.
     fn forget_large(&mut self, id: u32, pack: PackId) {
-        if self.locations(id).any(|location| location.pack == pack) {
-            return;
+        if !self.locations(id).any(|location| location.pack == pack) {
+            self.not_in(id, pack);
         }
+    }
+
+    fn not_in(&mut self, id: u32, pack: PackId) {
         if let Some(ids) = self.large_in.get_mut(&pack) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -1323,7 +1335,7 @@ mod tests {
         }
     }
 
-    fn put(sequence: u64, n: u8, body: &[u8]) -> Put {
+    pub(super) fn put(sequence: u64, n: u8, body: &[u8]) -> Put {
         let offset = u32::try_from(sequence).unwrap() * 1000;
         Put {
             sequence: Sequence(sequence),
@@ -1882,30 +1894,79 @@ mod tests {
         assert_eq!(size_of::<Option<Body>>(), 36);
     }
 
+    /// A put whose body lies behind its head, elsewhere, or in two segments.
+    fn cut(sequence: u64, target: u8, body: u8, how: u8) -> Put {
+        let put = put(sequence, target, &[body; 7]);
+        let pack = u32::try_from(sequence).unwrap() % 5 + 10;
+        let half = |n: u32| Segment {
+            digest: Digest::of(&[body, u8::try_from(n).unwrap()]),
+            location: at(pack + n, 50_000 * n + put.head.offset, 3 + n),
+        };
+        let parts = match how % 5 {
+            0 | 1 => put.parts,
+            2 => Parts::One(at(pack, put.head.offset, 7)),
+            3 => Parts::Many(vec![half(0), half(1)]),
+            _ => Parts::None,
+        };
+        let body = match parts {
+            Parts::None => Digest::of(b"").name(),
+            Parts::One(_) | Parts::Many(_) => put.body,
+        };
+        Put { parts, body, ..put }
+    }
+
+    /// Moves every part of one of the entries to new places, as a compaction does.
+    fn move_one(index: &mut Index, chosen: usize, pack: u32) {
+        let (puts, _) = index.page(0, u32::MAX);
+        let Some(put) = puts.get(chosen % puts.len().max(1)) else {
+            return;
+        };
+        let place = |n: usize, from: Location| at(pack, u32::try_from(n).unwrap() * 1000, from.bytes);
+        assert!(index.move_head(put.key, put.head, place(1, put.head)));
+        let bodies = (0..4).map(|body| Digest::of(&[body; 7]));
+        let body = bodies.into_iter().find(|body| body.name() == put.body);
+        let segments = put.parts.clone().segments(body.unwrap_or(Digest([0; 32])));
+        for (n, segment) in segments.iter().enumerate() {
+            let to = place(n + 2, segment.location);
+            assert!(index.move_segment(segment.digest, segment.location, to));
+        }
+    }
+
     proptest! {
         #[test]
-        fn live_bytes_are_the_sum_of_what_is_stored_whatever_happens(
-            steps in prop::collection::vec((0u8..6, 0u8..6, 0u8..4), 0..120)
+        fn an_index_adds_up_whatever_happens(
+            steps in prop::collection::vec((0u8..11, 0u8..6, 0u8..4, any::<u8>()), 0..120)
         ) {
             let mut index = Index::new();
-            for (n, (step, target, body)) in steps.into_iter().enumerate() {
+            index.limit_variants(3);
+            for (n, (step, target, body, how)) in steps.into_iter().enumerate() {
                 let sequence = n as u64 + 1;
+                let put = Put {
+                    variant: VariantKey(u64::from(how / 16) % 5),
+                    vary: if how >= 128 { vec![header::ACCEPT] } else { Vec::new() },
+                    ..cut(sequence, target, body, how)
+                };
                 match step {
-                    0..=2 => drop(index.insert(&put(sequence, target, &[body; 7]))),
+                    0..=2 => drop(index.insert(&put)),
                     3 => drop(index.mark_key(key(target), Sequence(sequence))),
                     4 => drop(index.evict()),
+                    5 => move_one(&mut index, how.into(), u32::try_from(sequence).unwrap() + 100),
+                    // From the journal: anew, or an older one at a new place.
+                    6 | 7 => {
+                        let older = Sequence(sequence.saturating_sub(u64::from(how % 8)));
+                        drop(index.restore(&Put { sequence: older, ..put }));
+                    }
+                    8 if how < 16 => index.mark_all(Sequence(sequence)),
+                    8 => drop(index.sweep(0, u32::MAX, u64::from(how) * 60)),
+                    9 => drop(index.remove(key(target), Sequence(sequence - u64::from(how % 8).min(sequence)))),
                     _ => drop(index.lookup([key(target)], &HeaderMap::new())),
                 }
-                let (puts, rest) = index.page(0, u32::MAX);
-                prop_assert_eq!(rest, None);
-                prop_assert_eq!(puts.len(), index.len());
-                let bodies: std::collections::BTreeMap<BodyName, u64> =
-                    puts.iter().map(|put| (put.body, 7)).collect();
-                prop_assert_eq!(index.bodies(), bodies.len());
-                let live = puts.len() as u64 * 100 + bodies.values().sum::<u64>();
-                prop_assert_eq!(index.live_bytes(), live);
-                prop_assert_eq!(index.live.values().sum::<u64>(), live);
+                prop_assert_eq!(index.check(), Vec::<String>::new());
             }
+            drop(index.sweep(0, u32::MAX, u64::MAX));
+            prop_assert_eq!(index.check(), Vec::<String>::new());
+            prop_assert_eq!((index.len(), index.bodies(), index.live_bytes()), (0, 0, 0));
+            prop_assert!(index.large.is_empty() && index.large_in.is_empty());
         }
     }
 }

@@ -31,6 +31,12 @@ impl<T> Slab<T> {
         self.blocks.get(block)?.get(place)?.as_ref()
     }
 
+    /// All values, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let blocks = self.blocks.iter().flat_map(|block| block.iter());
+        (0..).zip(blocks).filter_map(|(id, value)| Some((id, value.as_ref()?)))
+    }
+
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
         let (block, place) = split(id);
         self.blocks.get_mut(block)?.get_mut(place)?.as_mut()

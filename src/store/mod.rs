@@ -83,12 +83,19 @@ pub enum Record {
 
 /// Who is told at a start what is stored.
 pub trait Heir {
-    /// So many puts may follow; told first. As good as any number to make room by.
-    fn expect(&mut self, puts: u32) {
-        let _unused = puts;
+    /// So many puts may follow, as good as any number to make room by, and no record bears a
+    /// sequence after `newest`, those that are not handed on among them; told first.
+    fn expect(&mut self, puts: u32, newest: Sequence) {
+        let _unused = (puts, newest);
     }
     /// The next record.
     fn take(&mut self, record: Record);
+    /// Does anything lie in this pack, after all that was taken? Such a pack stays, also when no
+    /// record names it any more that is not purged.
+    fn needs(&self, pack: PackId) -> bool {
+        let _unused = pack;
+        false
+    }
 }
 
 impl<F: FnMut(Record)> Heir for F {

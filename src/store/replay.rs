@@ -69,9 +69,12 @@ pub(super) fn replay(
         found
             .puts
             .saturating_sub(found.removed.len().try_into().unwrap_or(0)),
+        found.newest,
     );
     let named = hand_on(&path, &kept, &found, &packs, heir);
-    drop_unnamed(contents, &mut packs, &named);
+    drop_unnamed(contents, &mut packs, |pack| {
+        named.contains(&pack) || heir.needs(pack)
+    });
     let newest = parts
         .iter()
         .chain(&outdated)
@@ -362,9 +365,13 @@ fn lies_in(packs: &HashMap<PackId, Sealed>, place: Location) -> bool {
         .is_some_and(|(sealed, end)| end <= sealed.bytes)
 }
 
-fn drop_unnamed(contents: &Contents, packs: &mut HashMap<PackId, Sealed>, named: &HashSet<PackId>) {
+fn drop_unnamed(
+    contents: &Contents,
+    packs: &mut HashMap<PackId, Sealed>,
+    named: impl Fn(PackId) -> bool,
+) {
     packs.retain(|pack, sealed| {
-        let keep = named.contains(pack) || contents.remove(sealed.address).is_err();
+        let keep = named(*pack) || contents.remove(sealed.address).is_err();
         if !keep {
             tracing::debug!(pack = pack.0, "dropped a pack that nothing names");
         }

@@ -48,6 +48,8 @@ pub(super) enum Job {
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
     /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
+    /// As `Flush`, for a thread that waits.
+    Settle(mpsc::SyncSender<Result<(), StoreError>>),
     /// Half a second has gone by.
     Tick,
 }
@@ -171,6 +173,7 @@ impl Writer {
             Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
+            Job::Settle(reply) => drop(reply.send(self.write_all())),
             Job::Tick => self.tick(),
         }
         true

@@ -8,6 +8,7 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::state::index::Index;
+use crate::state::index::VARIANTS_MAX;
 use crate::store::Heir;
 use crate::store::Keeper;
 use crate::store::Record;
@@ -25,13 +26,22 @@ impl Replay {
     pub(super) fn finish(mut self) -> (Index, Sequence) {
         // What a purge of everything covers has lost its packs: its bodies must not be counted on.
         drop(self.index.sweep(0, u32::MAX, 0));
+        self.index.limit_variants(VARIANTS_MAX);
         (self.index, self.newest)
     }
 }
 
 impl Heir for Replay {
-    fn expect(&mut self, puts: u32) {
+    fn expect(&mut self, puts: u32, newest: Sequence) {
         self.index.reserve(puts);
+        // Given out again, a sequence whose removal is still on record would be taken for removed.
+        self.newest = newest;
+        // As many were let in as there are; how many may be is said when all are here.
+        self.index.limit_variants(usize::MAX);
+    }
+
+    fn needs(&self, pack: PackId) -> bool {
+        self.index.live(pack) > 0
     }
 
     fn take(&mut self, record: Record) {
@@ -55,13 +65,26 @@ impl Heir for Replay {
 }
 
 impl Shelf {
-    /// Hands an entry's record to the journal.
-    pub(super) fn journal(&self, put: Put) {
+    /// Hands an entry's record to the journal. False when a pack of it was lost before its entry
+    /// could be found there: then it is forgotten.
+    pub(super) fn journal(&self, put: Put) -> bool {
         lock(&self.pending)
             .entry(put.sequence)
             .or_insert((put.key, 0))
             .1 += 1;
-        self.store.record_put(put);
+        let Some(put) = self.store.record_put(put) else {
+            return true;
+        };
+        self.settle(put.sequence);
+        let mut index = self.write_index();
+        if index.place(put.key, put.sequence).as_ref() != Some(&put) {
+            // It has moved, and another record says where to.
+            return true;
+        }
+        index.remove(put.key, put.sequence);
+        drop(index);
+        self.memory.remove(put.sequence);
+        false
     }
 
     /// One record fewer is waiting for this entry; says whose it was.

@@ -232,13 +232,14 @@ impl Shelf {
     fn compact(&self, packs: &[PackId], keep: Keep) -> bool {
         let mut moved = Moved::default();
         let mut emptied = Vec::new();
+        let mut broken = Vec::new();
         for pack in packs {
             match self.empty(*pack, keep, &mut moved) {
                 Ok(()) => emptied.push(*pack),
                 Err(StoreError::NoRoom | StoreError::PassThrough(_)) => break,
                 Err(error) => {
                     tracing::warn!(%error, "a pack could not be compacted; what it held is dropped");
-                    self.clear(&[*pack]);
+                    broken.push(*pack);
                 }
             }
         }
@@ -247,7 +248,9 @@ impl Shelf {
             self.journal(put);
         }
         let flushed = block_on(self.store.flush());
-        if !emptied.is_empty() && flushed {
+        if !broken.is_empty() {
+            self.clear(&broken);
+        } else if !emptied.is_empty() && flushed {
             self.drop_empty_packs();
         }
         !emptied.is_empty()
