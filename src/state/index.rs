@@ -1954,15 +1954,18 @@ mod tests {
                     // From the journal: anew, or an older one at a new place.
                     6 | 7 => {
                         let older = Sequence(sequence.saturating_sub(u64::from(how % 8)));
-                        drop(index.restore(&Put { sequence: older, ..put }));
+                        let _refused = index.restore(&Put { sequence: older, ..put });
                     }
                     8 if how < 16 => index.mark_all(Sequence(sequence)),
                     8 => drop(index.sweep(0, u32::MAX, u64::from(how) * 60)),
                     9 => drop(index.remove(key(target), Sequence(sequence - u64::from(how % 8).min(sequence)))),
                     _ => drop(index.lookup([key(target)], &HeaderMap::new())),
                 }
-                prop_assert_eq!(index.check(), Vec::<String>::new());
+                if n % 12 == 0 {
+                    prop_assert_eq!(index.check(), Vec::<String>::new());
+                }
             }
+            prop_assert_eq!(index.check(), Vec::<String>::new());
             drop(index.sweep(0, u32::MAX, u64::MAX));
             prop_assert_eq!(index.check(), Vec::<String>::new());
             prop_assert_eq!((index.len(), index.bodies(), index.live_bytes()), (0, 0, 0));

@@ -28,6 +28,8 @@ mod folder;
 pub mod head;
 mod journal;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod model;
 mod pack;
 mod replay;
 pub mod survey;

@@ -13,10 +13,14 @@ pub mod catalog;
 mod draft;
 mod keep;
 mod load;
+#[cfg(test)]
+mod model;
 mod patience;
 mod pins;
 mod record;
 pub(super) mod space;
+#[cfg(test)]
+mod stress;
 #[cfg(test)]
 mod trials;
 
@@ -577,6 +581,48 @@ pub(super) mod tests {
         shelf.purge_all();
         assert_eq!(next(since).1, None);
         assert!(next(shelf.next_sequence()).1.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_sequence_whose_removal_is_on_record_is_not_given_out_again() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let neighbour = keep(&shelf, PrimaryKey([8; 16]), "neighbour").await;
+        let gone = keep(&shelf, KEY, "gone").await;
+        shelf.store.flush().await.unwrap();
+        shelf.remove(gone.found);
+        shelf.close();
+        let removed = gone.found.sequence;
+        drop((shelf, neighbour, gone));
+        let shelf = open(&dir);
+        let next = keep(&shelf, KEY, "next").await;
+        assert!(next.found.sequence > removed);
+        shelf.close();
+        drop((shelf, next));
+        assert!(found(&open(&dir), KEY).is_some());
+    }
+
+    #[tokio::test]
+    async fn as_many_variants_as_were_let_in_come_back_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let many = crate::state::index::VARIANTS_MAX as u64 + 8;
+        shelf.write_index().limit_variants(100);
+        let plain = keep(&shelf, PrimaryKey([8; 16]), "body").await;
+        for n in 0..many {
+            let response = StoredResponse {
+                key: KEY,
+                variant: VariantKey(n),
+                vary: vec![http::header::ACCEPT],
+                ..StoredResponse::clone(&plain.response)
+            };
+            let sequence = shelf.next_sequence();
+            let kept = shelf.keep(sequence, Arc::new(response), Bytes::from_static(b"body"));
+            kept.await.unwrap();
+        }
+        shelf.close();
+        drop((shelf, plain));
+        assert_eq!(open(&dir).entries() as u64, many + 1);
     }
 
     #[test]
