@@ -458,15 +458,44 @@ impl Index {
     }
 
     /// Takes an entry in from the journal. One that is known already has moved: its new place
-    /// counts.
-    pub fn restore(&mut self, put: &Put) -> Result<(), Refused> {
-        if let Some(owner) = self.owner(put.body) {
+    /// counts. Says whether its body has moved under others that use it too: of these the journal
+    /// says something else, unless it goes on.
+    pub fn restore(&mut self, put: &Put) -> bool {
+        let mut moved = false;
+        if let Some(owner) = self.owner(put.body)
+            && self.parts(owner) != put.parts
+        {
+            moved = self.has_others(owner, put);
             self.recut(owner, &put.parts);
         }
-        if self.remove(put.key, put.sequence) {
-            self.take_in(put).map(drop)
+        // What is refused a purge covers, or a newer response is there already.
+        let _refused = if self.remove(put.key, put.sequence) {
+            self.take_in(put)
         } else {
-            self.insert(put).map(drop)
+            self.insert(put)
+        };
+        moved
+    }
+
+    /// Does another entry than this one use the body?
+    fn has_others(&self, owner: Owner, put: &Put) -> bool {
+        let mut chain = self.chain(put.key);
+        let own = chain.find(|(_, entry)| entry.sequence() == put.sequence);
+        match owner {
+            Owner::Entry(id) => own.is_none_or(|(own, _)| own != id),
+            Owner::Body(id) => {
+                let own = own.is_some_and(|(_, entry)| entry.held == Held::Apart(id));
+                self.references(put.body) > u32::from(own)
+            }
+        }
+    }
+
+    /// How many entries use a body, those that a mark hides among them.
+    pub fn references(&self, name: BodyName) -> u32 {
+        match self.owner(name) {
+            None => 0,
+            Some(Owner::Entry(_)) => 1,
+            Some(Owner::Body(id)) => self.bodies.get(id).map_or(0, |body| body.references.get()),
         }
     }
 
@@ -1092,9 +1121,6 @@ impl Index {
 
     /// Points a body at these parts, however it was cut before: all that use it follow.
     fn recut(&mut self, owner: Owner, parts: &Parts) {
-        if self.parts(owner) == *parts {
-            return;
-        }
         let segments = match parts {
             Parts::None => None,
             Parts::One(at) => Place::new(*at).map(Segments::One),
@@ -1723,8 +1749,8 @@ mod tests {
             ..put(2, 2, b"body")
         };
         for (first, then) in [(&one, &two), (&two, &one)] {
-            index.restore(first).unwrap();
-            index.restore(then).unwrap();
+            index.restore(first);
+            index.restore(then);
             for kept in [first, then] {
                 let place = index.place(kept.key, kept.sequence).unwrap();
                 assert_eq!(place.parts, then.parts);
@@ -1741,12 +1767,12 @@ mod tests {
     fn a_restored_entry_is_where_its_newest_record_says() {
         let mut index = Index::new();
         let first = put(1, 1, b"one");
-        index.restore(&first).unwrap();
-        index.restore(&put(2, 2, b"one")).unwrap();
+        index.restore(&first);
+        index.restore(&put(2, 2, b"one"));
         let mut moved = first.clone();
         moved.head = at(7, 0, 100);
         moved.parts = Parts::One(at(7, 100, 3));
-        index.restore(&moved).unwrap();
+        index.restore(&moved);
         assert_eq!(index.place(key(1), Sequence(1)), Some(moved.clone()));
         let other = index.place(key(2), Sequence(2)).unwrap();
         assert_eq!(other.parts, moved.parts);
@@ -1837,8 +1863,8 @@ mod tests {
     fn a_restored_body_is_cut_as_its_newest_record_says() {
         let mut index = Index::new();
         let first = put(1, 1, b"one");
-        index.restore(&first).unwrap();
-        index.restore(&put(2, 2, b"one")).unwrap();
+        index.restore(&first);
+        index.restore(&put(2, 2, b"one"));
         let halves = [b"o".as_slice(), b"ne"].map(|half| Segment {
             digest: Digest::of(half),
             location: at(
@@ -1851,14 +1877,14 @@ mod tests {
             parts: Parts::Many(halves.to_vec()),
             ..first.clone()
         };
-        index.restore(&cut).unwrap();
+        index.restore(&cut);
         for (n, sequence) in [(1, 1), (2, 2)] {
             let place = index.place(key(n), Sequence(sequence)).unwrap();
             assert_eq!(place.parts, cut.parts);
         }
         assert_eq!((index.bodies(), index.live(PackId(7))), (1, 3));
         assert_eq!(index.live(PackId(1)), 200);
-        index.restore(&first).unwrap();
+        index.restore(&first);
         assert!(index.large.is_empty() && index.large_in.is_empty());
         assert_eq!((index.live(PackId(1)), index.live(PackId(7))), (203, 0));
     }
@@ -1954,7 +1980,7 @@ mod tests {
                     // From the journal: anew, or an older one at a new place.
                     6 | 7 => {
                         let older = Sequence(sequence.saturating_sub(u64::from(how % 8)));
-                        let _refused = index.restore(&Put { sequence: older, ..put });
+                        index.restore(&Put { sequence: older, ..put });
                     }
                     8 if how < 16 => index.mark_all(Sequence(sequence)),
                     8 => drop(index.sweep(0, u32::MAX, u64::from(how) * 60)),

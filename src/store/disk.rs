@@ -365,7 +365,9 @@ impl Store {
         let unfinished = path.join(format!("{number}.new"));
         let written = self
             .write_snapshot(&unfinished, &Part::Snapshot(number).copy_path(&path), next)
-            .and_then(|bytes| self.write_packs().map(|()| bytes))
+            // It names packs that are open, and what it replaces may say where the same entries lay
+            // before.
+            .and_then(|bytes| self.settle().map(|()| bytes))
             .and_then(|bytes| self.put_in_place(&unfinished, &path, number, failures, bytes));
         let mut table = self.shared.write();
         table.journal.writing = 0;
@@ -386,9 +388,9 @@ impl Store {
         }
     }
 
-    /// Writes the open packs now: a snapshot names some of them, and the records it replaces may
-    /// say where the same entries lay before.
-    fn write_packs(&self) -> Result<(), StoreError> {
+    /// As [`flush`](Self::flush), for a thread that may wait.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.check_started()?;
         let (reply, written) = mpsc::sync_channel(1);
         self.shared.send(Job::Settle(reply));
         written.recv().map_err(|_| self.ended())?

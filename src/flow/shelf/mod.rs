@@ -138,7 +138,7 @@ impl Shelf {
     ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
         let store = Store::open(params, &mut replay)?;
-        let (index, newest) = replay.finish();
+        let (index, newest, untold) = replay.finish();
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
@@ -158,6 +158,13 @@ impl Shelf {
             room: Notify::new(),
         });
         shelf.store.start(Arc::new(Witness(Arc::downgrade(&shelf))));
+        if !untold.is_empty() {
+            for put in untold {
+                shelf.journal(put);
+            }
+            // A disk in trouble drops nothing before it has recovered.
+            drop(shelf.store.settle());
+        }
         Ok(shelf)
     }
 

@@ -2,6 +2,7 @@
 
 use super::Shelf;
 use super::lock;
+use crate::rules::address::BodyName;
 use crate::rules::address::PackId;
 use crate::rules::address::Put;
 use crate::rules::address::Sequence;
@@ -12,6 +13,8 @@ use crate::state::index::VARIANTS_MAX;
 use crate::store::Heir;
 use crate::store::Keeper;
 use crate::store::Record;
+use hashbrown::HashMap;
+use hashbrown::HashSet;
 use std::sync::Weak;
 
 /// Builds the index from the journal.
@@ -19,15 +22,31 @@ use std::sync::Weak;
 pub(super) struct Replay {
     index: Index,
     newest: Sequence,
+    /// Shared bodies that a record has moved, and whose records say so: a kill between the records
+    /// of a compaction leaves some that name the old place.
+    moved: HashMap<BodyName, HashSet<(PrimaryKey, Sequence)>>,
 }
 
 impl Replay {
-    /// The index as it was, and the newest sequence that was given out.
-    pub(super) fn finish(mut self) -> (Index, Sequence) {
+    /// The index as it was, the newest sequence that was given out, and the entries that must be
+    /// recorded anew before a pack is dropped: what the journal says of them would be lost with it.
+    pub(super) fn finish(mut self) -> (Index, Sequence, Vec<Put>) {
         // What a purge of everything covers has lost its packs: its bodies must not be counted on.
         drop(self.index.sweep(0, u32::MAX, 0));
         self.index.limit_variants(VARIANTS_MAX);
-        (self.index, self.newest)
+        let index = self.index;
+        self.moved.retain(|body, told| {
+            told.retain(|(key, sequence)| index.contains(*key, *sequence));
+            u32::try_from(told.len()).is_ok_and(|told| told < index.references(*body))
+        });
+        let untold = if self.moved.is_empty() {
+            Vec::new()
+        } else {
+            let (mut puts, _) = index.page(0, u32::MAX);
+            puts.retain(|put| self.moved.contains_key(&put.body));
+            puts
+        };
+        (index, self.newest, untold)
     }
 }
 
@@ -48,8 +67,12 @@ impl Heir for Replay {
         match record {
             Record::Put(put) => {
                 self.newest = self.newest.max(put.sequence);
-                // Refused when a later purge covers it or a newer response is there already.
-                let _refused = self.index.restore(&put);
+                if self.index.restore(&put) {
+                    self.moved.insert(put.body, HashSet::new());
+                }
+                if let Some(told) = self.moved.get_mut(&put.body) {
+                    told.insert((put.key, put.sequence));
+                }
             }
             Record::Remove(_) => {}
             Record::Purge { sequence, selector } => {
