@@ -24,6 +24,7 @@ use super::pack::Sealed;
 use super::pack::rounded;
 use super::replay;
 use super::replay::Begun;
+use super::survey::Holdings;
 use super::table::Pack;
 use super::table::Table;
 use super::writer;
@@ -464,6 +465,38 @@ impl Store {
     /// begun. 0: there is room, and a `NoRoom` came from the disk being slow.
     pub fn room_needed(&self) -> u64 {
         self.shared.read().room_needed()
+    }
+
+    /// Names this store among all that this machine has, as
+    /// [`identity`](super::survey::identity) does.
+    pub fn identity(&self) -> Result<String, StoreError> {
+        lock(&self.shared.folder).identity()
+    }
+
+    /// What lies on disk: the journal is read, packs are looked at. Damage in the journal is counted
+    /// and asks for a snapshot, which replaces it. Blocking.
+    pub fn holdings(&self) -> Result<Holdings, StoreError> {
+        // No file of the journal goes while a snapshot cannot be written.
+        let _no_snapshot = lock(&self.snapshot);
+        let path = lock(&self.shared.folder).journal();
+        let (damaged, journal_bytes) =
+            replay::inspect(&path).map_err(failed("list", &path))?;
+        let mut table = self.shared.write();
+        if damaged > 0 && table.journal.failures <= table.journal.mended {
+            self.shared.corrupt.fetch_add(damaged, Ordering::Relaxed);
+            table.journal.failures = table.journal.mended.saturating_add(1);
+        }
+        drop(table);
+        let sealed = self.shared.read().sealed();
+        let (packs, missing) = sealed.into_iter().partition(|(_, sealed)| {
+            let there = self.shared.contents.look(sealed.address);
+            there.is_ok_and(|there| there.bytes == sealed.bytes)
+        });
+        let mut holdings = Holdings::new(packs, missing, damaged, journal_bytes);
+        // One that was dropped meanwhile is not missed.
+        let table = self.shared.read();
+        holdings.missing.retain(|pack| table.get(*pack).is_some());
+        Ok(holdings)
     }
 
     /// Counts a failed check, for metrics.

@@ -77,6 +77,13 @@ impl Folder {
         }
     }
 
+    /// Names this store among all that this machine has.
+    pub(super) fn identity(&self) -> Result<String, StoreError> {
+        let path = self.dir.join(LOCK);
+        let lock = self.lock.metadata().map_err(failed("look at", &path))?;
+        Ok(name_of(&lock))
+    }
+
     /// Where the journal lies.
     pub(super) fn journal(&self) -> PathBuf {
         self.dir.join("journal")
@@ -149,6 +156,18 @@ impl Folder {
         file.sync_all()?;
         fs::rename(new, self.dir.join(MARKER))
     }
+}
+
+/// Names the store in `dir`, whoever uses it, as that one does. Blocking.
+pub(super) fn identity(dir: &Path) -> Result<String, StoreError> {
+    let path = dir.join(LOCK);
+    let lock = fs::metadata(&path).map_err(failed("look at", &path))?;
+    Ok(name_of(&lock))
+}
+
+/// Paths differ with links and mounts; which file is locked does not.
+fn name_of(lock: &fs::Metadata) -> String {
+    format!("{:x}-{:x}", lock.dev(), lock.ino())
 }
 
 /// Is there a marker of this format? An error when there is one of another.
@@ -293,6 +312,19 @@ mod tests {
         assert!(matches!(second, Err(StoreError::Locked { .. })));
         drop(first);
         Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_store_has_one_name_by_every_path_and_no_other_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, other) = (dir.path().join("a"), dir.path().join("b"));
+        let folder = Folder::open(&here).unwrap();
+        let _other = Folder::open(&other).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&here, &link).unwrap();
+        assert_eq!(folder.identity().unwrap(), identity(&link).unwrap());
+        assert_ne!(folder.identity().unwrap(), identity(&other).unwrap());
+        assert!(identity(&dir.path().join("none")).is_err());
     }
 
     #[test]

@@ -166,6 +166,20 @@ pub(super) fn look(
     })
 }
 
+/// Counts the damaged places in the journal's files, and their bytes, and changes nothing. Records
+/// that are being written are none. Blocking; takes as much memory as the longest file has bytes.
+pub(super) fn inspect(folder: &Path) -> io::Result<(u64, u64)> {
+    let (parts, _) = journal::parts(folder)?;
+    let mut totals = (0_u64, 0_u64);
+    for part in parts {
+        let kept = Kept::read(folder, part, &mut Packs::default());
+        totals.0 = totals.0.saturating_add(kept.stretches());
+        totals.1 = totals.1.saturating_add(kept.file.bytes);
+        totals.1 = totals.1.saturating_add(kept.copy.bytes);
+    }
+    Ok(totals)
+}
+
 /// The journal file that a start begins.
 #[derive(Debug)]
 pub(super) struct Begun {

@@ -14,6 +14,7 @@
 //! All of it runs on one thread of its own; requests meet it only where they wait for room.
 
 use super::Shelf;
+use super::catalog::Finding;
 use super::lock;
 use crate::clock;
 use crate::rules::address::Digest;
@@ -80,6 +81,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         }
         wanting.room = false;
         drop(wanting);
+        let tidying = lock(&shelf.tidying);
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.make_room();
         shelf.room.notify_waiters();
@@ -87,6 +89,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         shelf.merge_small_packs();
         snapshots.tend(shelf, clock::instant());
         scrubber.tend(shelf, clock::instant());
+        drop(tidying);
     }
     if let Some(running) = snapshots.running {
         // A snapshot that panicked has left the old journal in place.
@@ -366,11 +369,19 @@ impl Shelf {
         }
     }
 
-    /// Checks every bit of a pack, and moves what is sound out of one that is damaged. Returns
-    /// whether it was intact.
-    pub(super) fn scrub(&self, pack: PackId) -> bool {
+    /// Checks every bit of a pack for a tool, on a thread that is not the one that makes room.
+    pub(super) fn check_pack(&self, pack: PackId) -> Finding {
+        if matches!(self.store.is_intact(pack), Ok(true)) {
+            return Finding::Intact;
+        }
+        let _tidying = lock(&self.tidying);
+        self.scrub(pack)
+    }
+
+    /// Checks every bit of a pack, and moves what is sound out of one that is damaged.
+    pub(super) fn scrub(&self, pack: PackId) -> Finding {
         match self.store.is_intact(pack) {
-            Ok(true) => true,
+            Ok(true) => Finding::Intact,
             Ok(false) => {
                 tracing::warn!(
                     pack = pack.0,
@@ -382,19 +393,20 @@ impl Shelf {
                     // It was in no part that is alive.
                     self.store.count_corrupt();
                 }
-                false
+                Finding::Damaged
             }
             Err(StoreError::Missing(_)) => {
-                if self.store.packs().iter().any(|(known, _)| *known == pack) {
-                    tracing::warn!(pack = pack.0, "a pack's file is gone");
-                    self.store.count_corrupt();
-                    self.clear(&[pack]);
+                if !self.store.packs().iter().any(|(known, _)| *known == pack) {
+                    return Finding::Dropped;
                 }
-                false
+                tracing::warn!(pack = pack.0, "a pack's file is gone");
+                self.store.count_corrupt();
+                self.clear(&[pack]);
+                Finding::Missing
             }
             Err(error) => {
                 tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
-                false
+                Finding::Unread(error)
             }
         }
     }
