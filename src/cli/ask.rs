@@ -118,7 +118,10 @@ impl Reply {
             .context("the answer broke off")?;
         // A refusal's reason may quote what was sent.
         let printable = |c: &char| *c == '\n' || !c.is_control();
-        Ok(String::from_utf8_lossy(&bytes).chars().filter(printable).collect())
+        Ok(String::from_utf8_lossy(&bytes)
+            .chars()
+            .filter(printable)
+            .collect())
     }
 }
 
@@ -130,7 +133,12 @@ impl Read for Reply {
                 timeout(REPLY_TIMEOUT, self.body.frame()).await
             });
             match frame {
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came in time")),
+                Err(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "nothing came in time",
+                    ));
+                }
                 Ok(None) => return Ok(0),
                 Ok(Some(Err(error))) => {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, error));

@@ -370,12 +370,7 @@ fn verify(source: &Source, rate: Option<ByteSize>, out: Out) -> anyhow::Result<E
     })
 }
 
-fn export(
-    source: &Source,
-    folder: &Path,
-    keys: Vec<String>,
-    out: Out,
-) -> anyhow::Result<ExitCode> {
+fn export(source: &Source, folder: &Path, keys: Vec<String>, out: Out) -> anyhow::Result<ExitCode> {
     let made = || format!("could not make {}", folder.display());
     fs::create_dir_all(folder).with_context(made)?;
     if fs::read_dir(folder).with_context(made)?.next().is_some() {

@@ -468,7 +468,11 @@ fn render_receipt(receipt: &Receipt, kind: &str, items: usize) -> String {
 }
 
 fn respond(status: StatusCode, body: &impl fmt::Display) -> Response<Answer> {
-    build(status, "application/json", Answer::from(format!("{body}\n")))
+    build(
+        status,
+        "application/json",
+        Answer::from(format!("{body}\n")),
+    )
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Answer> {
@@ -499,8 +503,8 @@ const READ: &str = "GET, HEAD";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::Full;
     use crate::rules::address::Sequence;
+    use http_body_util::Full;
     use std::time::Duration;
     use std::time::SystemTime;
 

@@ -141,7 +141,8 @@ impl Said {
         from.by_ref()
             .take(LINE_BYTES_MAX)
             .read_until(b'\n', &mut line)?;
-        if !line.ends_with(b"\n") && u64::try_from(line.len()).unwrap_or_default() < LINE_BYTES_MAX {
+        if !line.ends_with(b"\n") && u64::try_from(line.len()).unwrap_or_default() < LINE_BYTES_MAX
+        {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let odd = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason);
@@ -222,8 +223,9 @@ impl Teller<'_> {
                 Err(error) => return teller.damaged(held.put(), &error),
             };
             let fields = response.headers.iter();
-            let fields = fields
-                .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]));
+            let fields = fields.map(|(name, value)| {
+                json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
+            });
             let mut said = described(held.put(), &response, teller.now);
             if let Some(said) = said.as_object_mut() {
                 said.insert("headers".to_owned(), fields.collect());
@@ -295,10 +297,15 @@ impl Teller<'_> {
             pace: Pace::new(bytes_per_second, clock::instant()),
             told: clock::instant(),
             done: 0,
-            all: packs.saturating_add(missing).saturating_add(self.catalog.entries()),
+            all: packs
+                .saturating_add(missing)
+                .saturating_add(self.catalog.entries()),
         };
         let (entries, entries_damaged) = self.verify_entries(&mut round)?;
-        let named = holdings.packs.iter().map(|(pack, bytes, _)| (*pack, *bytes));
+        let named = holdings
+            .packs
+            .iter()
+            .map(|(pack, bytes, _)| (*pack, *bytes));
         let named = named.chain(holdings.missing.iter().map(|pack| (*pack, 0)));
         let (mut packs_damaged, mut packs_missing) = (0_u64, 0_u64);
         for (pack, bytes) in named {
@@ -310,8 +317,10 @@ impl Teller<'_> {
             round.done = round.done.saturating_add(1);
             self.rest(&mut round, bytes)?;
         }
-        let sound =
-            entries_damaged == 0 && packs_damaged == 0 && packs_missing == 0 && holdings.damaged == 0;
+        let sound = entries_damaged == 0
+            && packs_damaged == 0
+            && packs_missing == 0
+            && holdings.damaged == 0;
         self.say(Said::End(json!({
             "sound": sound,
             "packs": packs,

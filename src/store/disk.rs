@@ -479,8 +479,7 @@ impl Store {
         // No file of the journal goes while a snapshot cannot be written.
         let _no_snapshot = lock(&self.snapshot);
         let path = lock(&self.shared.folder).journal();
-        let (damaged, journal_bytes) =
-            replay::inspect(&path).map_err(failed("list", &path))?;
+        let (damaged, journal_bytes) = replay::inspect(&path).map_err(failed("list", &path))?;
         let mut table = self.shared.write();
         if damaged > 0 && table.journal.failures <= table.journal.mended {
             self.shared.corrupt.fetch_add(damaged, Ordering::Relaxed);

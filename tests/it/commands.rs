@@ -1,7 +1,5 @@
 //! The command line: what an operator types and reads.
 
-use std::fs;
-
 use crate::origin::Reply;
 use crate::scene::Scene;
 use crate::scene::larder;
@@ -14,11 +12,8 @@ fn stored() -> (Scene, String) {
         scene.origin.says(target, Reply::ok(target).fresh());
         scene.get(target).stored();
     }
-    let chosen = format!("listen = \"{}\"", scene.admin());
-    let config = fs::read_to_string(scene.config()).unwrap();
-    let found = scene.dir().join("found.toml");
-    fs::write(&found, config.replace("listen = \"127.0.0.1:0\"", &chosen)).unwrap();
-    (scene, found.display().to_string())
+    let config = scene.found_config();
+    (scene, config)
 }
 
 #[test]
