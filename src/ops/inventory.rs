@@ -231,7 +231,7 @@ impl Teller<'_> {
                 said.insert("headers".to_owned(), fields.collect());
             }
             teller.line(said)?;
-            for part in held.parts() {
+            for part in held.parts(&response) {
                 match part {
                     Ok(bytes) => teller.say(Said::Bytes(bytes))?,
                     Err(error) => return teller.damaged(held.put(), &error),
@@ -361,10 +361,12 @@ impl Teller<'_> {
         round: &mut Round,
     ) -> Result<Result<(), StoreError>, Untold> {
         self.rest(round, held.put().head.bytes.into())?;
-        if let Err(error) = held.head() {
-            return Ok(Err(error));
-        }
-        for part in held.parts() {
+        let head = match held.head() {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        };
+        for part in held.parts(&head) {
             match part {
                 Ok(bytes) => self.rest(round, bytes.len().try_into().unwrap_or(u64::MAX))?,
                 Err(error) => return Ok(Err(error)),
@@ -464,7 +466,7 @@ fn described(put: &Put, response: &StoredResponse, now: SystemTime) -> Value {
         "fresh": fresh,
         "seconds": seconds,
         "vary": put.vary.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
-        "segments": put.segments.len(),
+        "segments": put.parts.locations().count(),
     })
 }
 

@@ -61,7 +61,7 @@ impl Catalog {
     /// Reads the journal of the stopped store in `dir`.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let mut replay = Replay::default();
-        let survey = Survey::open(dir, &mut |record| replay.take(record))?;
+        let survey = Survey::open(dir, &mut replay)?;
         let (index, _newest) = replay.finish();
         let index = Box::new(index);
         Ok(Self(Source::Stopped { survey, index }))
@@ -171,10 +171,13 @@ impl Held<'_> {
         Ok((!self.catalog.with_index(covered)).then_some(response))
     }
 
-    /// Reads and checks its body, part by part.
-    pub fn parts(&self) -> impl Iterator<Item = Result<Bytes, StoreError>> + '_ {
-        let segments = self.put.segments.iter();
-        segments.map(|segment| self.noted(self.read_part(segment)))
+    /// Reads and checks its body, part by part. Its head says what the body is called.
+    pub fn parts(
+        &self,
+        head: &StoredResponse,
+    ) -> impl Iterator<Item = Result<Bytes, StoreError>> + '_ {
+        let segments = self.put.parts.clone().segments(head.body).into_iter();
+        segments.map(|segment| self.noted(self.read_part(&segment)))
     }
 
     fn read_head(&self) -> Result<StoredResponse, StoreError> {
@@ -184,7 +187,7 @@ impl Held<'_> {
         head::decode(&bytes)
             .map(|(_, response)| response)
             .filter(|response| response.key == put.key && response.variant == put.variant)
-            .filter(|response| response.body == put.body)
+            .filter(|response| response.body.name() == put.body)
             .ok_or(StoreError::Corrupt { location })
     }
 
@@ -215,8 +218,8 @@ impl Held<'_> {
 }
 
 fn packs(put: &Put) -> impl Iterator<Item = PackId> + '_ {
-    let segments = put.segments.iter().map(|segment| segment.location.pack);
-    std::iter::once(put.head.pack).chain(segments)
+    let places = std::iter::once(put.head).chain(put.parts.locations());
+    places.map(|place| place.pack)
 }
 
 /// Places of the index that are looked at while it is locked.
