@@ -124,6 +124,7 @@ impl Store {
     /// not written, as a full one, is passed through. Blocking.
     pub fn open(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
+        journal::check_versions(&folder.journal())?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
         let damaged = begun.damaged;

@@ -8,6 +8,7 @@ use super::StoreError;
 use super::folder;
 use super::folder::Folder;
 use super::folder::failed;
+use super::journal;
 use super::pack::Contents;
 use super::pack::Sealed;
 use super::replay;
@@ -76,6 +77,7 @@ impl Survey {
         let folder = Folder::look(dir)?;
         let contents = Contents::new(dir);
         let journal = folder.journal();
+        journal::check_versions(&journal)?;
         let found = replay::look(&journal, &contents, heir).map_err(failed("list", &journal))?;
         let packs = found.packs.iter().map(|(pack, sealed)| (*pack, *sealed));
         let mut holdings = Holdings::new(

@@ -187,6 +187,42 @@ fn a_store_of_another_version_is_refused_by_all_and_left_alone() {
 }
 
 #[test]
+fn a_journal_of_another_version_is_refused_by_all_and_left_alone() {
+    let scene = stopped(Scene::new());
+    let journal = files(&scene.store().join("journal"));
+    for (path, name) in journal
+        .iter()
+        .map(|path| (path, path.display().to_string()))
+    {
+        let whole = fs::read(path).unwrap();
+        // A header is a magic of eight bytes, the version, a number, and a check of all these.
+        change(path, |bytes| {
+            bytes[8] = 9;
+            let check = crc32fast::hash(&bytes[..16]);
+            bytes[16..20].copy_from_slice(&check.to_le_bytes());
+        });
+        let before = contents(&scene.store());
+        let config = scene.config();
+        for arguments in [
+            &["serve", "--config", &config][..],
+            &["store", "--config", &config, "stat"],
+            &["store", "--config", &config, "list"],
+            &["store", "--config", &config, "verify"],
+            &["store", "--config", &config, "export", "out"],
+        ] {
+            let refused = scene.larder(arguments);
+            refused.exits(1).complains("has journal version 9");
+            refused.complains(&name);
+        }
+        assert_eq!(contents(&scene.store()), before);
+        change(path, |bytes| *bytes = whole);
+    }
+    let config = scene.config();
+    let stat = scene.larder(&["store", "--config", &config, "stat", "--json"]);
+    assert_eq!(lines(&stat.exits(0).stdout)[0]["entries"], ENTRIES);
+}
+
+#[test]
 fn verify_finds_a_flipped_bit_anywhere_and_list_names_the_entry() {
     let scene = stopped(Scene::new());
     let config = scene.config();

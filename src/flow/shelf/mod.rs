@@ -356,6 +356,7 @@ impl From<&StoreError> for NotKept {
             StoreError::Corrupt { .. }
             | StoreError::Foreign { .. }
             | StoreError::Io { .. }
+            | StoreError::JournalVersion { .. }
             | StoreError::Locked { .. }
             | StoreError::Missing(_)
             | StoreError::None { .. }
