@@ -610,6 +610,22 @@ mod tests {
     }
 
     #[test]
+    fn a_question_is_json_or_nothing() {
+        assert_eq!(read_question(b" \n").unwrap().from, 0);
+        assert_eq!(read_question(br#"{"from": 7}"#).unwrap().from, 7);
+        for case in [
+            &b"x"[..],
+            b"7",
+            br#"{"from": -1}"#,
+            br#"{"keys": ["x"]}"#,
+            b"{\"a\":1}",
+        ] {
+            let refused = read_question(case);
+            assert!(matches!(refused, Err(AdminError::Malformed(_))), "{case:?}");
+        }
+    }
+
+    #[test]
     fn an_unknown_field_is_named() {
         let error = read_purge(br#"{"al": true}"#).unwrap_err().to_string();
         assert!(error.contains("unknown field `al`"), "{error}");
@@ -621,6 +637,9 @@ mod tests {
         assert_eq!(ask(Request::get("/stats")).unwrap(), Ask::Stats);
         assert_eq!(ask(Request::head("/healthz?x")).unwrap(), Ask::Health);
         assert_eq!(ask(Request::post("/purge")).unwrap(), Ask::PurgeBody);
+        let list = ask(Request::post("/store/list")).unwrap();
+        assert_eq!(list, Ask::Store(Topic::List));
+        assert!(ask(Request::get("/store/list")).is_err());
         assert!(matches!(ask(Request::get("/")), Err(AdminError::NotFound)));
         let error = ask(Request::get("/purge")).unwrap_err();
         assert_eq!(error.respond().headers()["allow"], "POST");

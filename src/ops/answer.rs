@@ -121,3 +121,43 @@ impl Body for Answer {
 
 /// Lines are sent together when they have so many bytes.
 const LINES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn told(answer: Answer) -> mpsc::Receiver<Bytes> {
+        match answer {
+            Answer::Told(told) => told,
+            Answer::Whole(_) => panic!("it is whole"),
+        }
+    }
+
+    #[test]
+    fn a_teller_is_at_most_a_piece_ahead_and_ends_when_nobody_listens() {
+        let (mut telling, answer) = Telling::new();
+        let mut told = told(answer);
+        let piece = Said::Bytes("abc".into());
+        assert!(telling.say(&piece, 0));
+        let waiting = thread::spawn(move || (telling.say(&piece, 0), telling));
+        assert!(!waiting.is_finished(), "there is room for one");
+        assert_eq!(told.blocking_recv().unwrap(), "{\"bytes\":3}\nabc");
+        let (heard, mut telling) = waiting.join().unwrap();
+        assert!(heard);
+        drop(told);
+        assert!(!telling.say(&Said::Line(json!({})), 0));
+    }
+
+    #[test]
+    fn short_lines_travel_together() {
+        let (mut telling, answer) = Telling::new();
+        let mut told = told(answer);
+        for n in 0..2 {
+            assert!(telling.say(&Said::Line(json!({"n": n})), LINES));
+        }
+        assert!(told.try_recv().is_err());
+        telling.flush();
+        assert_eq!(told.blocking_recv().unwrap(), "{\"n\":0}\n{\"n\":1}\n");
+    }
+}

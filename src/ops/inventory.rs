@@ -505,3 +505,137 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 /// Responses in one answer, and a page of the index.
 const PAGE: usize = 1000;
 const TELL_EVERY: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(mut bytes: &[u8]) -> io::Result<Said> {
+        Said::read(&mut bytes)
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_piece_by_piece() {
+        let pieces = [
+            Said::Line(json!({"all": 2})),
+            Said::Line(json!({"key": "ab", "vary": ["accept"], "body_bytes": 3})),
+            Said::Bytes("a\nc".into()),
+            Said::Bytes(Bytes::new()),
+            Said::End(json!({"next": null})),
+        ];
+        let mut travels = Vec::new();
+        for piece in &pieces {
+            piece.write(&mut travels);
+        }
+        let mut rest = travels.as_slice();
+        for piece in &pieces {
+            assert_eq!(Said::read(&mut rest).unwrap(), *piece);
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn what_was_cut_is_not_taken_for_whole() {
+        let mut whole = Vec::new();
+        Said::Bytes("abc".into()).write(&mut whole);
+        for end in 0..whole.len() {
+            let error = read(&whole[..end]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_piece_is_refused() {
+        let more = format!("{{\"bytes\":{}}}\n", BYTES_MAX + 1);
+        for odd in ["\n", "7\n", "[]\n", "{]\n", "{\"bytes\":-1}\n", &more] {
+            let error = read(odd.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_read_no_further_than_the_longest() {
+        struct Endless(u64);
+        impl Read for Endless {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                buffer.fill(b' ');
+                self.0 += u64::try_from(buffer.len()).unwrap();
+                Ok(buffer.len())
+            }
+        }
+        let mut endless = io::BufReader::new(Endless(0));
+        let error = Said::read(&mut endless).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(endless.get_ref().0 < LINE_BYTES_MAX + (1 << 20));
+    }
+
+    #[test]
+    fn a_key_is_read_as_lists_print_it() {
+        let text = "000102030405060708090a0b0c0d0e0f";
+        let key = PrimaryKey([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(hex(&key.0), text);
+        assert_eq!(read_key(text), Some((key, None)));
+        let with = format!("{text}-00000000000000ff");
+        assert_eq!(read_key(&with), Some((key, Some(VariantKey(255)))));
+        for bad in [
+            "",
+            "-",
+            "0",
+            &text[1..],
+            &format!("{text}-"),
+            &format!("+{}", &text[1..]),
+        ] {
+            assert_eq!(read_key(bad), None, "{bad}");
+        }
+        assert_eq!(read_key(&format!("{text}-+0000000000000ff")), None);
+    }
+
+    #[test]
+    fn only_so_many_keys_are_looked_for_at_once() {
+        let of = |keys: Vec<String>| Question {
+            keys,
+            ..Question::default()
+        };
+        let key = || hex(&[7; 16]);
+        assert_eq!(
+            of(vec![key(); KEYS_MAX]).selected().unwrap().len(),
+            KEYS_MAX
+        );
+        let many = of(vec![key(); KEYS_MAX + 1]).selected();
+        assert!(matches!(many, Err(Untold::TooMany)));
+        let bad = of(vec![key(), "x".to_owned()]).selected();
+        assert_eq!(bad.unwrap_err().to_string(), "not a key: x");
+    }
+
+    #[test]
+    fn a_pace_waits_for_what_was_read_and_makes_up_for_nothing() {
+        let start = clock::instant();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut pace = Pace::new(Some(1_000), start);
+        pace.spend(500, start);
+        assert_eq!(pace.wait(start), Duration::from_millis(500));
+        pace.spend(500, at(100));
+        assert_eq!(pace.wait(at(100)), Duration::from_millis(900));
+        // A disk that was slow is not read the faster later.
+        pace.spend(1_000, at(9_000));
+        assert_eq!(pace.wait(at(9_000)), Duration::from_millis(1_000));
+        let mut none = Pace::new(None, start);
+        none.spend(u64::MAX, start);
+        assert_eq!(none.wait(start), Duration::ZERO);
+        let mut least = Pace::new(Some(0), start);
+        least.spend(u64::MAX, start);
+        assert!(least.wait(start) > Duration::from_secs(1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_comes_makes_the_reader_panic(bytes: Vec<u8>) {
+            let _unused = read(&bytes);
+        }
+
+        #[test]
+        fn no_name_makes_the_reader_of_keys_panic(text: String) {
+            let _unused = read_key(&text);
+        }
+    }
+}

@@ -58,7 +58,7 @@ fn purge_says_so_when_nobody_listens() {
 fn help_and_version_need_no_config() {
     let dir = tempfile::tempdir().unwrap();
     let help = larder(dir.path(), &["--help"]);
-    for command in ["serve", "check", "purge", "completions"] {
+    for command in ["serve", "check", "purge", "store", "completions"] {
         help.exits(0).prints(command);
     }
     larder(dir.path(), &["--version"])
@@ -67,15 +67,43 @@ fn help_and_version_need_no_config() {
     larder(dir.path(), &["serve", "--help"])
         .exits(0)
         .prints("--config");
+    let store = larder(dir.path(), &["store", "--help"]);
+    for word in [
+        "stat", "list", "verify", "export", "--config", "--dir", "--json",
+    ] {
+        store.exits(0).prints(word);
+    }
+    larder(dir.path(), &["store", "verify", "--help"])
+        .exits(0)
+        .prints("--rate");
+    larder(dir.path(), &["store", "export", "--help"])
+        .exits(0)
+        .prints("KEY|URL");
 }
 
 #[test]
 fn completions_are_written_for_a_shell() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
-        larder(dir.path(), &["completions", shell])
-            .exits(0)
-            .prints("larder");
+        let script = larder(dir.path(), &["completions", shell]);
+        script.exits(0);
+        // Every command, and what belongs to those of the store.
+        for word in [
+            "check",
+            "completions",
+            "purge",
+            "serve",
+            "store",
+            "stat",
+            "list",
+            "verify",
+            "export",
+            "rate",
+            "json",
+            "dir",
+        ] {
+            script.prints(word);
+        }
     }
 }
 

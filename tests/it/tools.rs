@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::client::Client;
 use crate::origin::Reply;
 use crate::origin::noise;
 use crate::scene::ClosedPort;
@@ -467,4 +468,62 @@ fn questions_that_make_no_sense_are_refused() {
     scene.operate("POST", "/store/list", &many).is(400);
     scene.operate("GET", "/store/list", "").is(405);
     scene.operate("POST", "/store/lists", "").is(404);
+}
+
+/// The most memory that a process has had since this was last asked, in KiB.
+fn peak_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kib = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    kib
+}
+
+#[test]
+fn an_export_takes_little_memory_whoever_reads_it() {
+    const BODY: usize = 8_000_000;
+    let scene = no_memory().start();
+    for n in 0..12 {
+        let target = format!("/{n}");
+        scene
+            .origin
+            .says(&target, Reply::ok(noise(n, BODY)).fresh());
+        scene.get(&target).stored();
+    }
+    scene.await_durable(12);
+    peak_kib(scene.pid());
+    let before = peak_kib(scene.pid());
+    let config = scene.found_config();
+    let written = exported(&scene, &config, "out", &[]);
+    assert_eq!(written.len(), 24);
+    // Four who hardly read, and no room for a fifth.
+    let mut slow: Vec<_> = (0..4).map(|_| Client::connect(scene.admin())).collect();
+    for client in &mut slow {
+        client
+            .ask("POST", "/store/export", &[], b"")
+            .begin("POST")
+            .up_to(100);
+    }
+    scene.operate("POST", "/store/list", "").is(503);
+    let grown = peak_kib(scene.pid()).saturating_sub(before);
+    assert!(grown < 40_000, "{grown} KiB for 96 MB");
+    drop(slow);
+    crate::scene::eventually("room for a list", || {
+        scene.operate("POST", "/store/list", "").status == 200
+    });
+}
+
+#[test]
+fn a_verification_is_one_at_a_time_and_ends_with_the_larder() {
+    let mut scene = filled(no_memory());
+    let mut client = Client::connect(scene.admin());
+    let slow = b"{\"bytes_per_second\":1}";
+    let mut reading = client.ask("POST", "/store/verify", &[], slow).begin("POST");
+    reading.up_to(10);
+    scene.operate("POST", "/store/verify", "").is(503);
+    scene.terminate();
+    assert!(scene.wait().success());
 }
