@@ -224,3 +224,99 @@ fn packs(put: &Put) -> impl Iterator<Item = PackId> + '_ {
 
 /// Places of the index that are looked at while it is locked.
 const PLACES: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::found;
+    use super::super::tests::keep;
+    use super::super::tests::keep_bytes;
+    use super::super::tests::open;
+    use super::*;
+    use std::collections::HashSet;
+    use std::fs;
+    use std::path::PathBuf;
+    use tempfile::TempDir;
+
+    const KEY: PrimaryKey = PrimaryKey([1; 16]);
+
+    /// The one pack's file.
+    fn pack_file(dir: &TempDir) -> PathBuf {
+        let mut path = dir.path().join("store/content-v2");
+        while path.is_dir() {
+            path = fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
+        }
+        path
+    }
+
+    #[tokio::test]
+    async fn pages_meet_everything_once_and_none_is_long() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        for n in 0..200 {
+            keep(&shelf, PrimaryKey([n; 16]), "same").await;
+        }
+        let catalog = Catalog::of(&shelf);
+        let (mut from, mut met) = (Some(0), Vec::new());
+        while let Some(place) = from {
+            let (puts, next) = catalog.page(place);
+            assert!(puts.len() <= usize::try_from(PLACES).unwrap());
+            met.extend(puts.iter().map(|put| put.key));
+            from = next;
+        }
+        assert_eq!((met.len(), catalog.entries()), (200, 200));
+        assert_eq!(met.into_iter().collect::<HashSet<_>>().len(), 200);
+        assert_eq!(catalog.bodies(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_in_memory_is_told_before_it_is_on_disk() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        keep(&shelf, KEY, "body").await;
+        let catalog = Catalog::of(&shelf);
+        let held = catalog.hold(&catalog.variants(KEY)[0]).unwrap();
+        let head = held.head().unwrap().unwrap();
+        let parts: Result<Vec<Bytes>, StoreError> = held.parts(&head).collect();
+        assert_eq!(parts.unwrap(), ["body"]);
+    }
+
+    #[tokio::test]
+    async fn a_tool_forgets_what_is_damaged_and_keeps_what_is_out_of_reach() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        keep_bytes(&shelf, KEY, Bytes::from(vec![7; 5000])).await;
+        shelf.store.flush().await.unwrap();
+        let catalog = Catalog::of(&shelf);
+        let put = catalog.variants(KEY).remove(0);
+        let (file, aside) = (pack_file(&dir), dir.path().join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        let gone = catalog.hold(&put).unwrap().head();
+        assert!(matches!(gone, Err(StoreError::Missing(_))));
+        assert!(found(&shelf, KEY).is_some());
+        let mut bytes = fs::read(&aside).unwrap();
+        let at = usize::try_from(put.head.offset + put.head.bytes / 2).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let damaged = catalog.hold(&put).unwrap().head();
+        assert!(matches!(damaged, Err(StoreError::Corrupt { .. })));
+        assert!(found(&shelf, KEY).is_none());
+        assert_eq!(shelf.usage().corrupt, 1);
+        assert!(catalog.hold(&put).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_pack_that_was_dropped_is_no_damage() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        keep(&shelf, KEY, "body").await;
+        shelf.store.flush().await.unwrap();
+        let catalog = Catalog::of(&shelf);
+        let (pack, _) = shelf.store.packs()[0];
+        assert!(matches!(catalog.check(pack), Finding::Intact));
+        shelf.remove(found(&shelf, KEY).unwrap());
+        assert_eq!(shelf.drop_empty_packs(), 1);
+        assert!(matches!(catalog.check(pack), Finding::Dropped));
+        assert_eq!(shelf.usage().corrupt, 0);
+        assert_eq!(catalog.holdings().unwrap().missing, []);
+    }
+}

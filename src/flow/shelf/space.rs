@@ -674,6 +674,7 @@ const SNAPSHOT_REST: Duration = Duration::from_secs(15);
 #[cfg(test)]
 mod tests {
     use super::super::StoredBody;
+    use super::super::catalog::Catalog;
     use super::super::tests::found;
     use super::super::tests::keep;
     use super::super::tests::open;
@@ -723,6 +724,26 @@ mod tests {
         assert_eq!(found(&shelf, KEYS[0]), None);
         assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "stays");
         assert_eq!(body_of(&shelf, KEYS[2]).unwrap(), "stays");
+    }
+
+    #[test]
+    fn what_a_tool_holds_can_be_read_though_it_was_moved() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "stays"));
+        wait(shelf.store.flush()).unwrap();
+        let catalog = Catalog::of(&shelf);
+        let put = catalog.variants(KEYS[0]).remove(0);
+        let held = catalog.hold(&put).unwrap();
+        assert!(shelf.compact(&[put.head.pack], Keep::All));
+        assert_ne!(catalog.variants(KEYS[0])[0].head.pack, put.head.pack);
+        let head = held.head().unwrap().unwrap();
+        let parts: Vec<Bytes> = held.parts(&head).map(Result::unwrap).collect();
+        assert_eq!(parts, ["stays"]);
+        drop(held);
+        assert_eq!(shelf.drop_empty_packs(), 1);
+        // Who asks by the old place is given the new one.
+        assert!(catalog.hold(&put).unwrap().head().unwrap().is_some());
     }
 
     #[test]
