@@ -12,6 +12,8 @@ use super::Put;
 use super::Record;
 use super::StoreError;
 use super::Usage;
+use super::files;
+use super::files::File;
 use super::folder::Folder;
 use super::folder::failed;
 use super::journal;
@@ -36,11 +38,7 @@ use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
-use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -367,8 +365,8 @@ impl Store {
             }
             Err(error) => {
                 drop(table);
-                drop(fs::remove_file(&unfinished));
-                drop(fs::remove_file(Part::Snapshot(number).copy_path(&path)));
+                drop(files::remove_file(&unfinished));
+                drop(files::remove_file(&Part::Snapshot(number).copy_path(&path)));
                 Err(error)
             }
         }
@@ -390,7 +388,7 @@ impl Store {
             return Err(StoreError::PassThrough(reason.into()));
         }
         let path = Part::Snapshot(number).path(folder);
-        fs::rename(unfinished, &path).map_err(failed("rename", unfinished))?;
+        files::rename(unfinished, &path).map_err(failed("rename", unfinished))?;
         // The files it replaces are deleted next: its name must be on disk before.
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(failed("sync", folder))?;

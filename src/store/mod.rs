@@ -13,6 +13,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `disk` | the store's face: appends, reads, records |
+//! | `files` | every step on the file system |
 //! | `folder` | whose directory is it, is it locked, can it be written |
 //! | `table` | which packs there are and how much room is taken; no IO |
 //! | `pack` | many pieces in one cacache content |
@@ -24,6 +25,9 @@
 
 mod codec;
 mod disk;
+#[cfg(test)]
+pub(crate) mod faults;
+pub(crate) mod files;
 mod folder;
 pub mod head;
 mod journal;

@@ -13,6 +13,10 @@ use super::NewPiece;
 use super::Piece;
 use super::codec::Cursor;
 use super::codec::length;
+use super::files;
+use super::files::File;
+use super::files::Step;
+use super::files::write_once;
 use super::lock;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
@@ -25,12 +29,9 @@ use cacache::Integrity;
 use cacache::WriteOpts;
 use std::collections::HashMap;
 use std::fs;
-use std::fs::File;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -334,6 +335,7 @@ impl Contents {
     /// Writes a pack, in one go, and says where it came to lie. After an error nothing of it is
     /// left.
     pub(super) fn write(&self, builder: &Builder) -> io::Result<Sealed> {
+        files::meet(Step::Create, &self.dir)?;
         let mut writer = WriteOpts::new()
             .algorithm(Algorithm::Xxh3)
             .open_hash_sync(&self.dir)
@@ -341,19 +343,20 @@ impl Contents {
         let mut gathered = builder.header();
         for (_, part) in &builder.parts {
             if gathered.len().saturating_add(part.len()) > GATHER_BYTES {
-                write_once(&mut writer, &gathered)?;
+                write_once(&mut writer, &self.dir, &gathered)?;
                 gathered.clear();
             }
             if part.len() >= GATHER_BYTES {
-                write_once(&mut writer, part)?;
+                write_once(&mut writer, &self.dir, part)?;
             } else {
                 gathered.extend_from_slice(part);
             }
         }
         gathered.extend_from_slice(&builder.table());
-        write_once(&mut writer, &gathered)?;
+        write_once(&mut writer, &self.dir, &gathered)?;
         let integrity = {
             let _folders = lock(&self.folders);
+            files::meet(Step::Rename, &self.dir)?;
             writer.commit().map_err(into_io)?
         };
         let (_, hex) = integrity.to_hex();
@@ -372,7 +375,7 @@ impl Contents {
 
     /// Opens a pack's file for reading.
     pub(super) fn open(&self, address: Address) -> io::Result<File> {
-        File::open(content_path(&self.dir, address))
+        File::open(&content_path(&self.dir, address))
     }
 
     /// Where a pack's file lies.
@@ -382,7 +385,7 @@ impl Contents {
 
     /// Reads a whole pack's file and says whether every bit of it is as it was written.
     pub(super) fn is_intact(&self, sealed: Sealed) -> io::Result<bool> {
-        let bytes = fs::read(content_path(&self.dir, sealed.address))?;
+        let bytes = files::read(&content_path(&self.dir, sealed.address))?;
         let hex = format!("{:032x}", sealed.address.0);
         let name = Integrity::from_hex(hex, Algorithm::Xxh3).map_err(io::Error::other)?;
         Ok(name.check(&bytes).is_ok())
@@ -390,14 +393,14 @@ impl Contents {
 
     /// Looks at a pack's file without opening it.
     pub(super) fn look(&self, address: Address) -> io::Result<Sealed> {
-        let metadata = fs::symlink_metadata(content_path(&self.dir, address))?;
+        let metadata = files::look(&content_path(&self.dir, address))?;
         sealed_as(address, &metadata).ok_or_else(|| io::Error::other("not a pack file"))
     }
 
     /// Deletes a pack's file and the folders it leaves empty. A missing file is no error.
     pub(super) fn remove(&self, address: Address) -> io::Result<()> {
         let path = content_path(&self.dir, address);
-        match fs::remove_file(&path) {
+        match files::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -405,7 +408,7 @@ impl Contents {
         let emptied = path.ancestors().skip(1).take(2);
         for folder in emptied {
             // Fails when it is not empty, which is the question.
-            if fs::remove_dir(folder).is_err() {
+            if files::remove_dir(folder).is_err() {
                 break;
             }
         }
@@ -427,19 +430,19 @@ impl Contents {
         known: &HashMap<Address, PackId>,
         found: &mut HashMap<PackId, Sealed>,
     ) {
-        let Ok(entries) = fs::read_dir(folder) else {
+        let Ok(entries) = files::read_dir(folder) else {
             return;
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            let Ok(metadata) = fs::symlink_metadata(&path) else {
+            let Ok(metadata) = files::look(&path) else {
                 continue;
             };
             if metadata.is_dir() {
                 // cacache makes three levels; deeper ones are nobody's.
                 if depth < 3 {
                     self.sweep_folder(&path, depth.saturating_add(1), known, found);
-                    drop(fs::remove_dir(&path));
+                    drop(files::remove_dir(&path));
                 }
                 continue;
             }
@@ -448,7 +451,7 @@ impl Contents {
             let sealed = pack.and_then(|(address, _)| sealed_as(address, &metadata));
             if let (Some((_, pack)), Some(sealed)) = (pack, sealed) {
                 found.insert(pack, sealed);
-            } else if fs::remove_file(&path).is_err() {
+            } else if files::remove_file(&path).is_err() {
                 tracing::warn!(path = %path.display(), "could not delete an unknown content");
             }
         }
@@ -505,18 +508,6 @@ fn address_of(dir: &Path, path: &Path) -> Option<Address> {
     (content_path(dir, address) == path).then_some(address)
 }
 
-/// One `write`, whole or an error: cacache hashes a buffer before it writes it, so the rest of a
-/// short write can never be made good.
-fn write_once(writer: &mut impl Write, buffer: &[u8]) -> io::Result<()> {
-    let written = writer.write(buffer)?;
-    if written == buffer.len() {
-        Ok(())
-    } else {
-        // In practice the disk is full: the kernel wrote what still fitted.
-        Err(io::ErrorKind::StorageFull.into())
-    }
-}
-
 fn into_io(error: cacache::Error) -> io::Error {
     match error {
         cacache::Error::IoError(source, _) => source,
@@ -550,6 +541,7 @@ const GATHER_BYTES: usize = 256 << 10;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Write;
 
     const KEY: PrimaryKey = PrimaryKey([3; 16]);
 

@@ -12,6 +12,7 @@ use super::Condition;
 use super::Put;
 use super::Record;
 use super::StoreError;
+use super::files;
 use super::folder::Folder;
 use super::folder::failed;
 use super::folder::is_full;
@@ -33,7 +34,6 @@ use crate::rules::key::PrimaryKey;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -272,7 +272,7 @@ impl Kept {
 
 /// Reads one file. What cannot be read counts as damaged.
 fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
-    let bytes = match fs::read(path) {
+    let bytes = match files::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
             let missing = matches!(
@@ -312,7 +312,7 @@ fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
 
 /// Deletes snapshots whose writing was cut short.
 fn sweep_unfinished(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
+    let Ok(entries) = files::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
@@ -322,7 +322,7 @@ fn sweep_unfinished(folder: &Path) {
             .extension()
             .is_some_and(|end| end == "new" || lonely(end))
         {
-            drop(fs::remove_file(path));
+            drop(files::remove_file(&path));
         }
     }
 }

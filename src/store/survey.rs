@@ -15,7 +15,6 @@ use crate::rules::address::PackId;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A store that is only read.
