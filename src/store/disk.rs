@@ -29,6 +29,7 @@ use super::replay::Begun;
 use super::table::Pack;
 use super::table::Table;
 use super::writer;
+use super::writer::HANG_TICKS;
 use super::writer::Job;
 use super::writer::Threads;
 use crate::rules::address::Location;
@@ -46,6 +47,7 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -94,6 +96,10 @@ pub(super) struct Shared {
     pub(super) files: Cache<PackId, Arc<File>>,
     table: RwLock<Table>,
     jobs: mpsc::Sender<Job>,
+    /// Ticks since the writing thread last gave a sign of life.
+    pub(super) unheeded: AtomicU32,
+    pub(super) write_errors: AtomicU64,
+    read_errors: AtomicU64,
     corrupt: AtomicU64,
 }
 
@@ -130,6 +136,9 @@ impl Store {
             files: Cache::new(FILES_OPEN_MAX),
             table: RwLock::new(table),
             jobs,
+            unheeded: AtomicU32::new(0),
+            write_errors: AtomicU64::new(0),
+            read_errors: AtomicU64::new(0),
             corrupt: AtomicU64::new(damaged),
         };
         Ok(Self {
@@ -216,8 +225,8 @@ impl Store {
         self.shared.send(Job::Line(line));
     }
 
-    /// Journals a purge and returns when its records are written (not before). After an error they
-    /// are written when the disk recovers. Dropped half-way: once polled, they are written all the
+    /// Journals a purge and returns when its records are written (not before). After an error, which
+    /// comes at once when the disk hangs, they are written when it recovers. Dropped half-way: once polled, they are written all the
     /// same.
     pub async fn record_purge(
         &self,
@@ -232,6 +241,9 @@ impl Store {
         self.check_started()?;
         let lines = selectors.iter().map(line).collect();
         self.shared.send(Job::Purge(lines, reply));
+        if self.shared.unheeded.load(Ordering::Relaxed) > HANG_TICKS {
+            return Err(StoreError::Slow);
+        }
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
@@ -319,20 +331,32 @@ impl Store {
     }
 
     /// Deletes a pack, wherever it is: an open one is forgotten with all it holds, a sealed one's
-    /// file is deleted. Readers that hold it open finish. Blocking.
-    pub fn drop_pack(&self, pack: PackId) {
-        let removed = self.shared.write().remove(pack);
-        self.shared.files.remove(&pack);
-        let sealed = match removed {
-            Some(Pack::Sealed(sealed)) => sealed,
-            // Puts may wait for it.
-            Some(Pack::Open(_) | Pack::Closed(_)) => return self.shared.send(Job::Seal(pack)),
-            None => return,
+    /// file is deleted. Readers that hold it open finish. `false` when the file could not be deleted:
+    /// then the pack stays, for it takes its room. Blocking.
+    pub fn drop_pack(&self, pack: PackId) -> bool {
+        let mut removed = {
+            let mut table = self.shared.write();
+            match table.get(pack) {
+                Some(Pack::Open(_) | Pack::Closed(_)) => table.remove(pack),
+                Some(Pack::Sealed(sealed)) => Some(Pack::Sealed(*sealed)),
+                None => None,
+            }
         };
-        if let Err(error) = self.shared.contents.remove(sealed.address) {
-            tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");
+        match &mut removed {
+            Some(Pack::Sealed(sealed)) => {
+                if let Err(error) = self.shared.contents.remove(sealed.address) {
+                    tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");
+                    return false;
+                }
+                drop(self.shared.write().remove(pack));
+                self.shared.files.remove(&pack);
+                self.shared.send(Job::Line(Line::Dropped(pack)));
+            }
+            // Puts may wait for it.
+            Some(Pack::Open(_) | Pack::Closed(_)) => self.shared.send(Job::Seal(pack)),
+            None => {}
         }
-        self.shared.send(Job::Line(Line::Dropped(pack)));
+        true
     }
 
     /// Starts a new journal and writes a snapshot: `next` hands out the live puts, and the purges
@@ -365,6 +389,9 @@ impl Store {
             }
             Err(error) => {
                 drop(table);
+                if matches!(error, StoreError::Io { .. }) {
+                    self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
+                }
                 drop(files::remove_file(&unfinished));
                 drop(files::remove_file(&Part::Snapshot(number).copy_path(&path)));
                 Err(error)
@@ -464,9 +491,26 @@ impl Store {
         self.shared.read().room_needed()
     }
 
+    /// Would the store write more if there were more room? Not while the disk fails otherwise: what
+    /// lies on it may be all that can be served.
+    pub fn can_use_room(&self) -> bool {
+        let table = self.shared.read();
+        table.is_full() || *table.condition() == Condition::Healthy
+    }
+
     /// Counts a failed check, for metrics.
     pub fn count_corrupt(&self) {
         self.shared.corrupt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a read that failed or was given up, for metrics; not each of them is logged.
+    pub fn count_read_error(&self, error: &StoreError) {
+        let earlier = self.shared.read_errors.fetch_add(1, Ordering::Relaxed);
+        let count = earlier.saturating_add(1);
+        if count.is_power_of_two() {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, count, "stored bytes could not be read");
+        }
     }
 
     /// The condition of the disk.
@@ -478,6 +522,8 @@ impl Store {
     pub fn usage(&self) -> Usage {
         Usage {
             corrupt: self.shared.corrupt.load(Ordering::Relaxed),
+            read_errors: self.shared.read_errors.load(Ordering::Relaxed),
+            write_errors: self.shared.write_errors.load(Ordering::Relaxed),
             ..self.shared.read().usage()
         }
     }
@@ -497,6 +543,15 @@ impl Store {
             self.shared.send(Job::Close);
             threads.join();
         }
+    }
+
+    /// Has the writing thread do what it does each half second, and returns when it is done.
+    #[cfg(test)]
+    pub(crate) fn tick(&self) {
+        let (reply, done) = oneshot::channel();
+        self.shared.send(Job::Tick);
+        self.shared.send(Job::Purge(Vec::new(), reply));
+        drop(done.blocking_recv());
     }
 
     fn check_started(&self) -> Result<(), StoreError> {
@@ -532,7 +587,9 @@ impl Store {
     }
 
     fn unreadable(&self, sealed: Sealed, error: io::Error) -> StoreError {
-        failed("read", &self.shared.contents.path(sealed.address))(error)
+        let error = failed("read", &self.shared.contents.path(sealed.address))(error);
+        self.count_read_error(&error);
+        error
     }
 }
 

@@ -19,6 +19,8 @@ mod record;
 pub(super) mod space;
 #[cfg(test)]
 mod trials;
+#[cfg(test)]
+mod trouble;
 
 use self::record::Replay;
 use self::record::Witness;
@@ -419,7 +421,21 @@ pub(super) mod tests {
     }
 
     pub(super) async fn keep_bytes(shelf: &Arc<Shelf>, key: PrimaryKey, body: Bytes) -> Stored {
-        let response = StoredResponse {
+        try_keep_bytes(shelf, key, body).await.unwrap()
+    }
+
+    pub(super) async fn try_keep_bytes(
+        shelf: &Arc<Shelf>,
+        key: PrimaryKey,
+        body: Bytes,
+    ) -> Result<Stored, NotKept> {
+        let response = Arc::new(response(key, &body));
+        shelf.keep(shelf.next_sequence(), response, body).await
+    }
+
+    /// What is stored with `body` under `key`.
+    pub(super) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
+        StoredResponse {
             key,
             variant: VariantKey::ONLY,
             vary: Vec::new(),
@@ -438,12 +454,9 @@ pub(super) mod tests {
             must_revalidate: false,
             validators: None,
             body_bytes: body.len() as u64,
-            body: Digest::of(&body),
+            body: Digest::of(body),
             part: None,
-        };
-        let sequence = shelf.next_sequence();
-        let kept = shelf.keep(sequence, Arc::new(response), body).await;
-        kept.unwrap()
+        }
     }
 
     pub(in crate::flow) fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {
