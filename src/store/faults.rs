@@ -78,8 +78,8 @@ impl Faults {
     }
 
     /// After `skip` of these steps, one meets a fault, and no more.
-    pub(crate) fn once(&self, steps: &[Step], fault: Fault, skip: u64) {
-        self.rule(steps, "", fault, skip, Some(1));
+    pub(crate) fn once(&self, within: &'static str, steps: &[Step], fault: Fault, skip: u64) {
+        self.rule(steps, within, fault, skip, Some(1));
     }
 
     fn rule(

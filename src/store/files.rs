@@ -112,9 +112,8 @@ impl File {
 
     /// Reads from the start, at most so many bytes.
     pub(super) fn read_start(self, bytes_max: u64) -> io::Result<Vec<u8>> {
-        meet(Step::Read, self.path())?;
         let mut bytes = Vec::new();
-        self.file.take(bytes_max).read_to_end(&mut bytes)?;
+        self.take(bytes_max).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -145,6 +144,13 @@ impl File {
     /// Locks it against those who want it for themselves.
     pub(super) fn try_lock_shared(&self) -> Result<(), TryLockError> {
         self.file.try_lock_shared()
+    }
+}
+
+impl Read for File {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        meet(Step::Read, self.path())?;
+        self.file.read(bytes)
     }
 }
 

@@ -80,7 +80,7 @@ impl Folder {
         self.dir.join("journal")
     }
 
-    /// Deletes what an earlier process left half written. What cannot be deleted stays.
+    /// Deletes what was left half written. What cannot be deleted stays.
     pub(super) fn sweep_tmp(&self) {
         let Ok(entries) = files::read_dir(&self.tmp()) else {
             return;
@@ -90,8 +90,10 @@ impl Folder {
         }
     }
 
-    /// Makes whole again what someone took away: folders, marker and lock.
+    /// Makes whole again what someone took away, folders and marker, and deletes what a write left
+    /// that failed.
     pub(super) fn restore(&self) -> Result<(), StoreError> {
+        self.sweep_tmp();
         self.make_folders().map_err(failed("make", &self.dir))?;
         if !check_marker(&self.dir)? {
             self.write_marker()
@@ -116,7 +118,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes and deletes a file in `tmp`: a small one, or one as long as a pack.
+    /// Does what writing a pack takes, in `tmp`: makes a file, a small one or one as long as a pack,
+    /// gives it another name and deletes it.
     pub(super) fn probe(&self, pack: bool) -> io::Result<()> {
         let path = self.tmp().join("probe");
         let bytes = if pack {
@@ -125,8 +128,10 @@ impl Folder {
             4096
         };
         let tried = File::create(&path).and_then(|mut file| file.write_all(&vec![0x55; bytes]));
-        let deleted = files::remove_file(&path);
-        tried.and(deleted)
+        let renamed = tried.and_then(|()| files::rename(&path, &self.tmp().join("probed")));
+        let left = if renamed.is_ok() { "probed" } else { "probe" };
+        let deleted = files::remove_file(&self.tmp().join(left));
+        renamed.and(deleted)
     }
 
     fn tmp(&self) -> PathBuf {

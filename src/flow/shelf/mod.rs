@@ -41,8 +41,8 @@ use crate::store::StoreError;
 use crate::store::Usage;
 use crate::store::memory::Memory;
 use bytes::Bytes;
+use hashbrown::HashMap;
 use http::HeaderMap;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -135,8 +135,9 @@ impl Shelf {
         fill_bytes_max: u64,
     ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
-        let store = Store::open(params, &mut |record| replay.take(record))?;
-        let (index, newest) = replay.finish();
+        let store = Store::open(params, &mut replay)?;
+        let index = replay.finish();
+        let next_sequence = AtomicU64::new(store.newest().0.saturating_add(1));
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
@@ -149,7 +150,7 @@ impl Shelf {
             lanes: AtomicUsize::new(0),
             overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
-            sequence: AtomicU64::new(newest.0 + 1),
+            sequence: next_sequence,
             newest_tag_mark,
             evicted: AtomicU64::new(0),
             wanting: (Mutex::default(), Condvar::new()),

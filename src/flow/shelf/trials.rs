@@ -14,6 +14,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
 
 /// xorshift: chance that comes the same in every run.
 pub(super) struct Chance(pub(super) u64);
@@ -27,11 +29,12 @@ impl Chance {
     }
 }
 
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().unwrap();
+}
+
 pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(future)
+    RUNTIME.with(|runtime| runtime.block_on(future))
 }
 
 pub(super) fn key(n: u8) -> PrimaryKey {

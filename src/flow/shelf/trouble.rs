@@ -88,6 +88,8 @@ struct Cell {
     phase: Phase,
     /// Only one step fails, after so many; else all do until the fault ends.
     once: Option<u64>,
+    /// Only on files with this in their path.
+    within: &'static str,
 }
 
 impl Cell {
@@ -99,8 +101,8 @@ impl Cell {
 
     fn begin(&self, faults: &Faults) {
         match self.once {
-            None => faults.begin(&[self.step], self.fault),
-            Some(skip) => faults.once(&[self.step], self.fault, skip),
+            None => faults.begin_within(self.within, &[self.step], self.fault),
+            Some(skip) => faults.once(self.within, &[self.step], self.fault, skip),
         }
     }
 
@@ -112,7 +114,8 @@ impl Cell {
             self.begin(&faults);
             match open(dir.path()) {
                 Ok(shelf) => shelf,
-                Err(StoreError::Io { .. }) => {
+                // What is gone for a moment may look like someone else's.
+                Err(StoreError::Io { .. } | StoreError::Foreign { .. }) => {
                     // It says so and changes nothing: the next start is whole.
                     let struck = faults.end();
                     let shelf = open(dir.path()).unwrap();
@@ -323,7 +326,10 @@ fn run(cells: &[Cell]) -> u64 {
     let work = || {
         let mut struck = 0;
         while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match std::panic::catch_unwind(|| cell.run(template.path())) { Ok(n) => struck += n, Err(_) => eprintln!("FAILED {cell:?}") }
+            match std::panic::catch_unwind(|| cell.run(template.path())) {
+                Ok(n) => struck += n,
+                Err(_) => eprintln!("FAILED {cell:?}"),
+            }
         }
         struck
     };
@@ -338,12 +344,17 @@ fn cells(once: &[Option<u64>]) -> Vec<Cell> {
     for step in STEPS {
         for fault in FAULTS {
             for phase in PHASES {
-                cells.extend(once.iter().map(|once| Cell {
-                    step,
-                    fault,
-                    phase,
-                    once: *once,
-                }));
+                let places = ["", "journal", "content-v2"];
+                let start = phase == Phase::Start;
+                for within in places.into_iter().take(if start { 3 } else { 1 }) {
+                    cells.extend(once.iter().map(|once| Cell {
+                        step,
+                        fault,
+                        phase,
+                        once: *once,
+                        within,
+                    }));
+                }
             }
         }
     }
