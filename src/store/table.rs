@@ -477,14 +477,14 @@ impl Table {
         self.limit = self.limit.saturating_add(step).min(self.limit_given);
     }
 
-    /// Sizes and counts; `corrupt` is counted elsewhere.
+    /// Sizes and counts; what failed is counted elsewhere.
     pub(super) fn usage(&self) -> Usage {
         Usage {
             allocated: self.allocated(),
             limit: self.limit,
             packs: self.sealed,
             journaled: self.journaled,
-            corrupt: 0,
+            ..Usage::default()
         }
     }
 }

@@ -19,6 +19,8 @@ mod record;
 pub(super) mod space;
 #[cfg(test)]
 mod trials;
+#[cfg(test)]
+mod trouble;
 
 use self::record::Replay;
 use self::record::Witness;
@@ -134,7 +136,8 @@ impl Shelf {
     ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
         let store = Store::open(params, &mut replay)?;
-        let (index, newest) = replay.finish();
+        let index = replay.finish();
+        let next_sequence = AtomicU64::new(store.newest().0.saturating_add(1));
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
@@ -147,7 +150,7 @@ impl Shelf {
             lanes: AtomicUsize::new(0),
             overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
-            sequence: AtomicU64::new(newest.0 + 1),
+            sequence: next_sequence,
             newest_tag_mark,
             evicted: AtomicU64::new(0),
             wanting: (Mutex::default(), Condvar::new()),
@@ -419,7 +422,21 @@ pub(super) mod tests {
     }
 
     pub(super) async fn keep_bytes(shelf: &Arc<Shelf>, key: PrimaryKey, body: Bytes) -> Stored {
-        let response = StoredResponse {
+        try_keep_bytes(shelf, key, body).await.unwrap()
+    }
+
+    pub(super) async fn try_keep_bytes(
+        shelf: &Arc<Shelf>,
+        key: PrimaryKey,
+        body: Bytes,
+    ) -> Result<Stored, NotKept> {
+        let response = Arc::new(response(key, &body));
+        shelf.keep(shelf.next_sequence(), response, body).await
+    }
+
+    /// What is stored with `body` under `key`.
+    pub(super) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
+        StoredResponse {
             key,
             variant: VariantKey::ONLY,
             vary: Vec::new(),
@@ -438,12 +455,9 @@ pub(super) mod tests {
             must_revalidate: false,
             validators: None,
             body_bytes: body.len() as u64,
-            body: Digest::of(&body),
+            body: Digest::of(body),
             part: None,
-        };
-        let sequence = shelf.next_sequence();
-        let kept = shelf.keep(sequence, Arc::new(response), body).await;
-        kept.unwrap()
+        }
     }
 
     pub(in crate::flow) fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {

@@ -17,18 +17,17 @@ use std::sync::Weak;
 #[derive(Default)]
 pub(super) struct Replay {
     index: Index,
-    newest: Sequence,
     /// Puts to be taken in together: that is twice as fast.
     waiting: Vec<Put>,
 }
 
 impl Replay {
-    /// The index as it was, and the newest sequence that was given out.
-    pub(super) fn finish(mut self) -> (Index, Sequence) {
+    /// The index as it was.
+    pub(super) fn finish(mut self) -> Index {
         self.settle();
         // What a purge of everything covers has lost its packs: its bodies must not be counted on.
         drop(self.index.sweep(0, u32::MAX, 0));
-        (self.index, self.newest)
+        self.index
     }
 
     fn settle(&mut self) {
@@ -45,7 +44,6 @@ impl Heir for Replay {
     fn take(&mut self, record: Record) {
         match record {
             Record::Put(put) => {
-                self.newest = self.newest.max(put.sequence);
                 self.waiting.push(put);
                 if self.waiting.len() >= TOGETHER {
                     self.settle();
@@ -53,7 +51,6 @@ impl Heir for Replay {
             }
             Record::Remove(_) => {}
             Record::Purge { sequence, selector } => {
-                self.newest = self.newest.max(sequence);
                 self.settle();
                 match selector {
                     Selector::All => self.index.mark_all(sequence),

@@ -123,14 +123,19 @@ impl Snapshots {
 }
 
 impl Shelf {
-    fn make_room(&self) {
+    pub(super) fn make_room(&self) {
         for _ in 0..ROUNDS_MAX {
             let usage = self.store.usage();
             let slack = slack(usage.limit);
-            if usage.allocated + slack <= usage.limit {
+            if usage.allocated + slack <= usage.limit || !self.store.can_use_room() {
                 return;
             }
-            if self.drop_empty_packs() > 0 {
+            let (dropped, refused) = self.drop_empty();
+            if refused {
+                // Evicting would make no room.
+                return;
+            }
+            if dropped > 0 {
                 continue;
             }
             let room = usage.limit - slack;
@@ -182,6 +187,14 @@ impl Shelf {
     }
 
     pub(in crate::flow) fn drop_empty_packs(&self) -> usize {
+        self.drop_empty().0
+    }
+
+    /// Drops the packs with nothing alive; how many, and whether the disk refused to delete one.
+    fn drop_empty(&self) -> (usize, bool) {
+        if !self.store.can_use_room() {
+            return (0, false);
+        }
         let packs = self.store.packs();
         let mut empty: Vec<PackId> = {
             let index = self.read_index();
@@ -195,10 +208,10 @@ impl Shelf {
             let index = self.read_index();
             empty.retain(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack));
         }
-        for pack in &empty {
-            self.store.drop_pack(*pack);
-        }
-        empty.len()
+        // Where one cannot be deleted, as on a disk that became read-only, nor can the others.
+        let dropped = empty.iter().take_while(|pack| self.store.drop_pack(**pack));
+        let dropped = dropped.count();
+        (dropped, dropped < empty.len())
     }
 
     /// The packs with the least alive among those that `worth` picks by live and allocated bytes;
@@ -229,13 +242,17 @@ impl Shelf {
 
     /// Moves what is alive (or used) out of `packs` and drops them; `false` when there was no room
     /// to move anything to.
-    fn compact(&self, packs: &[PackId], keep: Keep) -> bool {
+    pub(super) fn compact(&self, packs: &[PackId], keep: Keep) -> bool {
         let mut moved = Moved::default();
         let mut emptied = Vec::new();
         for pack in packs {
             match self.empty(*pack, keep, &mut moved) {
                 Ok(()) => emptied.push(*pack),
                 Err(StoreError::NoRoom | StoreError::PassThrough(_)) => break,
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(%error, "a pack cannot be compacted now");
+                    break;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a pack could not be compacted; what it held is dropped");
                     self.clear(&[*pack]);
@@ -286,6 +303,7 @@ impl Shelf {
                 self.store.count_corrupt();
                 self.parts_in(pack)
             }
+            Err(error @ StoreError::Io { .. }) if !error.may_pass() => self.parts_in(pack),
             pieces => pieces?,
         };
         if keep == Keep::Used {
@@ -312,6 +330,10 @@ impl Shelf {
             match sound {
                 Ok(bytes) => self.relocate(&piece, bytes, moved)?,
                 Err(StoreError::Corrupt { location }) => self.give_up(location),
+                Err(error @ StoreError::Io { .. }) if !error.may_pass() => {
+                    let (Piece::Head { location, .. } | Piece::Segment { location, .. }) = piece;
+                    self.give_up(location);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -428,8 +450,13 @@ impl Shelf {
                 }
                 false
             }
-            Err(error) => {
+            Err(error) if error.may_pass() => {
                 tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(pack = pack.0, %error, "what can be read moves out of a pack");
+                self.compact(&[pack], Keep::All);
                 false
             }
         }
@@ -629,7 +656,7 @@ fn marked((tag, sequence): (TagKey, Sequence)) -> Record {
 
 /// What a compaction keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keep {
+pub(super) enum Keep {
     /// Everything alive.
     All,
     /// What was asked for lately.
