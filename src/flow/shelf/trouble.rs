@@ -167,8 +167,8 @@ impl Cell {
             Phase::Rotation => drop(shelf.snapshot()),
             Phase::Snapshot => {
                 // The first may begin a new journal: the second has nothing to begin.
-                drop(shelf.snapshot());
-                drop(shelf.snapshot());
+                let _ = shelf.snapshot();
+                let _ = shelf.snapshot();
             }
             Phase::Purge | Phase::Serving | Phase::Start => {}
         }
