@@ -4,6 +4,7 @@
 //! packs go to the disk themselves.
 
 use super::Condition;
+use super::Heir;
 use super::Keeper;
 use super::NewPiece;
 use super::Params;
@@ -117,13 +118,13 @@ impl Shared {
 
 impl Store {
     /// Opens (or makes) the store, takes its lock, skips damage in the journal, sweeps temporary
-    /// files, drops contents no surviving put names, and hands every surviving record to `each`
+    /// files, drops contents no surviving put names, and hands every surviving record to `heir`
     /// in order. Records whose pack is missing or short are left out. A disk that can be read but
     /// not written, as a full one, is passed through. Blocking.
-    pub fn open(params: &Params, each: &mut dyn FnMut(Record)) -> Result<Self, StoreError> {
+    pub fn open(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
         let contents = Contents::new(&params.dir);
-        let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, each)?;
+        let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
         let damaged = begun.damaged;
         let (jobs, receiver) = mpsc::channel();
         let shared = Shared {
@@ -173,7 +174,7 @@ impl Store {
 
     /// Appends pieces to the lane's open pack (`None`: the shared lane), all to the same pack and
     /// next to each other, and returns their places at once; the write to disk comes later. Never
-    /// waits for the disk: when too many packs wait to be written it fails with `NoRoom`. The
+    /// waits for the disk: when too many packs wait to be written it fails with `NoRoom`. Large
     /// pieces are kept as they are, not copied, until their pack is on disk.
     pub fn append(
         &self,
@@ -208,8 +209,12 @@ impl Store {
         let bytes = journal::put_bytes(&put);
         let mut table = self.shared.write();
         table.journal.queued = table.journal.queued.saturating_add(bytes);
+        // The writing thread is not woken for each: it looks when it has written the pack.
+        let placed = table.wait(put);
         drop(table);
-        self.shared.send(Job::Put(put));
+        if let Some((put, _)) = placed {
+            self.shared.send(Job::Put(put));
+        }
     }
 
     /// Journals a removal, soon.
@@ -285,8 +290,8 @@ impl Store {
     pub fn pieces(&self, pack: PackId) -> Result<Vec<Piece>, StoreError> {
         let sealed = match self.shared.read().get(pack) {
             None => return Err(StoreError::Missing(pack)),
-            Some(Pack::Open(builder)) => return Ok(builder.pieces().to_vec()),
-            Some(Pack::Closed(builder)) => return Ok(builder.pieces().to_vec()),
+            Some(Pack::Open(builder)) => return Ok(builder.pieces()),
+            Some(Pack::Closed(builder)) => return Ok(builder.pieces()),
             Some(Pack::Sealed(sealed)) => *sealed,
         };
         let file = self.file(pack, sealed)?;

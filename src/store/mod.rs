@@ -70,7 +70,7 @@ pub struct Params {
 pub enum Record {
     /// A response was stored (or its head replaced: same sequence, newer place).
     Put(Put),
-    /// An entry was removed.
+    /// An entry was removed. Not handed out at a start: what it says has been heeded.
     Remove(Sequence),
     /// A purge: entries it covers with a smaller sequence are gone.
     Purge {
@@ -79,6 +79,22 @@ pub enum Record {
         /// What it covers.
         selector: Selector,
     },
+}
+
+/// Who is told at a start what is stored.
+pub trait Heir {
+    /// So many puts may follow; told first. As good as any number to make room by.
+    fn expect(&mut self, puts: u32) {
+        let _unused = puts;
+    }
+    /// The next record.
+    fn take(&mut self, record: Record);
+}
+
+impl<F: FnMut(Record)> Heir for F {
+    fn take(&mut self, record: Record) {
+        self(record);
+    }
 }
 
 /// What a pack holds, as the table at its end says.

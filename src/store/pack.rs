@@ -23,7 +23,7 @@ use bytes::Bytes;
 use cacache::Algorithm;
 use cacache::Integrity;
 use cacache::WriteOpts;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::fs;
 use std::fs::File;
 use std::hash::BuildHasher;
@@ -53,10 +53,31 @@ pub(super) struct Address(pub(super) u128);
 #[derive(Debug)]
 pub(super) struct Builder {
     pack: PackId,
-    parts: Vec<(u32, Bytes)>,
-    pieces: Vec<Piece>,
+    /// The bytes of the pieces, and where in the pack each part begins.
+    parts: Vec<(u32, Part)>,
+    /// The table's lines.
+    table: Vec<u8>,
+    count: u32,
     end: u32,
-    table_bytes: u32,
+}
+
+/// Some bytes of a pack in memory.
+#[derive(Debug)]
+enum Part {
+    /// Small pieces, copied together: what they were made of is free again at once, and leaves no
+    /// holes in the memory between what stays.
+    Run(Vec<u8>),
+    /// A large piece, as it was given.
+    Whole(Bytes),
+}
+
+impl Part {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Run(run) => run,
+            Self::Whole(piece) => piece,
+        }
+    }
 }
 
 /// The bytes that `pieces` take in a pack, their lines in the table included.
@@ -80,16 +101,16 @@ impl Builder {
         Self {
             pack,
             parts: Vec::new(),
-            pieces: Vec::new(),
+            table: Vec::new(),
+            count: 0,
             end: HEADER_BYTES,
-            table_bytes: 0,
         }
     }
 
     /// The length of the file it would become now.
     pub(super) fn file_bytes(&self) -> u32 {
         self.end
-            .saturating_add(self.table_bytes)
+            .saturating_add(length(self.table.len()))
             .saturating_add(TRAILER_BYTES)
     }
 
@@ -114,53 +135,69 @@ impl Builder {
             offset: self.end,
             bytes: length(bytes.len()),
         };
-        let (line, line_bytes) = match piece {
-            NewPiece::Head(_) => {
-                let line = Piece::Head {
-                    sequence,
-                    key,
-                    location,
-                };
-                (line, HEAD_LINE_BYTES)
-            }
-            NewPiece::Segment(digest, _) => {
-                let line = Piece::Segment {
-                    digest: *digest,
-                    sequence,
-                    key,
-                    location,
-                };
-                (line, SEGMENT_LINE_BYTES)
-            }
+        let line = match piece {
+            NewPiece::Head(_) => Piece::Head {
+                sequence,
+                key,
+                location,
+            },
+            NewPiece::Segment(digest, _) => Piece::Segment {
+                digest: *digest,
+                sequence,
+                key,
+                location,
+            },
         };
-        self.pieces.push(line);
-        self.parts.push((location.offset, bytes.clone()));
+        put_line(&mut self.table, &line);
+        self.count = self.count.saturating_add(1);
+        self.put(location.offset, bytes);
         self.end = self.end.saturating_add(location.bytes);
-        self.table_bytes = self.table_bytes.saturating_add(line_bytes);
         Some(location)
     }
 
-    /// Reads bytes back: a piece as it was given, without a copy, or a run over several pieces,
-    /// copied together.
+    fn put(&mut self, at: u32, bytes: &Bytes) {
+        if bytes.len() >= WHOLE_BYTES {
+            self.parts.push((at, Part::Whole(bytes.clone())));
+            return;
+        }
+        match self.parts.last_mut() {
+            Some((_, Part::Run(run)))
+                if run.capacity().saturating_sub(run.len()) >= bytes.len() =>
+            {
+                run.extend_from_slice(bytes);
+            }
+            _ => {
+                let mut run = Vec::with_capacity(RUN_BYTES);
+                run.extend_from_slice(bytes);
+                self.parts.push((at, Part::Run(run)));
+            }
+        }
+    }
+
+    /// Reads bytes back: a large piece as it was given, without a copy, all else copied together.
     pub(super) fn read(&self, location: Location) -> Option<Bytes> {
         let end = location.offset.checked_add(location.bytes)?;
         if location.offset < HEADER_BYTES || end > self.end {
             return None;
         }
         let first = self.parts.partition_point(|(at, part)| {
-            at.saturating_add(length(part.len())) <= location.offset && *at < location.offset
+            at.saturating_add(length(part.bytes().len())) <= location.offset
+                && *at < location.offset
         });
         let mut run = Vec::new();
         let mut wanted = location.bytes;
         let mut from = location.offset;
         for (at, part) in self.parts.get(first..)? {
             let skip = usize::try_from(from.checked_sub(*at)?).ok()?;
-            let rest = part.len().checked_sub(skip)?;
+            let rest = part.bytes().len().checked_sub(skip)?;
             let take = rest.min(usize::try_from(wanted).ok()?);
-            if take == usize::try_from(location.bytes).ok()? {
-                return Some(part.slice(skip..skip.checked_add(take)?));
+            let range = skip..skip.checked_add(take)?;
+            if let Part::Whole(piece) = part
+                && take == usize::try_from(location.bytes).ok()?
+            {
+                return Some(piece.slice(range));
             }
-            run.extend_from_slice(part.get(skip..skip.checked_add(take)?)?);
+            run.extend_from_slice(part.bytes().get(range)?);
             from = from.checked_add(length(take))?;
             wanted = wanted.checked_sub(length(take))?;
             if wanted == 0 {
@@ -172,8 +209,9 @@ impl Builder {
     }
 
     /// What it holds.
-    pub(super) fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        let mut lines = Cursor::new(&self.table);
+        std::iter::from_fn(|| line(&mut lines, self.pack, self.end)).collect()
     }
 
     fn header(&self) -> Vec<u8> {
@@ -188,12 +226,9 @@ impl Builder {
     }
 
     fn table(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for piece in &self.pieces {
-            put_line(&mut out, piece);
-        }
+        let mut out = self.table.clone();
         out.extend_from_slice(&self.end.to_le_bytes());
-        out.extend_from_slice(&length(self.pieces.len()).to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
         out.extend_from_slice(&self.pack.0.to_le_bytes());
         let check = crc32fast::hash(&out);
         out.extend_from_slice(&check.to_le_bytes());
@@ -338,20 +373,11 @@ impl Contents {
             .algorithm(Algorithm::Xxh3)
             .open_hash_sync(&self.dir)
             .map_err(into_io)?;
-        let mut gathered = builder.header();
+        write_once(&mut writer, &builder.header())?;
         for (_, part) in &builder.parts {
-            if gathered.len().saturating_add(part.len()) > GATHER_BYTES {
-                write_once(&mut writer, &gathered)?;
-                gathered.clear();
-            }
-            if part.len() >= GATHER_BYTES {
-                write_once(&mut writer, part)?;
-            } else {
-                gathered.extend_from_slice(part);
-            }
+            write_once(&mut writer, part.bytes())?;
         }
-        gathered.extend_from_slice(&builder.table());
-        write_once(&mut writer, &gathered)?;
+        write_once(&mut writer, &builder.table())?;
         let integrity = {
             let _folders = lock(&self.folders);
             writer.commit().map_err(into_io)?
@@ -543,8 +569,9 @@ const SUMS_BYTES: usize = 12;
 const CHECK_AND_MAGIC_BYTES: usize = 16;
 const TRAILER_BYTES: u32 = 28;
 const FRAME_BYTES: u64 = (HEADER_BYTES + TRAILER_BYTES) as u64;
-/// Smaller pieces are gathered into writes of about this size.
-const GATHER_BYTES: usize = 256 << 10;
+/// Smaller pieces are copied together.
+const WHOLE_BYTES: usize = 64 << 10;
+const RUN_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -626,7 +653,7 @@ mod tests {
             assert_eq!(builder.read(place).unwrap(), bytes);
         }
         let table = read_table(&file, PackId(5), sealed.bytes).unwrap();
-        assert_eq!(table.as_deref(), Some(builder.pieces()));
+        assert_eq!(table.as_deref(), Some(builder.pieces().as_slice()));
         assert_eq!(read_table(&file, PackId(6), sealed.bytes).unwrap(), None);
     }
 
@@ -692,7 +719,7 @@ mod tests {
         let (builder, _) = built();
         let table = builder.table();
         let parsed = parse_table(&table, PackId(5), builder.end);
-        assert_eq!(parsed.as_deref(), Some(builder.pieces()));
+        assert_eq!(parsed.as_deref(), Some(builder.pieces().as_slice()));
         for at in 0..table.len() {
             let mut changed = table.clone();
             changed[at] ^= 4;

@@ -13,6 +13,7 @@
 
 use super::Condition;
 use super::NewPiece;
+use super::Put;
 use super::StoreError;
 use super::Usage;
 use super::pack::APPEND_BYTES_MAX;
@@ -23,11 +24,12 @@ use super::pack::Sealed;
 use super::pack::reserve_for;
 use super::pack::room_of;
 use super::pack::rounded;
+use super::replay::places;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// One pack.
@@ -97,6 +99,8 @@ impl JournalRoom {
 #[derive(Debug)]
 pub(super) struct Table {
     packs: HashMap<PackId, Pack>,
+    /// Puts by the pack in memory they wait for.
+    waiting: HashMap<PackId, Vec<Put>>,
     shared: Option<PackId>,
     next_pack: u32,
     lanes: usize,
@@ -139,6 +143,7 @@ impl Table {
             .collect();
         Self {
             packs,
+            waiting: HashMap::new(),
             shared: None,
             next_pack,
             lanes: 0,
@@ -195,6 +200,30 @@ impl Table {
         let mut ids: Vec<PackId> = chosen.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Lets a put wait for a pack of it that is in memory. Gives it back when none is, and says
+    /// whether they are all on disk.
+    pub(super) fn wait(&mut self, put: Put) -> Option<(Put, bool)> {
+        let absent = |place: Location| match self.packs.get(&place.pack) {
+            Some(Pack::Sealed(_)) => None,
+            Some(Pack::Open(_) | Pack::Closed(_)) => Some(Some(place.pack)),
+            None => Some(None),
+        };
+        let absent = places(&put).find_map(absent);
+        match absent {
+            Some(Some(pack)) => {
+                self.waiting.entry(pack).or_default().push(put);
+                None
+            }
+            Some(None) => Some((put, false)),
+            None => Some((put, true)),
+        }
+    }
+
+    /// The puts that waited for a pack.
+    pub(super) fn take_waiting(&mut self, pack: PackId) -> Vec<Put> {
+        self.waiting.remove(&pack).unwrap_or_default()
     }
 
     /// Counts a new lane, if there may be one.

@@ -21,10 +21,8 @@ use super::journal::Journal;
 use super::journal::Line;
 use super::lock;
 use super::replay::Begun;
-use super::replay::places;
 use super::table::Pack;
 use crate::rules::address::PackId;
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -44,7 +42,7 @@ pub(super) enum Job {
     Line(Line),
     /// Write some records and say when they are written.
     Purge(Vec<Line>, oneshot::Sender<Result<(), StoreError>>),
-    /// Write a record once its packs are on disk.
+    /// Write a record: its packs are on disk, or gone.
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
@@ -103,7 +101,6 @@ pub(super) fn start(
         purges: Vec::new(),
         puts: 0,
         overflown: false,
-        waiting: HashMap::new(),
         shared_before: None,
         ticks_low: 0,
     };
@@ -132,8 +129,6 @@ struct Writer {
     puts: u64,
     /// There was more to keep than `records` may hold: the files on disk must not be read again.
     overflown: bool,
-    /// Puts by the pack they wait for.
-    waiting: HashMap<PackId, Vec<Put>>,
     /// The shared lane's open pack at the tick before.
     shared_before: Option<PackId>,
     /// Ticks since the limit was lowered or raised.
@@ -173,7 +168,7 @@ impl Writer {
                 }
                 drop(reply.send(self.write_records()));
             }
-            Job::Put(put) => self.place(put),
+            Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
             Job::Tick => self.tick(),
@@ -285,35 +280,30 @@ impl Writer {
 
     /// Looks again at the puts that waited for a pack.
     fn release(&mut self, pack: PackId) {
-        for put in self.waiting.remove(&pack).unwrap_or_default() {
-            self.place(put);
-        }
+        let puts = self.shared.write().take_waiting(pack);
+        self.place(puts);
     }
 
-    /// Journals a put, lets it wait for a pack, or forgets it when a pack of it is gone.
-    fn place(&mut self, put: Put) {
-        let absent = {
-            let table = self.shared.read();
-            places(&put).find_map(|place| match table.get(place.pack) {
-                Some(Pack::Sealed(_)) => None,
-                Some(Pack::Open(_) | Pack::Closed(_)) => Some(Absent::InMemory(place.pack)),
-                None => Some(Absent::Gone),
-            })
-        };
-        if let Some(Absent::InMemory(pack)) = absent {
-            self.waiting.entry(pack).or_default().push(put);
-            return;
-        }
-        let bytes = journal::put_bytes(&put);
+    /// Journals puts, lets them wait for another pack, or forgets them when a pack of theirs is gone.
+    fn place(&mut self, puts: Vec<Put>) {
+        let mut settled = Vec::with_capacity(puts.len());
         {
             let mut table = self.shared.write();
-            table.journal.queued = table.journal.queued.saturating_sub(bytes);
+            for put in puts {
+                if let Some((put, whole)) = table.wait(put) {
+                    let bytes = journal::put_bytes(&put);
+                    table.journal.queued = table.journal.queued.saturating_sub(bytes);
+                    settled.push((put, whole));
+                }
+            }
         }
-        let wanted = self.keeper.wanted(put.sequence);
-        // Without a journal, the snapshot that follows the next one brings it.
-        if wanted && absent.is_none() && self.journal.is_some() {
-            self.puts = self.puts.saturating_add(1);
-            self.keep(&Line::Record(Record::Put(put)));
+        for (put, whole) in settled {
+            let wanted = self.keeper.wanted(put.sequence);
+            // Without a journal, the snapshot that follows the next one brings it.
+            if wanted && whole && self.journal.is_some() {
+                self.puts = self.puts.saturating_add(1);
+                self.keep(&Line::Record(Record::Put(put)));
+            }
         }
     }
 
@@ -483,14 +473,6 @@ impl Drop for Writer {
         let condition = Condition::PassThrough(reason);
         self.shared.write().set_condition(condition, false);
     }
-}
-
-/// Why a put cannot be journaled.
-enum Absent {
-    /// A pack of it is gone.
-    Gone,
-    /// This pack of it is not on disk yet.
-    InMemory(PackId),
 }
 
 const TICK: Duration = Duration::from_millis(500);

@@ -6,6 +6,7 @@ use super::StoredBody;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
+use crate::rules::address::Parts;
 use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::state::index::Found;
@@ -124,8 +125,9 @@ impl Shelf {
                 // Pinned while the gate is held, so that no pack goes between look and pin.
                 let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
                 let place = self.read_index().place(found.key, found.sequence)?;
-                let pins = self.pin(place.segments.iter().map(|s| s.location.pack));
-                StoredBody::Segments(place.segments.into(), Arc::new(pins))
+                let pins = self.pin(place.parts.locations().map(|at| at.pack));
+                let segments = place.parts.segments(hot.response.body);
+                StoredBody::Segments(segments.into(), Arc::new(pins))
             }
         };
         Some(Stored {
@@ -138,10 +140,10 @@ impl Shelf {
     /// Loads from the packs that are still in memory. `None`: go to the disk.
     fn load_open(&self, place: &Put) -> Option<Result<Hot, StoreError>> {
         let head = self.store.read_open(place.head)?;
-        let body = match place.segments.as_slice() {
-            [] => Some(Bytes::new()),
-            [one] => Some(self.store.read_open(one.location)?),
-            _ => None,
+        let body = match place.parts {
+            Parts::None => Some(Bytes::new()),
+            Parts::One(location) => Some(self.store.read_open(location)?),
+            Parts::Many(_) => None,
         };
         Some(self.decode(place, &head, body))
     }
@@ -149,12 +151,14 @@ impl Shelf {
     /// Loads from disk: one read when head and body lie side by side, as small ones do.
     fn load_disk(&self, place: &Put) -> Result<Hot, StoreError> {
         let head_at = place.head;
-        let [segment] = place.segments.as_slice() else {
-            let head = self.store.read(head_at)?;
-            let body = place.segments.is_empty().then(Bytes::new);
-            return self.decode(place, &head, body);
+        let body_at = match place.parts {
+            Parts::One(location) => location,
+            Parts::None | Parts::Many(_) => {
+                let head = self.store.read(head_at)?;
+                let body = (place.parts == Parts::None).then(Bytes::new);
+                return self.decode(place, &head, body);
+            }
         };
-        let body_at = segment.location;
         let adjacent = body_at.pack == head_at.pack
             && head_at.offset.checked_add(head_at.bytes) == Some(body_at.offset);
         let joined = head_at
@@ -169,8 +173,13 @@ impl Shelf {
             }
             None => (self.store.read(head_at)?, self.store.read(body_at)?),
         };
-        let body = self.check(*segment, body)?;
-        self.decode(place, &head, Some(body))
+        let hot = self.decode(place, &head, None)?;
+        let segment = Segment {
+            digest: hot.response.body,
+            location: body_at,
+        };
+        let body = Some(self.check(segment, body)?);
+        Ok(Hot { body, ..hot })
     }
 
     fn decode(&self, place: &Put, head: &[u8], body: Option<Bytes>) -> Result<Hot, StoreError> {
@@ -181,7 +190,7 @@ impl Shelf {
         // A head in the wrong place is as wrong as a damaged one.
         let is_it = response.key == place.key
             && response.variant == place.variant
-            && response.body == place.body;
+            && response.body.name() == place.body;
         if !is_it {
             return Err(corrupt());
         }

@@ -39,8 +39,8 @@ use crate::store::StoreError;
 use crate::store::Usage;
 use crate::store::memory::Memory;
 use bytes::Bytes;
+use hashbrown::HashMap;
 use http::HeaderMap;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -133,7 +133,7 @@ impl Shelf {
         fill_bytes_max: u64,
     ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
-        let store = Store::open(params, &mut |record| replay.take(record))?;
+        let store = Store::open(params, &mut replay)?;
         let (index, newest) = replay.finish();
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);

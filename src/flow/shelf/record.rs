@@ -8,16 +8,15 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::state::index::Index;
+use crate::store::Heir;
 use crate::store::Keeper;
 use crate::store::Record;
-use std::collections::HashMap;
 use std::sync::Weak;
 
 /// Builds the index from the journal.
 #[derive(Default)]
 pub(super) struct Replay {
     index: Index,
-    keys: HashMap<Sequence, PrimaryKey>,
     newest: Sequence,
 }
 
@@ -28,21 +27,21 @@ impl Replay {
         drop(self.index.sweep(0, u32::MAX, 0));
         (self.index, self.newest)
     }
+}
 
-    /// Takes the next record, in the journal's order.
-    pub(super) fn take(&mut self, record: Record) {
+impl Heir for Replay {
+    fn expect(&mut self, puts: u32) {
+        self.index.reserve(puts);
+    }
+
+    fn take(&mut self, record: Record) {
         match record {
             Record::Put(put) => {
                 self.newest = self.newest.max(put.sequence);
-                self.keys.insert(put.sequence, put.key);
                 // Refused when a later purge covers it or a newer response is there already.
                 let _refused = self.index.restore(&put);
             }
-            Record::Remove(sequence) => {
-                if let Some(key) = self.keys.remove(&sequence) {
-                    self.index.remove(key, sequence);
-                }
-            }
+            Record::Remove(_) => {}
             Record::Purge { sequence, selector } => {
                 self.newest = self.newest.max(sequence);
                 match selector {
@@ -95,7 +94,7 @@ impl Keeper for Witness {
             return;
         };
         let packs = packs.iter().copied().collect();
-        let residents = shelf.read_index().residents(&packs);
+        let residents = shelf.residents(&packs);
         // In batches, so that lookups get in between.
         for puts in residents.chunks(BATCH) {
             let mut index = shelf.write_index();

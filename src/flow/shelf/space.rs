@@ -19,7 +19,9 @@ use crate::clock;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
+use crate::rules::address::Parts;
 use crate::rules::address::Put;
+use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
@@ -253,15 +255,27 @@ impl Shelf {
 
     /// Where the parts of what was moved are now.
     fn places(&self, moved: &Moved) -> Vec<Put> {
-        let index = self.read_index();
         let places = moved.entries.iter();
         let mut places: Vec<Put> = places
-            .filter_map(|(key, sequence)| index.place(*key, *sequence))
+            .filter_map(|(key, sequence)| self.read_index().place(*key, *sequence))
             .collect();
         if !moved.shared.is_empty() {
-            places.extend(index.residents(&moved.shared));
+            places.extend(self.residents(&moved.shared));
         }
         places
+    }
+
+    /// The entries that have a part in one of `packs`. Looks at every entry, some at a time, so that
+    /// requests get in between.
+    pub(super) fn residents(&self, packs: &HashSet<PackId>) -> Vec<Put> {
+        let mut residents = Vec::new();
+        let mut from = Some(0);
+        while let Some(start) = from {
+            let (puts, next) = self.read_index().residents(packs, start, SWEEP);
+            residents.extend(puts);
+            from = next;
+        }
+        residents
     }
 
     /// Moves every living part of one pack; entries nobody asked for lately go instead when `keep`
@@ -306,7 +320,7 @@ impl Shelf {
 
     /// What is alive in a pack whose own table cannot be read. Looks at every entry.
     fn parts_in(&self, pack: PackId) -> Vec<Piece> {
-        let residents = self.read_index().residents(&HashSet::from_iter([pack]));
+        let residents = self.residents(&HashSet::from_iter([pack]));
         let mut pieces = Vec::new();
         for put in residents {
             let (sequence, key) = (put.sequence, put.key);
@@ -318,8 +332,14 @@ impl Shelf {
                     location,
                 });
             }
-            let inside = put.segments.iter().filter(|s| s.location.pack == pack);
+            if !put.parts.locations().any(|place| place.pack == pack) {
+                continue;
+            }
             // What several entries share comes several times; once moved it is passed over.
+            let Some(segments) = self.segments(put) else {
+                continue;
+            };
+            let inside = segments.iter().filter(|s| s.location.pack == pack);
             pieces.extend(inside.map(|segment| Piece::Segment {
                 digest: segment.digest,
                 sequence,
@@ -328,6 +348,25 @@ impl Shelf {
             }));
         }
         pieces
+    }
+
+    /// The parts of an entry's body. Only the head knows the digest of one in a single segment: an
+    /// entry whose head is damaged is forgotten.
+    fn segments(&self, put: Put) -> Option<Vec<Segment>> {
+        if let Parts::Many(segments) = put.parts {
+            return Some(segments);
+        }
+        match self.sound_head(put.head) {
+            Ok(bytes) => {
+                let (_, head) = head::decode(&bytes)?;
+                Some(put.parts.segments(head.body))
+            }
+            Err(StoreError::Corrupt { location }) => {
+                self.give_up(location);
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     fn sound_head(&self, location: Location) -> Result<Bytes, StoreError> {
@@ -352,10 +391,7 @@ impl Shelf {
             "stored bytes are damaged; who needs them is forgotten"
         );
         self.store.count_corrupt();
-        let residents = {
-            let packs = HashSet::from_iter([location.pack]);
-            self.read_index().residents(&packs)
-        };
+        let residents = self.residents(&HashSet::from_iter([location.pack]));
         for put in residents {
             if places(&put).any(|place| place == location)
                 && self.write_index().remove(put.key, put.sequence)
@@ -458,7 +494,7 @@ impl Shelf {
     /// Removes every entry with a part in `packs`, and drops them.
     fn clear(&self, packs: &[PackId]) {
         let packs: HashSet<PackId> = packs.iter().copied().collect();
-        let residents = self.read_index().residents(&packs);
+        let residents = self.residents(&packs);
         for put in &residents {
             self.write_index().remove(put.key, put.sequence);
             self.memory.remove(put.sequence);
@@ -530,8 +566,7 @@ impl Shelf {
 
 /// All the places a put names.
 fn places(put: &Put) -> impl Iterator<Item = Location> + '_ {
-    let segments = put.segments.iter().map(|segment| segment.location);
-    std::iter::once(put.head).chain(segments)
+    std::iter::once(put.head).chain(put.parts.locations())
 }
 
 /// Reads packs that nobody may have read for long, round and round, at a bounded rate.
