@@ -4,6 +4,7 @@
 //! something is damaged.
 
 mod ask;
+mod certificates;
 mod check;
 mod logging;
 mod purge;

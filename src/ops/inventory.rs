@@ -211,7 +211,7 @@ impl Teller<'_> {
         self.page(question, &mut |teller, held| match held.head() {
             Ok(None) => Ok(()),
             Ok(Some(response)) => teller.line(described(held.put(), &response, teller.now)),
-            Err(error) => teller.damaged(held.put(), &error),
+            Err(error) => teller.damaged(held.put(), error),
         })
     }
 
@@ -220,7 +220,7 @@ impl Teller<'_> {
             let response = match held.head() {
                 Ok(None) => return Ok(()),
                 Ok(Some(response)) => response,
-                Err(error) => return teller.damaged(held.put(), &error),
+                Err(error) => return teller.damaged(held.put(), error),
             };
             let fields = response.headers.iter();
             let fields = fields.map(|(name, value)| {
@@ -234,7 +234,7 @@ impl Teller<'_> {
             for part in held.parts(&response) {
                 match part {
                     Ok(bytes) => teller.say(Said::Bytes(bytes))?,
-                    Err(error) => return teller.damaged(held.put(), &error),
+                    Err(error) => return teller.damaged(held.put(), error),
                 }
             }
             teller.line(json!({"whole": true}))
@@ -284,9 +284,12 @@ impl Teller<'_> {
     }
 
     /// Names a response that cannot be read. An error that says nothing of its bytes is the end.
-    fn damaged(&mut self, put: &Put, error: &StoreError) -> Result<(), Untold> {
+    fn damaged(&mut self, put: &Put, error: StoreError) -> Result<(), Untold> {
+        if error.may_pass() {
+            return Err(error.into());
+        }
         let (key, variant) = (hex(&put.key.0), format!("{:016x}", put.variant.0));
-        self.line(json!({"key": key, "variant": variant, "error": explain(error)}))
+        self.line(json!({"key": key, "variant": variant, "error": explain(&error)}))
     }
 
     /// Responses first, so that those are named that a damaged pack takes with it.
@@ -344,11 +347,8 @@ impl Teller<'_> {
                 met = met.saturating_add(1);
                 round.done = round.done.saturating_add(1);
                 if let Err(error) = self.verify_entry(&held, round)? {
-                    if error.may_pass() {
-                        return Err(error.into());
-                    }
                     damaged = damaged.saturating_add(1);
-                    self.damaged(held.put(), &error)?;
+                    self.damaged(held.put(), error)?;
                 }
             }
         }

@@ -18,6 +18,8 @@ use super::StoreError;
 use super::codec::Cursor;
 use super::codec::length;
 use super::codec::put_run;
+use super::files;
+use super::files::File;
 use super::folder::failed;
 use super::pack::Address;
 use super::pack::rounded;
@@ -33,11 +35,8 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::tag::TagKey;
 use http::HeaderName;
-use std::fs;
-use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -431,11 +430,9 @@ pub(super) fn check_versions(folder: &Path) -> Result<(), StoreError> {
     let (parts, _) = parts(folder).map_err(failed("list", folder))?;
     let paths = |part: &Part| [part.path(folder), part.copy_path(folder)];
     for path in parts.iter().flat_map(paths) {
-        let mut begin = Vec::new();
         // One that cannot be read, or ends in its header, is dealt with as damage.
-        let read = File::open(&path)
-            .and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut begin));
-        let version = read.ok().and_then(|_| any_header(&begin));
+        let begin = File::open(&path).and_then(|file| file.read_start(HEADER_BYTES as u64));
+        let version = begin.ok().and_then(|begin| any_header(&begin));
         if let Some((found, _)) = version.filter(|(version, _)| *version != VERSION) {
             return Err(StoreError::JournalVersion {
                 path,
@@ -492,7 +489,7 @@ impl Part {
     /// Deletes it and its copy. Blocking.
     pub(super) fn delete(self, folder: &Path) -> io::Result<()> {
         for path in [self.path(folder), self.copy_path(folder)] {
-            match fs::remove_file(&path) {
+            match files::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -515,7 +512,7 @@ impl Part {
 /// on, and those before it, which count no more. Blocking.
 pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in files::read_dir(folder)? {
         found.extend(Part::of(&entry?.path()));
     }
     found.sort_by_key(|part| (part.number(), *part));
@@ -548,7 +545,7 @@ impl Journal {
         match Growing::create(part.path(folder), next_pack) {
             Ok(file) => Ok(Self { file, copy }),
             Err(error) => {
-                drop(fs::remove_file(&copy.path));
+                drop(files::remove_file(&copy.path));
                 Err(error)
             }
         }
@@ -587,7 +584,7 @@ impl Journal {
 
 impl Growing {
     fn create(path: PathBuf, next_pack: u32) -> io::Result<Self> {
-        let mut file = File::options().append(true).create_new(true).open(&path)?;
+        let mut file = File::begin(&path)?;
         let header = new_header(next_pack);
         file.write_all(&header)?;
         let bytes = header.len().try_into().unwrap_or(u64::MAX);
@@ -602,7 +599,7 @@ impl Growing {
     }
 
     fn is_in_place(&self) -> bool {
-        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+        match (files::look(&self.path), self.file.metadata()) {
             (Ok(there), Ok(open)) => there.ino() == open.ino() && there.dev() == open.dev(),
             _ => false,
         }
@@ -648,6 +645,7 @@ const SELECT_TAG: u8 = 2;
 pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     pub(in crate::store) fn put(sequence: u64, places: &[Location]) -> Put {
         let body = Digest::of(&sequence.to_le_bytes());

@@ -17,7 +17,6 @@ use crate::rules::address::PackId;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A store that is only read.
@@ -78,7 +77,7 @@ impl Survey {
         let contents = Contents::new(dir);
         let journal = folder.journal();
         journal::check_versions(&journal)?;
-        let found = replay::look(&journal, &contents, heir).map_err(failed("list", &journal))?;
+        let found = replay::look(&journal, &contents, heir)?;
         let packs = found.packs.iter().map(|(pack, sealed)| (*pack, *sealed));
         let mut holdings = Holdings::new(
             packs.collect(),

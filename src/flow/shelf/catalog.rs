@@ -62,8 +62,7 @@ impl Catalog {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let mut replay = Replay::default();
         let survey = Survey::open(dir, &mut replay)?;
-        let (index, _newest) = replay.finish();
-        let index = Box::new(index);
+        let index = Box::new(replay.finish());
         Ok(Self(Source::Stopped { survey, index }))
     }
 
