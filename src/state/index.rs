@@ -697,6 +697,14 @@ impl Index {
         (puts, (to < end).then_some(to))
     }
 
+    /// All that is stored under a key; at most as many as it may have variants.
+    pub fn variants(&self, key: PrimaryKey) -> Vec<Put> {
+        self.chain(key)
+            .filter(|(_, entry)| !self.is_covered(entry))
+            .map(|(_, entry)| self.put(entry))
+            .collect()
+    }
+
     /// Bytes alive in a pack.
     pub fn live(&self, pack: PackId) -> u64 {
         self.live.get(&pack).copied().unwrap_or(0)

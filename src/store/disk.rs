@@ -27,6 +27,7 @@ use super::pack::Sealed;
 use super::pack::rounded;
 use super::replay;
 use super::replay::Begun;
+use super::survey::Holdings;
 use super::table::Pack;
 use super::table::Table;
 use super::writer;
@@ -128,6 +129,7 @@ impl Store {
     /// not written, as a full one, is passed through. Blocking.
     pub fn open(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
+        journal::check_versions(&folder.journal())?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
         let damaged = begun.damaged;
@@ -504,6 +506,42 @@ impl Store {
     /// begun. 0: there is room, and a `NoRoom` came from the disk being slow.
     pub fn room_needed(&self) -> u64 {
         self.shared.read().room_needed()
+    }
+
+    /// Names this store among all that this machine has, as
+    /// [`identity`](super::survey::identity) does.
+    pub fn identity(&self) -> Result<String, StoreError> {
+        lock(&self.shared.folder).identity()
+    }
+
+    /// What lies on disk: the journal is read, packs are looked at. Damage in the journal is counted
+    /// and asks for a snapshot, which replaces it. Blocking.
+    pub fn holdings(&self) -> Result<Holdings, StoreError> {
+        // No file of the journal goes while a snapshot cannot be written.
+        let _no_snapshot = lock(&self.snapshot);
+        let path = lock(&self.shared.folder).journal();
+        let (damaged, journal_bytes) = replay::inspect(&path)?;
+        let mut table = self.shared.write();
+        if damaged > 0 && table.journal.failures <= table.journal.mended {
+            self.shared.corrupt.fetch_add(damaged, Ordering::Relaxed);
+            table.journal.failures = table.journal.mended.saturating_add(1);
+        }
+        drop(table);
+        let sealed = self.shared.read().sealed();
+        let (packs, missing) = sealed.into_iter().partition(|(_, sealed)| {
+            match self.shared.contents.look(sealed.address) {
+                Ok(there) => there.bytes == sealed.bytes,
+                // What cannot be looked at now may be there.
+                Err(error) => {
+                    error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound
+                }
+            }
+        });
+        let mut holdings = Holdings::new(packs, missing, damaged, journal_bytes);
+        // One that was dropped meanwhile is not missed.
+        let table = self.shared.read();
+        holdings.missing.retain(|pack| table.get(*pack).is_some());
+        Ok(holdings)
     }
 
     /// Would the store write more if there were more room? Not while the disk fails otherwise: what

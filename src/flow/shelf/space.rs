@@ -14,6 +14,7 @@
 //! All of it runs on one thread of its own; requests meet it only where they wait for room.
 
 use super::Shelf;
+use super::catalog::Finding;
 use super::lock;
 use super::upkeep::Task;
 use crate::clock;
@@ -82,6 +83,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         }
         wanting.room = false;
         drop(wanting);
+        let tidying = lock(&shelf.tidying);
         shelf.upkeep.begin(Task::Sweeping);
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.make_room();
@@ -92,6 +94,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         shelf.upkeep.begin(Task::Scrubbing);
         scrubber.tend(shelf, clock::instant());
         shelf.upkeep.begin(Task::Resting);
+        drop(tidying);
     }
     if let Some(running) = snapshots.running {
         // A snapshot that panicked has left the old journal in place.
@@ -433,11 +436,19 @@ impl Shelf {
         }
     }
 
-    /// Checks every bit of a pack, and moves what is sound out of one that is damaged. Returns
-    /// whether it was intact.
-    pub(super) fn scrub(&self, pack: PackId) -> bool {
+    /// Checks every bit of a pack for a tool, on a thread that is not the one that makes room.
+    pub(super) fn check_pack(&self, pack: PackId) -> Finding {
+        if matches!(self.store.is_intact(pack), Ok(true)) {
+            return Finding::Intact;
+        }
+        let _tidying = lock(&self.tidying);
+        self.scrub(pack)
+    }
+
+    /// Checks every bit of a pack, and moves what is sound out of one that is damaged.
+    pub(super) fn scrub(&self, pack: PackId) -> Finding {
         match self.store.is_intact(pack) {
-            Ok(true) => true,
+            Ok(true) => Finding::Intact,
             Ok(false) => {
                 tracing::warn!(
                     pack = pack.0,
@@ -449,24 +460,25 @@ impl Shelf {
                     // It was in no part that is alive.
                     self.store.count_corrupt();
                 }
-                false
+                Finding::Damaged
             }
             Err(StoreError::Missing(_)) => {
-                if self.store.packs().iter().any(|(known, _)| *known == pack) {
-                    tracing::warn!(pack = pack.0, "a pack's file is gone");
-                    self.store.count_corrupt();
-                    self.clear(&[pack]);
+                if !self.store.packs().iter().any(|(known, _)| *known == pack) {
+                    return Finding::Dropped;
                 }
-                false
+                tracing::warn!(pack = pack.0, "a pack's file is gone");
+                self.store.count_corrupt();
+                self.clear(&[pack]);
+                Finding::Missing
             }
             Err(error) if error.may_pass() => {
                 tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
-                false
+                Finding::Unread(error)
             }
             Err(error) => {
                 tracing::warn!(pack = pack.0, %error, "what can be read moves out of a pack");
                 self.compact(&[pack], Keep::All);
-                false
+                Finding::Unread(error)
             }
         }
     }
@@ -699,6 +711,7 @@ const SNAPSHOT_REST: Duration = Duration::from_secs(15);
 #[cfg(test)]
 mod tests {
     use super::super::StoredBody;
+    use super::super::catalog::Catalog;
     use super::super::tests::found;
     use super::super::tests::keep;
     use super::super::tests::open;
@@ -748,6 +761,26 @@ mod tests {
         assert_eq!(found(&shelf, KEYS[0]), None);
         assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "stays");
         assert_eq!(body_of(&shelf, KEYS[2]).unwrap(), "stays");
+    }
+
+    #[test]
+    fn what_a_tool_holds_can_be_read_though_it_was_moved() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "stays"));
+        wait(shelf.store.flush()).unwrap();
+        let catalog = Catalog::of(&shelf);
+        let put = catalog.variants(KEYS[0]).remove(0);
+        let held = catalog.hold(&put).unwrap();
+        assert!(shelf.compact(&[put.head.pack], Keep::All));
+        assert_ne!(catalog.variants(KEYS[0])[0].head.pack, put.head.pack);
+        let head = held.head().unwrap().unwrap();
+        let parts: Vec<Bytes> = held.parts(&head).map(Result::unwrap).collect();
+        assert_eq!(parts, ["stays"]);
+        drop(held);
+        assert_eq!(shelf.drop_empty_packs(), 1);
+        // Who asks by the old place is given the new one.
+        assert!(catalog.hold(&put).unwrap().head().unwrap().is_some());
     }
 
     #[test]
