@@ -330,3 +330,15 @@ fn a_response_under_way_waits_for_a_disk_that_hangs() {
     });
     scene.origin.saw("/large", 1);
 }
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_a_disk_that_hangs() {
+    let mut scene = filled(no_memory().start());
+    scene.disk_hangs("cwnsum");
+    scene.get("/100").is(200).sees(body(100));
+    scene.terminate();
+    assert!(scene.wait().success());
+    scene.disk_works();
+    scene.start();
+    assert_eq!(hits(&scene), ENTRIES);
+}

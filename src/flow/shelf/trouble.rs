@@ -27,6 +27,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const STEPS: [Step; 10] = [
@@ -148,6 +150,41 @@ impl Cell {
         struck
     }
 
+    /// The step hangs: what is done in memory is not held up, and all goes on afterwards.
+    fn hang(&self, template: &Path) {
+        let dir = TempDir::new().unwrap();
+        copy(template, dir.path());
+        let faults = Faults::on(dir.path());
+        let shelf = open(dir.path()).unwrap();
+        self.begin(&faults);
+        let (tell, told) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(|| self.act(&shelf));
+            while faults.struck() == 0 && !acting.is_finished() {
+                std::thread::yield_now();
+            }
+            let other = Arc::clone(&shelf);
+            std::thread::spawn(move || {
+                let all = keys().all(|n| found(&other, key(n)).is_some());
+                other.purge(&[key(DOOMED)], &[]);
+                let gone = found(&other, key(DOOMED)).is_none();
+                tell.send(all && gone)
+            });
+            let answered = told.recv_timeout(Duration::from_secs(20));
+            faults.end();
+            assert_eq!(answered, Ok(true), "{self:?} holds up what is in memory");
+        });
+        self.recover(&shelf);
+        assert!(!sees(&shelf, DOOMED), "{self:?}: purged and served");
+        self.check_kept(&shelf, true);
+        self.refill(&shelf);
+        shelf.close();
+        drop(shelf);
+        let shelf = open(dir.path()).unwrap();
+        let lost: Vec<u8> = keys().filter(|n| !sees(&shelf, *n)).collect();
+        assert!(lost.is_empty(), "{self:?}: {lost:?} lost at the next start");
+    }
+
     /// Does what the phase is about; any of it may be refused, none of it may go wrong.
     fn act(&self, shelf: &Arc<Shelf>) {
         match self.phase {
@@ -164,11 +201,13 @@ impl Cell {
                 keep_large(shelf, LARGE + 10).ok();
                 drop(wait(shelf.store.flush()));
             }
-            Phase::Rotation => drop(shelf.snapshot()),
+            Phase::Rotation => {
+                shelf.snapshot();
+            }
             Phase::Snapshot => {
                 // The first may begin a new journal: the second has nothing to begin.
-                drop(shelf.snapshot());
-                drop(shelf.snapshot());
+                shelf.snapshot();
+                shelf.snapshot();
             }
             Phase::Purge | Phase::Serving | Phase::Start => {}
         }
@@ -357,6 +396,29 @@ fn cells(once: &[Option<u64>]) -> Vec<Cell> {
         }
     }
     cells
+}
+
+#[test]
+fn whatever_hangs_holds_up_nothing_in_memory_and_all_is_well_afterwards() {
+    let template = template();
+    for step in STEPS {
+        // A start has nothing to serve yet; serving reads on threads of its own.
+        for phase in [
+            Phase::Compaction,
+            Phase::Fill,
+            Phase::Rotation,
+            Phase::Snapshot,
+        ] {
+            let cell = Cell {
+                step,
+                fault: Fault::Hang,
+                phase,
+                once: None,
+                within: "",
+            };
+            cell.hang(template.path());
+        }
+    }
 }
 
 #[test]
