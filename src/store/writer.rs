@@ -168,7 +168,9 @@ impl Writer {
 
     /// Does one job. False: it was the last.
     fn take(&mut self, job: Job) -> bool {
-        self.shared.unheeded.store(0, Ordering::Relaxed);
+        if self.shared.heed() {
+            self.lack();
+        }
         match job {
             Job::Close => {
                 drop(self.write_all());
@@ -205,11 +207,25 @@ impl Writer {
         }
         drop(self.write_records());
         if self.records.len() >= RECORDS_BYTES_MAX {
-            self.records.clear();
-            self.purges.clear();
-            self.puts = 0;
-            self.overflown = true;
+            self.forget();
         }
+    }
+
+    /// There was more to write than could be kept.
+    fn forget(&mut self) {
+        self.records.clear();
+        self.purges.clear();
+        self.puts = 0;
+        self.overflown = true;
+    }
+
+    /// Lines were left out while the disk hung: among them may have been purges, so nothing older
+    /// may be read again.
+    fn lack(&mut self) {
+        self.forget();
+        self.journal = None;
+        let slow = io::Error::from(io::ErrorKind::TimedOut);
+        self.fail("writing the journal", &slow);
     }
 
     /// Writes the records kept so far. After an error they are kept on.
