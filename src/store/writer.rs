@@ -46,6 +46,8 @@ pub(super) enum Job {
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
+    /// Write the records kept so far and say when they are written.
+    Settle(oneshot::Sender<Result<(), StoreError>>),
     /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
     /// Half a second has gone by.
@@ -171,6 +173,7 @@ impl Writer {
             Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
+            Job::Settle(reply) => drop(reply.send(self.write_records())),
             Job::Tick => self.tick(),
         }
         true
@@ -212,7 +215,9 @@ impl Writer {
                 table.journal.current = journal.bytes();
                 table.journaled = table.journaled.saturating_add(self.puts);
                 let bytes = self.records.len().saturating_add(self.purges.len());
-                table.written.add_journal(bytes.try_into().unwrap_or(u64::MAX));
+                table
+                    .written
+                    .add_journal(bytes.try_into().unwrap_or(u64::MAX));
                 self.records.clear();
                 self.purges.clear();
                 self.puts = 0;
