@@ -554,6 +554,7 @@ impl Shelf {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let mut from = from;
+        let mut steps = 0;
         loop {
             let (gone, next, mark) = {
                 let mut index = self.write_index();
@@ -565,7 +566,8 @@ impl Shelf {
             for sequence in gone.iter().filter(|sequence| **sequence >= mark) {
                 self.store.record_remove(*sequence);
             }
-            if gone.len() < SWEEP_MANY {
+            steps += 1;
+            if gone.len() < SWEEP_MANY && steps >= SWEEPS {
                 return next;
             }
             from = next?;
@@ -749,8 +751,11 @@ const SHARE_MIN: u64 = 25;
 const SHARE_MAX: u64 = 75;
 /// Entries that are looked at while the index is locked.
 const LOOKS: u32 = 128;
-const SWEEP: u32 = 4096;
-const SWEEP_MANY: usize = 2048;
+/// Places that are looked at while the index is locked.
+const SWEEP: u32 = 1024;
+const SWEEP_MANY: usize = 512;
+/// So often, each time.
+const SWEEPS: u32 = 4;
 const MERGE_MIN: usize = 32;
 const SNAPSHOT_REST: Duration = Duration::from_secs(15);
 
