@@ -30,6 +30,7 @@ use super::replay::Begun;
 use super::survey::Holdings;
 use super::table::Pack;
 use super::table::Table;
+use super::table::Way;
 use super::writer;
 use super::writer::HANG_TICKS;
 use super::writer::Job;
@@ -64,6 +65,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Lane {
     open: Option<PackId>,
+    moving: bool,
     shared: Arc<Shared>,
 }
 
@@ -214,10 +216,22 @@ impl Store {
     /// when there are too many.
     pub fn lane(&self) -> Result<Lane, StoreError> {
         self.shared.write().add_lane()?;
-        Ok(Lane {
+        Ok(self.new_lane(false))
+    }
+
+    /// A lane for what is moved so that packs can go: it may use room that is kept back for it. One
+    /// at a time, and [`settle`](Self::settle) before the next.
+    pub fn moving_lane(&self) -> Lane {
+        self.shared.write().add_moving_lane();
+        self.new_lane(true)
+    }
+
+    fn new_lane(&self, moving: bool) -> Lane {
+        Lane {
             open: None,
+            moving,
             shared: Arc::clone(&self.shared),
-        })
+        }
     }
 
     /// Appends pieces to the lane's open pack (`None`: the shared lane), all to the same pack and
@@ -231,8 +245,12 @@ impl Store {
         key: PrimaryKey,
         pieces: &[NewPiece],
     ) -> Result<Vec<Location>, StoreError> {
-        let open = lane.as_ref().map(|lane| lane.open);
-        let appended = self.shared.write().append(open, sequence, key, pieces)?;
+        let way = match lane.as_ref() {
+            Some(lane) if lane.moving => Way::Moving(lane.open),
+            Some(lane) => Way::Own(lane.open),
+            None => Way::Shared,
+        };
+        let appended = self.shared.write().append(way, sequence, key, pieces)?;
         if let Some(lane) = lane {
             lane.open = appended.open;
         }
@@ -300,6 +318,15 @@ impl Store {
         let (reply, written) = oneshot::channel();
         self.check_started()?;
         self.shared.send(Job::Flush(reply));
+        written.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    /// Returns when what was handed in before is done: packs that were closed and the records that
+    /// can be are written. Packs that are open stay so. Dropped half-way it changes nothing.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let (reply, written) = oneshot::channel();
+        self.check_started()?;
+        self.shared.send(Job::Settle(reply));
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
