@@ -215,7 +215,10 @@ fn is_blank(dir: &Path) -> Result<bool, StoreError> {
 
 fn take_lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join(LOCK);
-    let file = File::keep(&path).map_err(failed("open", &path))?;
+    // On a disk that cannot be written to, what is there can be locked and served all the same.
+    let file = File::keep(&path)
+        .or_else(|error| File::open(&path).map_err(|_| error))
+        .map_err(failed("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked {

@@ -62,6 +62,7 @@ mod telling;
 mod time;
 mod tls;
 mod tools;
+mod trouble;
 mod upstream;
 mod validation;
 mod vary;
