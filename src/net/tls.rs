@@ -51,7 +51,7 @@ impl Front {
             .map_err(|error| refuse(first, &error))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Certificates(keys)));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| refuse(first, &error))?;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
@@ -63,6 +63,9 @@ impl Front {
         self.acceptor.accept(socket).await
     }
 }
+
+/// What HTTP/2 is called in ALPN (RFC 9113 §3.2).
+pub(super) const HTTP_2: &[u8] = b"h2";
 
 impl Carrier for TlsStream<Socket> {
     fn socket(&self) -> &Socket {

@@ -135,6 +135,8 @@ counters! {
     timeouts_write = "timeouts.write";
     /// TLS handshakes that failed.
     handshakes_failed = "handshakes.failed";
+    /// HTTP/2 connections cut because the client sent too much beside requests.
+    floods = "floods";
     /// Access log lines given up because the writer could not follow.
     access_log_dropped = "access_log.dropped";
 }
