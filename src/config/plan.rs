@@ -144,14 +144,6 @@ impl Plan {
         let http = addresses(&file.server.http, "server.http", problems);
         let https = addresses(&file.server.https, "server.https", problems);
         listeners_apart(&http, &https, admin.as_ref(), file, problems);
-        if file.server.h2c.value {
-            problem(
-                problems,
-                &file.server.h2c,
-                "server.h2c",
-                "only false is possible: HTTP/2 is not spoken",
-            );
-        }
         if !https.is_empty() && file.certificates.is_empty() {
             problem(
                 problems,
@@ -232,7 +224,26 @@ fn net_params(server: &keys::Server) -> net::Params {
         write_timeout: server.write_timeout.value,
         handshake_timeout: server.handshake_timeout.value,
         drain_timeout: server.drain_timeout.value,
+        http2: net::Http2 {
+            clear_text: server.h2c.value,
+            streams_max: count(server.http2_streams_max.value),
+            stream_window: window(server.http2_stream_window.value),
+            connection_window: window(server.http2_connection_window.value),
+            resets_max: count(server.http2_resets_max.value),
+            control_frames_max: count(server.http2_control_frames_max.value),
+        },
     }
+}
+
+fn count(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// Windows end at 2³¹ − 1 (RFC 9113 §6.9.1).
+fn window(bytes: u64) -> u32 {
+    u32::try_from(bytes)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX as u32)
 }
 
 fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
@@ -635,16 +646,22 @@ fn tls_params(
 fn alpn(given: &Given<Vec<String>>, problems: &mut Vec<Problem>) -> Vec<Protocol> {
     let mut protocols = Vec::new();
     for text in &given.value {
-        let reason = match text.as_str() {
-            "http/1.1" if protocols.contains(&Protocol::Http1) => "\"http/1.1\" is there twice",
-            "http/1.1" => {
-                protocols.push(Protocol::Http1);
-                continue;
+        let known = [Protocol::Http1, Protocol::Http2]
+            .into_iter()
+            .find(|protocol| protocol.as_str() == text);
+        match known {
+            Some(protocol) if !protocols.contains(&protocol) => protocols.push(protocol),
+            Some(_) => problem(
+                problems,
+                given,
+                "tls.alpn",
+                &format!("{text:?} is there twice"),
+            ),
+            None => {
+                let reason = format!("{text:?} is neither \"h2\" nor \"http/1.1\"");
+                problem(problems, given, "tls.alpn", &reason);
             }
-            "h2" => "only \"http/1.1\" is possible: HTTP/2 is not spoken",
-            _ => "is not \"http/1.1\"",
-        };
-        problem(problems, given, "tls.alpn", reason);
+        }
     }
     protocols
 }
@@ -949,11 +966,9 @@ mod tests {
     }
 
     #[test]
-    fn h2c_cannot_be_switched_on() {
-        assert_eq!(
-            problems_with("[server]\nh2c = true"),
-            ["t:2: server.h2c: only false is possible: HTTP/2 is not spoken"]
-        );
+    fn http_2_is_spoken_in_clear_text_where_it_is_asked_for() {
+        assert!(!plan("").net.http2.clear_text);
+        assert!(plan("[server]\nh2c = true").net.http2.clear_text);
     }
 
     #[test]

@@ -143,6 +143,8 @@ counters! {
     handshakes_full = "handshakes.full";
     /// TLS handshakes with a session from before.
     handshakes_resumed = "handshakes.resumed";
+    /// HTTP/2 connections cut because the client sent too much beside requests.
+    floods = "floods";
     /// Access log lines given up because the writer could not follow.
     access_log_dropped = "access_log.dropped";
 }
