@@ -23,11 +23,14 @@
 )]
 
 mod client;
+mod dial;
 mod origin;
 mod scene;
 
 mod admin;
 mod bad_requests;
+mod certificates;
+mod client_certificates;
 mod collapse;
 mod commands;
 mod config;
@@ -38,7 +41,9 @@ mod errors;
 mod files;
 mod forwarded;
 mod freshness;
+mod handshakes;
 mod harness;
+mod https;
 mod invalidation;
 mod keys;
 mod killing;
