@@ -144,7 +144,7 @@ pub(super) mod tests {
     use tempfile::TempDir;
     use tokio::net::TcpStream;
 
-    /// A client that offers HTTP/2 and HTTP/1.1 and trusts one front's certificate.
+    /// A client that offers HTTP/1.1 and trusts one front's certificate.
     pub(in crate::net) struct Client(tokio_rustls::TlsConnector);
 
     impl Client {
@@ -173,7 +173,7 @@ pub(super) mod tests {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let front = Front::new(&[(cert, key)]).unwrap();
         (Arc::new(front), Client(Arc::new(config).into()))
     }

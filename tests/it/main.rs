@@ -23,6 +23,7 @@
 )]
 
 mod client;
+mod frames;
 mod origin;
 mod scene;
 
@@ -36,9 +37,11 @@ mod crash;
 mod drain;
 mod errors;
 mod files;
+mod floods;
 mod forwarded;
 mod freshness;
 mod harness;
+mod http2;
 mod invalidation;
 mod keys;
 mod killing;
@@ -53,6 +56,7 @@ mod properties;
 mod purge;
 mod range;
 mod requests;
+mod rfc9113;
 mod slices;
 mod stale;
 mod store;
