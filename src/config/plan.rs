@@ -1017,8 +1017,10 @@ mod tests {
 
     #[test]
     fn http_2_is_spoken_in_clear_text_where_it_is_asked_for() {
-        assert!(!plan("").net.http2.clear_text);
-        assert!(plan("[server]\nh2c = true").net.http2.clear_text);
+        assert!(!check(SITE).0.net.http2.clear_text);
+        let (plan, problems) = check(&format!("[server]\nh2c = true\n{SITE}"));
+        assert_eq!(problems, Vec::<String>::new());
+        assert!(plan.net.http2.clear_text);
     }
 
     #[test]

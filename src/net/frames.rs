@@ -13,12 +13,16 @@
 //! ```
 //!
 //! From the bytes as they come and from what `http2` says it has sent. What the frames mean, and
-//! every rule about them, is the `h2` crate's, which also bounds CONTINUATION frames, small DATA
-//! frames and streams that it must reset itself. Here is no clock: time passed is an argument.
+//! nearly every rule about them, is the `h2` crate's, which also bounds CONTINUATION frames, small
+//! DATA frames and streams that it must reset itself. Here are the two rules of heads that it does
+//! not keep: what comes first (RFC 9113 §3.4), and the code for frames of a wrong size (§4.2). Here is
+//! no clock: time passed is an argument.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use h2::Reason;
 
 /// What a frame is paid out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(super) struct Frames {
     /// Bytes of payload, or of the connection preface, that are still to come.
     skip: usize,
     block: Block,
+    /// The first frame has begun.
+    begun: bool,
     /// Frames that ended and left no header block open.
     whole: u64,
 }
@@ -62,12 +68,14 @@ impl Frames {
             have: 0,
             skip: PREFACE.len(),
             block: Block::Outside,
+            begun: false,
             whole: 0,
         }
     }
 
-    /// Reads on and hands `each` the cost of every frame whose head ends in `bytes`.
-    pub(super) fn read(&mut self, mut bytes: &[u8], mut each: impl FnMut(Cost)) {
+    /// Reads on and hands `each` the cost of every frame whose head ends in `bytes`, or the reason why
+    /// it may not come.
+    pub(super) fn read(&mut self, mut bytes: &[u8], mut each: impl FnMut(Result<Cost, Reason>)) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             if skipped > 0 {
@@ -102,10 +110,26 @@ impl Frames {
         self.whole
     }
 
-    fn begin_frame(&mut self) -> Cost {
+    fn begin_frame(&mut self) -> Result<Cost, Reason> {
         let [a, b, c, kind, flags, ..] = self.head;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        match kind {
+        let first = !std::mem::replace(&mut self.begun, true);
+        if first && (kind != SETTINGS || flags & ACK != 0) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let right = match kind {
+            PRIORITY => self.skip == 5,
+            RST_STREAM | WINDOW_UPDATE => self.skip == 4,
+            SETTINGS if flags & ACK != 0 => self.skip == 0,
+            SETTINGS => self.skip % 6 == 0,
+            PING => self.skip == 8,
+            GOAWAY => self.skip >= 8,
+            _ => true,
+        };
+        if !right {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        }
+        Ok(match kind {
             HEADERS | CONTINUATION => {
                 self.block = match flags & END_HEADERS {
                     0 => Block::Open,
@@ -116,7 +140,7 @@ impl Frames {
             DATA if self.skip > 0 || flags & END_STREAM != 0 => Cost::Nothing,
             RST_STREAM => Cost::Reset,
             _ => Cost::Control,
-        }
+        })
     }
 
     fn end_frame(&mut self) {
@@ -215,9 +239,15 @@ const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -244,7 +274,7 @@ mod tests {
         bytes
     }
 
-    fn costs(frames: &mut Frames, bytes: &[u8]) -> Vec<Cost> {
+    fn costs(frames: &mut Frames, bytes: &[u8]) -> Vec<Result<Cost, Reason>> {
         let mut costs = Vec::new();
         frames.read(bytes, |cost| costs.push(cost));
         costs
@@ -253,6 +283,10 @@ mod tests {
     fn begun() -> Frames {
         let mut frames = Frames::new();
         assert_eq!(costs(&mut frames, PREFACE), []);
+        assert_eq!(
+            costs(&mut frames, &frame(SETTINGS, 0, 0)),
+            [Ok(Cost::Control)]
+        );
         frames
     }
 
@@ -265,7 +299,7 @@ mod tests {
             (DATA, END_STREAM, 0),
         ] {
             let frame = frame(kind, flags, payload);
-            assert_eq!(costs(&mut begun(), &frame), [Cost::Nothing], "{kind}");
+            assert_eq!(costs(&mut begun(), &frame), [Ok(Cost::Nothing)], "{kind}");
         }
     }
 
@@ -282,9 +316,39 @@ mod tests {
             (99, 3),
         ] {
             let frame = frame(kind, 0, payload);
-            assert_eq!(costs(&mut begun(), &frame), [Cost::Control], "{kind}");
+            assert_eq!(costs(&mut begun(), &frame), [Ok(Cost::Control)], "{kind}");
         }
-        assert_eq!(costs(&mut begun(), &frame(RST_STREAM, 0, 4)), [Cost::Reset]);
+        assert_eq!(
+            costs(&mut begun(), &frame(RST_STREAM, 0, 4)),
+            [Ok(Cost::Reset)]
+        );
+    }
+
+    #[test]
+    fn settings_come_first() {
+        for (kind, flags) in [(HEADERS, END_HEADERS), (PING, 0), (SETTINGS, ACK), (99, 0)] {
+            let mut frames = Frames::new();
+            frames.read(PREFACE, |_| {});
+            let payload = if kind == PING { 8 } else { 0 };
+            let found = costs(&mut frames, &frame(kind, flags, payload));
+            assert_eq!(found, [Err(Reason::PROTOCOL_ERROR)], "{kind}");
+        }
+    }
+
+    #[test]
+    fn frames_of_a_wrong_size_are_told() {
+        for (kind, flags, payload) in [
+            (PRIORITY, 0, 4),
+            (RST_STREAM, 0, 5),
+            (SETTINGS, 0, 7),
+            (SETTINGS, ACK, 6),
+            (PING, 0, 9),
+            (GOAWAY, 0, 7),
+            (WINDOW_UPDATE, 0, 3),
+        ] {
+            let found = costs(&mut begun(), &frame(kind, flags, payload));
+            assert_eq!(found, [Err(Reason::FRAME_SIZE_ERROR)], "{kind}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
@@ -232,6 +233,9 @@ fn take<H, F, B>(
     B::Error: Into<BoxError>,
 {
     let params = &front.params;
+    if request.headers().values().any(padded) {
+        return respond.send_reset(Reason::PROTOCOL_ERROR);
+    }
     if fields(request.headers()) > params.headers_max {
         (front.events)(Event::Malformed(431));
         let mut response = Response::new(());
@@ -279,6 +283,13 @@ fn take<H, F, B>(
 fn fields(headers: &HeaderMap) -> usize {
     let cookies = headers.get_all(header::COOKIE).iter().count();
     headers.len() - cookies.saturating_sub(1)
+}
+
+/// Whether a value begins or ends with white space, which makes its message malformed (RFC 9113
+/// §8.2.1).
+fn padded(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    bytes.trim_ascii().len() != bytes.len()
 }
 
 /// Waits for the handler's answer; `None` when the client has taken its request back.
@@ -467,10 +478,8 @@ fn in_box<E: Into<BoxError>>(
 /// What a connection's reader, its accept loop and its streams tell each other.
 struct Shared {
     budget: Budget,
-    /// Used up.
-    flood: AtomicBool,
-    /// A header block took too long.
-    head_late: AtomicBool,
+    /// Why the connection is to end; the first reason counts.
+    fault: OnceLock<Fault>,
     /// The client takes nothing at all.
     write_late: AtomicBool,
     /// How often a write had to wait for the client; odd while one does.
@@ -488,8 +497,12 @@ struct Streams {
 /// Why we end a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    /// The budget is used up.
     Flood,
+    /// A header block took too long.
     HeadLate,
+    /// A frame that may not come.
+    Wrong(Reason),
 }
 
 impl Fault {
@@ -497,6 +510,7 @@ impl Fault {
         match self {
             Self::Flood => Event::Flood,
             Self::HeadLate => Event::RequestTimeout,
+            Self::Wrong(_) => Event::Malformed(0),
         }
     }
 
@@ -504,6 +518,7 @@ impl Fault {
         match self {
             Self::Flood => Reason::ENHANCE_YOUR_CALM,
             Self::HeadLate => Reason::NO_ERROR,
+            Self::Wrong(reason) => reason,
         }
     }
 }
@@ -512,8 +527,7 @@ impl Shared {
     fn new(params: &Params) -> Self {
         Self {
             budget: Budget::new(params.http2.control_frames_max, params.http2.resets_max),
-            flood: AtomicBool::new(false),
-            head_late: AtomicBool::new(false),
+            fault: OnceLock::new(),
             write_late: AtomicBool::new(false),
             blocked: AtomicU32::new(0),
             streams: Mutex::new(Streams {
@@ -524,11 +538,11 @@ impl Shared {
     }
 
     fn fault(&self) -> Option<Fault> {
-        if self.flood.load(Ordering::Relaxed) {
-            return Some(Fault::Flood);
-        }
-        let late = self.head_late.load(Ordering::Relaxed);
-        late.then_some(Fault::HeadLate)
+        self.fault.get().copied()
+    }
+
+    fn fail(&self, fault: Fault) {
+        self.fault.get_or_init(|| fault);
     }
 
     /// Ready when there is a fault. Needs no waker: only the accept loop reads, and it looks here
@@ -630,25 +644,34 @@ impl<C: Carrier> FrameIo<C> {
         }
     }
 
-    fn count(&mut self, bytes: &[u8]) {
+    /// Counts what came; false when it must not be read.
+    fn count(&mut self, bytes: &[u8]) -> bool {
         let whole = self.frames.whole();
         let (budget, refilled) = (&self.shared.budget, &mut self.refilled);
-        let mut flood = false;
+        let mut fault = None;
         self.frames.read(bytes, |cost| {
-            if flood || budget.pay(cost) {
+            let cost = match cost {
+                _ if fault.is_some() => return,
+                Ok(cost) => cost,
+                Err(reason) => return fault = Some(Fault::Wrong(reason)),
+            };
+            if budget.pay(cost) {
                 return;
             }
             let now = Instant::now();
             budget.refill(now.duration_since(*refilled));
             *refilled = now;
-            flood = !budget.pay(cost);
+            if !budget.pay(cost) {
+                fault = Some(Fault::Flood);
+            }
         });
-        if flood {
-            self.shared.flood.store(true, Ordering::Relaxed);
+        if let Some(fault) = fault {
+            self.shared.fail(fault);
         }
         if self.frames.whole() != whole || !self.frames.owes_head() {
             self.timer = None;
         }
+        fault.is_none()
     }
 
     fn note_write<T>(&self, written: &Poll<io::Result<T>>) {
@@ -671,14 +694,17 @@ impl<C: Carrier> AsyncRead for FrameIo<C> {
         }
         let filled = buf.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut this.carrier).poll_read(cx, buf) {
-            this.count(buf.filled().get(filled..).unwrap_or_default());
+            if !this.count(buf.filled().get(filled..).unwrap_or_default()) {
+                buf.set_filled(filled);
+                return Poll::Pending;
+            }
             return Poll::Ready(result);
         }
         if this.frames.owes_head() {
             let timer = this.timer.get_or_insert_default();
             timer.start_once(this.header_timeout);
             ready!(timer.poll(cx));
-            this.shared.head_late.store(true, Ordering::Relaxed);
+            this.shared.fail(Fault::HeadLate);
         }
         Poll::Pending
     }

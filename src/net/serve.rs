@@ -452,14 +452,17 @@ const HTTP_VERSION_NOT_SUPPORTED: &[u8] =
 mod tests {
     use super::*;
 
+    use crate::net::Http2;
     use crate::net::tls::HandshakeFailure;
     use http::StatusCode;
     use http_body_util::BodyExt;
     use http_body_util::Either;
     use http_body_util::Full;
     use std::collections::VecDeque;
+    use std::io;
     use std::io::Write;
     use std::net::SocketAddr;
+    use std::time::Duration;
     use tokio::io::AsyncReadExt;
     use tokio::io::AsyncWrite;
     use tokio::sync::mpsc;
@@ -479,6 +482,14 @@ mod tests {
             write_timeout: LONG,
             handshake_timeout: LONG,
             drain_timeout: LONG,
+            http2: Http2 {
+                clear_text: false,
+                streams_max: 10,
+                stream_window: 65_535,
+                connection_window: 65_535,
+                resets_max: 20,
+                control_frames_max: 100,
+            },
         }
     }
 
@@ -552,6 +563,7 @@ mod tests {
                 params,
                 handler: site,
                 events: Arc::new(move |event| sender.send(event).unwrap_or(())),
+                now: || SystemTime::UNIX_EPOCH,
                 phase: receiver,
             };
             let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();

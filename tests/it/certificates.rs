@@ -38,7 +38,9 @@ fn new_files_are_found_and_no_connection_ends() {
     client.get("/").answer("GET").sees("v1");
     let after = authority.server(&[HOST]);
     after.write(scene.dir(), "c");
-    eventually("the new certificate", || shown(&scene) == after.der.to_vec());
+    eventually("the new certificate", || {
+        shown(&scene) == after.der.to_vec()
+    });
     client.get("/").answer("GET").sees("v1").by("hit");
 }
 

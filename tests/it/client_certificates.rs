@@ -147,7 +147,10 @@ fn nobody_can_write_the_name_but_we() {
         ("Connection", "X-Client-Cert-San, X-Client-Cert-Subject"),
     ];
     let mut nobody = house.connect(&Dial::new(), "optional.test");
-    nobody.ask("GET", "/", &forged, b"").answer("GET").sees(NOBODY);
+    nobody
+        .ask("GET", "/", &forged, b"")
+        .answer("GET")
+        .sees(NOBODY);
     let mut open = house.scene.connect();
     let mut plain = forged;
     plain[0].1 = "open.test";
@@ -243,15 +246,24 @@ fn new_authorities_are_taken_up_and_connections_stay() {
     let file = house.scene.dir().join("first.pem");
     fs::write(&file, "nothing").unwrap();
     house.scene.signal("HUP");
-    house.scene.await_stat("tls.files_refused", |refused| refused > 0);
-    assert!(house.scene.stderr().contains("the old authorities stay in use"));
+    house
+        .scene
+        .await_stat("tls.files_refused", |refused| refused > 0);
+    assert!(
+        house
+            .scene
+            .stderr()
+            .contains("the old authorities stay in use")
+    );
     alice(&house.first).visits(house.scene.tls_front(), "closed.test");
 
     let taken = house.scene.stat("tls.files_taken");
     fs::write(&file, &third.pem).unwrap();
     house.scene.signal("HUP");
     // Both sites that name the file have it now, and the certificate was read again too.
-    house.scene.await_stat("tls.files_taken", |now| now >= taken + 3);
+    house
+        .scene
+        .await_stat("tls.files_taken", |now| now >= taken + 3);
     house.refusal(&Dial::showing(&old), "closed.test");
     alice(&third).visits(house.scene.tls_front(), "closed.test");
     ask(&mut before, "closed.test").answer("GET").is(200);

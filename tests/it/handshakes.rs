@@ -209,7 +209,11 @@ fn staple(hours: u64) -> Vec<u8> {
         },
         cert_status: CertStatus::Good(Null),
         this_update: now.try_into().unwrap(),
-        next_update: Some((now + Duration::from_secs(3600 * hours)).try_into().unwrap()),
+        next_update: Some(
+            (now + Duration::from_secs(3600 * hours))
+                .try_into()
+                .unwrap(),
+        ),
         single_extensions: None,
     };
     let basic = BasicOcspResponse {

@@ -24,6 +24,7 @@
 
 mod client;
 mod dial;
+mod frames;
 mod origin;
 mod scene;
 
@@ -39,10 +40,12 @@ mod crash;
 mod drain;
 mod errors;
 mod files;
+mod floods;
 mod forwarded;
 mod freshness;
 mod handshakes;
 mod harness;
+mod http2;
 mod https;
 mod invalidation;
 mod keys;
@@ -58,6 +61,7 @@ mod properties;
 mod purge;
 mod range;
 mod requests;
+mod rfc9113;
 mod slices;
 mod stale;
 mod store;
