@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "access_log.dropped backends body_bytes collapsed connections.accepted \
-             connections.closed connections.open duration_us fill.bytes fills_active \
+             connections.closed connections.open duration_us fill.bytes fills_active floods \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed handshakes.full \
              handshakes.resumed hits incomplete interim_responses \

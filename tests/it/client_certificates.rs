@@ -2,13 +2,19 @@
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
+use http::Request;
 use rustls::HandshakeKind;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::client::Client;
 use crate::dial::Authority;
 use crate::dial::Dial;
 use crate::dial::Issued;
+use crate::origin::DEADLINE;
 use crate::origin::Reply;
 use crate::scene::Scene;
 
@@ -196,6 +202,42 @@ fn a_connection_made_for_another_site_is_misdirected() {
     ask(&mut clear, "closed.test").answer("GET").is(421);
     house.scene.origin.saw("/", 1);
     assert_eq!(house.scene.stat("refused.misdirected-request"), 26);
+}
+
+/// GETs `/` of each host on one HTTP/2 connection made for `name`; returns the statuses.
+async fn over_http2(house: &House, name: &'static str, hosts: &[&str]) -> Vec<u16> {
+    let tcp = TcpStream::connect(house.scene.tls_front()).await.unwrap();
+    let dial = Dial::offering(&["h2"]);
+    let tls = TlsConnector::from(Arc::clone(dial.config()));
+    let tls = tls.connect(ServerName::try_from(name).unwrap(), tcp);
+    let (client, connection) = h2::client::handshake(tls.await.unwrap()).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = client;
+    let mut statuses = Vec::new();
+    for host in hosts {
+        let request = Request::get(format!("https://{host}/")).body(()).unwrap();
+        client = client.ready().await.unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        statuses.push(answer.await.unwrap().status().as_u16());
+    }
+    drop(client);
+    connection.abort();
+    statuses
+}
+
+#[test]
+fn over_http_2_a_stream_for_another_site_is_misdirected_and_the_others_go_on() {
+    let house = House::new();
+    let hosts = ["open.test", "closed.test", "optional.test", "open.test"];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let statuses = runtime.block_on(async {
+        let asking = over_http2(&house, "open.test", &hosts);
+        tokio::time::timeout(DEADLINE, asking).await.unwrap()
+    });
+    assert_eq!(statuses, [200, 421, 421, 200]);
 }
 
 #[test]

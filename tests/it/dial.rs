@@ -166,6 +166,11 @@ impl Dial {
         }
     }
 
+    /// What rustls needs to know.
+    pub(crate) fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
     /// Begins a handshake for `name` and does nothing more.
     pub(crate) fn session(&self, name: &str) -> ClientConnection {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
