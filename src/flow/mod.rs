@@ -31,6 +31,7 @@ use self::body::Body;
 use self::origin::Origin;
 use self::shelf::Shelf;
 use self::shelf::lock;
+use self::shelf::upkeep::Done;
 use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
@@ -62,7 +63,6 @@ use crate::state::crowds::Crowds;
 use crate::state::eviction;
 use crate::state::hit_for_miss::HitForMiss;
 use crate::state::variances::Variances;
-use crate::store::StoreError;
 use crate::store::Usage;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
@@ -93,6 +93,9 @@ use tokio::sync::Semaphore;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
+pub use self::shelf::catalog::Finding;
+pub use self::shelf::catalog::Held;
+pub use crate::store::StoreError;
 
 /// How one site is served.
 #[derive(Clone, Debug)]
@@ -241,8 +244,8 @@ pub struct Stats {
     pub fill_bytes: u64,
     /// Bytes in the memory tier.
     pub memory_bytes: u64,
-    /// Entries evicted to make room.
-    pub evicted: u64,
+    /// What its upkeep has done.
+    pub upkeep: Done,
     /// Variants pushed out because their target had too many.
     pub variants_pushed_out: u64,
     /// The targets with too many variants, the worst first; at most ten.
@@ -325,7 +328,7 @@ impl Engine {
     ) -> Result<Arc<Self>, StoreError> {
         let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
         shelf.write_index().limit_variants(params.variants_max);
-        shelf.write_index().choose_by(params.eviction);
+        shelf.choose_by(params.eviction);
         let space =
             shelf::space::start(&shelf, params.scrub_bytes_per_second).map_err(|source| {
                 StoreError::Io {
@@ -433,12 +436,22 @@ impl Engine {
             fills_active: self.fills_active.load(Ordering::Relaxed),
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
             memory_bytes: self.shelf.memory.bytes(),
-            evicted: self.shelf.evicted.load(Ordering::Relaxed),
+            upkeep: self.shelf.upkeep().done(),
             interim: self.origins.iter().map(Origin::interim).sum(),
             disk: self.shelf.usage(),
             pass_through: self.shelf.pass_through(),
             backends: backends.collect(),
         }
+    }
+
+    /// All that is stored, for tools.
+    pub fn catalog(&self) -> Catalog {
+        Catalog::of(&self.shelf)
+    }
+
+    /// Names the store among all that this machine has.
+    pub fn store_identity(&self) -> Result<String, StoreError> {
+        self.shelf.store.identity()
     }
 
     /// Can it serve from a working store?

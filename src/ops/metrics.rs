@@ -332,7 +332,19 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("store.packs", json!(stats.disk.packs)),
         ("store.journaled", json!(stats.disk.journaled)),
         ("store.corrupt", json!(stats.disk.corrupt)),
-        ("store.evicted", json!(stats.evicted)),
+        ("store.evicted", json!(stats.upkeep.evicted)),
+        ("store.read_errors", json!(stats.disk.read_errors)),
+        ("store.write_errors", json!(stats.disk.write_errors)),
+        ("store.packs_dropped", json!(stats.upkeep.dropped)),
+        ("store.packs_emptied", json!(stats.upkeep.emptied)),
+        ("store.snapshots", json!(stats.upkeep.snapshots)),
+        ("store.appended_bytes", json!(stats.disk.appended)),
+        ("store.moved_bytes", json!(stats.upkeep.moved_bytes)),
+        ("store.packs_written_bytes", json!(stats.disk.packs_written)),
+        (
+            "store.journal_written_bytes",
+            json!(stats.disk.journal_written),
+        ),
         ("variants.pushed_out", json!(stats.variants_pushed_out)),
         ("variants.crowded", crowds.collect()),
         ("store.pass_through", json!(stats.pass_through.as_deref())),
@@ -386,15 +398,16 @@ mod tests {
             "access_log.dropped backends body_bytes collapsed connections.accepted \
              connections.closed connections.open duration_us fill.bytes fills_active floods \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
-             forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed handshakes.full \
-             handshakes.resumed hits incomplete interim_responses \
-             memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
-             responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
-             store.evicted store.journaled store.limit store.live_bytes store.packs \
-             store.pass_through stored timeouts.request timeouts.write tls.certificates \
-             tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken tls.troubled \
-             variants.crowded \
-             variants.pushed_out"
+             forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
+             handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
+             misses requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
+             store.appended_bytes store.bodies store.bytes store.corrupt store.entries \
+             store.evicted store.journal_written_bytes store.journaled store.limit \
+             store.live_bytes store.moved_bytes store.packs store.packs_dropped \
+             store.packs_emptied store.packs_written_bytes store.pass_through store.read_errors \
+             store.snapshots store.write_errors stored timeouts.request timeouts.write \
+             tls.certificates tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken \
+             tls.troubled variants.crowded variants.pushed_out"
         );
     }
 
