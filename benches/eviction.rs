@@ -14,7 +14,9 @@ use http::HeaderMap;
 use larder::rules::address::Digest;
 use larder::rules::address::Location;
 use larder::rules::address::PackId;
+use larder::rules::address::Parts;
 use larder::rules::address::Put;
+use larder::rules::address::SEGMENT_BYTES_MAX;
 use larder::rules::address::Segment;
 use larder::rules::address::Sequence;
 use larder::rules::key::PrimaryKey;
@@ -106,17 +108,22 @@ impl Cache {
             offset: 0,
             bytes,
         };
+        let most = u64::try_from(SEGMENT_BYTES_MAX).unwrap();
+        let mut segments = Vec::new();
+        let mut left = bytes;
+        while left > 0 {
+            let location = part(u32::try_from(left.min(most)).unwrap());
+            left -= left.min(most);
+            segments.push(Segment { digest, location });
+        }
         let put = Put {
             sequence: Sequence(self.sequence),
             key,
             variant: VariantKey::ONLY,
             vary: Vec::new(),
             head: part(0),
-            body: digest,
-            segments: vec![Segment {
-                digest,
-                location: part(u32::try_from(bytes).unwrap()),
-            }],
+            body: digest.name(),
+            parts: Parts::of(digest, segments),
             useless_at: u64::MAX,
         };
         self.index.insert(&put).unwrap();

@@ -12,8 +12,8 @@ use http::Request;
 use larder::rules::address::Digest;
 use larder::rules::address::Location;
 use larder::rules::address::PackId;
+use larder::rules::address::Parts;
 use larder::rules::address::Put;
-use larder::rules::address::Segment;
 use larder::rules::address::Sequence;
 use larder::rules::directives::ResponseDirectives;
 use larder::rules::key::KeyPolicy;
@@ -62,11 +62,8 @@ fn put(number: u32) -> Put {
         variant: VariantKey::ONLY,
         vary: Vec::new(),
         head: at(0),
-        body: digest,
-        segments: vec![Segment {
-            digest,
-            location: at(1024),
-        }],
+        body: digest.name(),
+        parts: Parts::One(at(1024)),
         useless_at: u64::from(u32::MAX),
     }
 }

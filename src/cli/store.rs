@@ -123,7 +123,7 @@ fn described(put: &Put, response: &StoredResponse, now: SystemTime) -> Value {
         "fresh": fresh,
         "seconds": seconds,
         "vary": put.vary.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
-        "segments": put.segments.len(),
+        "segments": put.parts.locations().count(),
     })
 }
 
@@ -158,9 +158,12 @@ fn verify(catalog: &Catalog, as_json: bool) -> anyhow::Result<ExitCode> {
     }
     let mut entries_damaged = Vec::new();
     for put in &puts {
-        let sound = catalog
-            .head(put)
-            .and_then(|_| catalog.body(put).try_for_each(|part| part.map(drop)));
+        let sound = catalog.head(put).and_then(|response| match response {
+            Some(response) => catalog
+                .body(put, response.body)
+                .try_for_each(|part| part.map(drop)),
+            None => Ok(()),
+        });
         match sound {
             Ok(()) => {}
             Err(StoreError::Corrupt { .. }) => entries_damaged.push(hex(&put.key.0)),
@@ -260,7 +263,7 @@ fn export_one(
     );
     let failed = |path: &Path| format!("could not write {}", path.display());
     let mut file = File::create(&body).with_context(|| failed(&body))?;
-    for part in catalog.body(put) {
+    for part in catalog.body(put, response.body) {
         match part {
             Ok(bytes) => file.write_all(&bytes).with_context(|| failed(&body))?,
             Err(StoreError::Corrupt { .. }) => {

@@ -17,7 +17,20 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
+
+    /// Its first half.
+    pub fn name(&self) -> BodyName {
+        let [half @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = self.0;
+        BodyName(half)
+    }
 }
+
+/// Names a body by the first half of its digest.
+///
+/// Enough to find one like it: who makes two bodies of one name needs 2⁶⁴ tries, and harms only
+/// these two, since what is read is checked against the whole digest in the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BodyName(pub [u8; 16]);
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,12 +80,54 @@ pub struct Put {
     /// Where its head lies.
     pub head: Location,
     /// The name of its body.
-    pub body: Digest,
-    /// The parts of its body, in order; none for an empty body.
-    pub segments: Vec<Segment>,
+    pub body: BodyName,
+    /// The parts of its body.
+    pub parts: Parts,
     /// When it stops being useful: end of freshness and of every stale window, in seconds since
     /// the epoch.
     pub useless_at: u64,
+}
+
+/// Where a body lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// It is empty.
+    None,
+    /// In one segment, whose digest is the body's: most bodies.
+    One(Location),
+    /// In segments, in order.
+    Many(Vec<Segment>),
+}
+
+impl Parts {
+    /// The places of all parts, in order.
+    pub fn locations(&self) -> impl Iterator<Item = Location> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, [].as_slice()),
+            Self::One(location) => (Some(*location), [].as_slice()),
+            Self::Many(segments) => (None, segments.as_slice()),
+        };
+        let many = many.iter().map(|segment| segment.location);
+        one.into_iter().chain(many)
+    }
+
+    /// The parts of the body called `digest`, in order.
+    pub fn segments(self, digest: Digest) -> Vec<Segment> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(location) => vec![Segment { digest, location }],
+            Self::Many(segments) => segments,
+        }
+    }
+
+    /// As [`segments`](Self::segments) gave them.
+    pub fn of(digest: Digest, segments: Vec<Segment>) -> Self {
+        match segments.as_slice() {
+            [] => Self::None,
+            [one] if one.digest == digest => Self::One(one.location),
+            _ => Self::Many(segments),
+        }
+    }
 }
 
 /// The longest segment: what one read from disk brings in and verifies at once.

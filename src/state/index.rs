@@ -1,25 +1,35 @@
 //! What is stored: keys to variants to entries, bodies by name, and what is alive in each pack.
 //!
 //! ```text
-//! PrimaryKey ─► Entry ─► Entry ─► …            one a variant, at most a few
+//! PrimaryKey ─► Entry, Entry …                 one a variant, at most a few
 //!                 │ head: Location
-//!                 └─► Body (by Digest, counted) ─► segments ─► packs (live bytes)
+//!                 ├─► its body, right behind its head: most entries
+//!                 └─► Body (counted) ─► segments ─► packs (live bytes)
+//! BodyName ───► the Entry or the Body that has it
 //! ```
 //!
 //! Bodies are shared: two responses with the same bytes point at one body. An entry is small; its
 //! head and body are on disk, and in the memory tier while hot. Looking up and marking take
 //! `&self`, so hits run side by side under a read lock.
 //!
+//! Memory: an entry takes 76 bytes, its places in the two tables 8, that in the queues 16; a body
+//! that is shared, large, or does not lie behind its head, 36 more. Nothing doubles when it grows.
+//!
 //! A *mark* makes every entry with a smaller sequence invisible at once; the space comes back as
 //! [`sweep`](Index::sweep) goes round. A mark on a tag covers the entries that bear it: which do,
 //! only their heads say, so whoever has loaded a head asks [`covers_tags`](Index::covers_tags).
 
+use super::buckets::Buckets;
+use super::buckets::Links;
+use super::buckets::NONE;
 use super::eviction::Params;
 use super::eviction::Queues;
 use super::slab::Slab;
+use crate::rules::address::BodyName;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
+use crate::rules::address::Parts;
 use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
@@ -28,20 +38,23 @@ use crate::rules::key::VariantKey;
 use crate::rules::selecting::ALIKE;
 use crate::rules::selecting::is_own_name;
 use crate::rules::tag::TagKey;
+use hashbrown::DefaultHashBuilder;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
-use hashbrown::HashTable;
 use http::HeaderMap;
 use http::HeaderName;
+use std::hash::BuildHasher;
 use std::num::NonZeroU16;
+use std::num::NonZeroU32;
 
 /// The index of one store.
 #[derive(Debug)]
 pub struct Index {
     entries: Slab<Entry>,
-    keys: HashTable<u32>,
+    keys: Buckets,
     bodies: Slab<Body>,
-    digests: HashTable<u32>,
+    names: Buckets,
+    hasher: DefaultHashBuilder,
     queues: Queues,
     /// Field lists of `Vary`, each once; an entry holds the number.
     varies: Vec<Fields>,
@@ -52,7 +65,9 @@ pub struct Index {
     /// Bytes alive in each pack.
     live: HashMap<PackId, u64>,
     /// Bodies of several segments by the packs they use; small bodies are found by their digest.
-    large: HashMap<PackId, HashSet<u32>>,
+    large_in: HashMap<PackId, HashSet<u32>>,
+    /// Their segments.
+    large: HashMap<u32, Vec<Segment>>,
     live_bytes: u64,
     mark: Sequence,
     /// Marks on single keys, for puts that were under way when the mark was set.
@@ -67,18 +82,41 @@ pub struct Index {
 /// One stored response. Kept small: there may be many millions.
 #[derive(Debug)]
 struct Entry {
-    sequence: Sequence,
+    sequence: [u8; 8],
     key: PrimaryKey,
-    variant: VariantKey,
-    head: Location,
-    /// Body number, or [`NONE`] for an empty body.
-    body: u32,
-    /// The next variant of the same key.
+    variant: [u8; 8],
+    head: Place,
+    held: Held,
+    /// The next in the chain of its key.
     next: u32,
     /// Minutes since the epoch after which it can serve nothing.
     useless_at: u32,
     /// Place in `varies`, counted from one: the zero that is left over marks a free place.
     vary: NonZeroU16,
+}
+
+/// Where an entry's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// It is empty.
+    Nothing,
+    /// Right behind the head, in the same pack, and nobody else has it.
+    Behind {
+        name: BodyName,
+        bytes: [u8; 3],
+        /// The next in the chain of its name.
+        next: u32,
+    },
+    /// In `bodies`, under this number.
+    Apart(u32),
+}
+
+/// A location in ten bytes: no pack is longer than 16 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    pack: [u8; 4],
+    offset: [u8; 3],
+    bytes: [u8; 3],
 }
 
 /// What entries vary by.
@@ -93,27 +131,115 @@ struct Fields {
     entries: u32,
 }
 
+/// A body that is shared, large, or does not lie behind its entry's head.
 #[derive(Debug)]
 struct Body {
-    digest: Digest,
-    references: u32,
+    name: BodyName,
+    references: NonZeroU32,
+    /// The next in the chain of its name.
+    next: u32,
     segments: Segments,
 }
 
 #[derive(Debug)]
 enum Segments {
-    /// Most bodies: the segment's digest is the body's.
-    One(Location),
-    #[expect(clippy::box_collection, reason = "keeps the common case small")]
-    Many(Box<Vec<Segment>>),
+    /// The segment's digest is the body's.
+    One(Place),
+    /// In `large`, under the body's number.
+    Many,
 }
 
-impl Segments {
-    fn of(body: Digest, segments: &[Segment]) -> Self {
-        match segments {
-            [one] if one.digest == body => Self::One(one.location),
-            many => Self::Many(Box::new(many.to_vec())),
+/// The entries as the chains of keys see them.
+struct ByKey<'a> {
+    entries: &'a mut Slab<Entry>,
+    hasher: &'a DefaultHashBuilder,
+}
+
+impl Links for ByKey<'_> {
+    fn hash(&self, item: u32) -> u64 {
+        let key = self.entries.get(item).map(|entry| entry.key);
+        key.map_or(0, |key| hash(self.hasher, &key.0))
+    }
+
+    fn next(&self, item: u32) -> u32 {
+        self.entries.get(item).map_or(NONE, |entry| entry.next)
+    }
+
+    fn set_next(&mut self, item: u32, next: u32) {
+        if let Some(entry) = self.entries.get_mut(item) {
+            entry.next = next;
         }
+    }
+}
+
+/// The entries that have their body behind their head, and the bodies, as the chains of names see
+/// them.
+struct ByName<'a> {
+    entries: &'a mut Slab<Entry>,
+    bodies: &'a mut Slab<Body>,
+    hasher: &'a DefaultHashBuilder,
+}
+
+impl Links for ByName<'_> {
+    fn hash(&self, item: u32) -> u64 {
+        let name = named(self.entries, self.bodies, item);
+        name.map_or(0, |(name, _)| hash(self.hasher, &name.0))
+    }
+
+    fn next(&self, item: u32) -> u32 {
+        named(self.entries, self.bodies, item).map_or(NONE, |(_, next)| next)
+    }
+
+    fn set_next(&mut self, item: u32, to: u32) {
+        match Owner::of(item) {
+            Owner::Entry(id) => {
+                if let Some(Held::Behind { next, .. }) =
+                    self.entries.get_mut(id).map(|entry| &mut entry.held)
+                {
+                    *next = to;
+                }
+            }
+            Owner::Body(id) => {
+                if let Some(body) = self.bodies.get_mut(id) {
+                    body.next = to;
+                }
+            }
+        }
+    }
+}
+
+/// Whose body a name names. As an item of the chains, bodies have the topmost bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Entry(u32),
+    Body(u32),
+}
+
+impl Owner {
+    fn of(item: u32) -> Self {
+        if item & BODY == 0 {
+            Self::Entry(item)
+        } else {
+            Self::Body(item & !BODY)
+        }
+    }
+
+    fn item(self) -> u32 {
+        match self {
+            Self::Entry(id) => id,
+            Self::Body(id) => id | BODY,
+        }
+    }
+}
+
+/// An item's name, and what follows in its chain.
+fn named(entries: &Slab<Entry>, bodies: &Slab<Body>, item: u32) -> Option<(BodyName, u32)> {
+    match Owner::of(item) {
+        Owner::Entry(id) => match entries.get(id)?.held {
+            Held::Behind { name, next, .. } => Some((name, next)),
+            Held::Nothing | Held::Apart(_) => None,
+        },
+        Owner::Body(id) => bodies.get(id).map(|body| (body.name, body.next)),
     }
 }
 
@@ -145,7 +271,8 @@ pub struct Found {
 pub enum Refused {
     /// A mark newer than its sequence covers it.
     Covered,
-    /// A table is full.
+    /// A table is full, or it does not fit in: it lies outside any pack, or its body has another's
+    /// name.
     Full,
     /// A newer entry of the same variant is there already.
     Superseded,
@@ -156,14 +283,16 @@ impl Index {
     pub fn new() -> Self {
         Self {
             entries: Slab::new(),
-            keys: HashTable::new(),
+            keys: Buckets::new(),
             bodies: Slab::new(),
-            digests: HashTable::new(),
+            names: Buckets::new(),
+            hasher: DefaultHashBuilder::default(),
             queues: Queues::default(),
             varies: vec![Fields::default()],
             vary_places: HashMap::from_iter([(Vec::new(), 0)]),
             kin: 0,
             live: HashMap::new(),
+            large_in: HashMap::new(),
             large: HashMap::new(),
             live_bytes: 0,
             mark: Sequence(0),
@@ -173,6 +302,12 @@ impl Index {
             newest_tag_mark: Sequence(0),
             variants_max: VARIANTS_MAX,
         }
+    }
+
+    /// Makes room in an empty index for so many entries. Entries may be more, or fewer.
+    pub fn reserve(&mut self, entries: u32) {
+        self.keys.reserve(entries);
+        self.names.reserve(entries);
     }
 
     /// Sets how many variants a key may have, at least one. A key that has more already loses one
@@ -206,7 +341,7 @@ impl Index {
         request_headers: &HeaderMap,
     ) -> Lookup {
         let varies = |entry: &Entry| self.fields(entry).is_some_and(|fields| fields.named);
-        self.find_best(keys, request_headers, |e| (varies(e), e.sequence))
+        self.find_best(keys, request_headers, |e| (varies(e), e.sequence()))
     }
 
     /// Finds the newest entry, with or without `Vary`.
@@ -215,7 +350,7 @@ impl Index {
         keys: impl IntoIterator<Item = PrimaryKey>,
         request_headers: &HeaderMap,
     ) -> Lookup {
-        self.find_best(keys, request_headers, |e| (false, e.sequence))
+        self.find_best(keys, request_headers, |e| (false, e.sequence()))
     }
 
     fn find_best(
@@ -239,7 +374,7 @@ impl Index {
                     _ => VariantKey::new(self.vary(entry), request_headers),
                 };
                 selected = Some((entry.vary, variant));
-                if variant == entry.variant {
+                if variant == entry.variant() {
                     found = Some((id, entry));
                 }
             }
@@ -273,13 +408,13 @@ impl Index {
     pub fn known_vary(&self, key: PrimaryKey) -> &[HeaderName] {
         self.chain(key)
             .map(|(_, entry)| entry)
-            .max_by_key(|entry| entry.sequence)
+            .max_by_key(|entry| entry.sequence())
             .map_or(&[], |entry| self.vary(entry))
     }
 
     /// Would one more entry of this variant push out another one of its key?
     pub fn is_crowded(&self, key: PrimaryKey, variant: VariantKey, vary: &[HeaderName]) -> bool {
-        let same = |entry: &Entry| entry.variant == variant && self.vary(entry) == vary;
+        let same = |entry: &Entry| entry.variant() == variant && self.vary(entry) == vary;
         !vary.is_empty()
             && self.chain(key).count() >= self.variants_max
             && !self.chain(key).any(|(_, entry)| same(entry))
@@ -296,16 +431,15 @@ impl Index {
         self.find(key, sequence).is_some()
     }
 
-    /// The segments of a body, if it is stored.
-    pub fn body(&self, digest: Digest) -> Option<Vec<Segment>> {
-        let id = self.body_id(digest)?;
-        Some(self.bodies.get(id)?.segments(digest))
+    /// Where a body lies, if it is stored.
+    pub fn body(&self, name: BodyName) -> Option<Parts> {
+        Some(self.parts(self.owner(name)?))
     }
 
     /// Takes a new entry in. It replaces one of the same variant; a variant too many pushes out the
     /// oldest that was not asked for lately. Returns the sequences of the entries that went.
     ///
-    /// When the body is stored already, its own segments are kept and `put.segments` ignored.
+    /// When the body is stored already, its own parts are kept and `put.parts` ignored.
     pub fn insert(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
         let alike = put.vary.contains(&ALIKE);
         let covered = |key| self.covers(key, put.sequence);
@@ -321,11 +455,18 @@ impl Index {
         sequence < self.mark.max(self.key_marks_floor).max(key_mark)
     }
 
-    /// Takes an entry in from the journal. One that is known already has moved: its new place
-    /// counts.
-    pub fn restore(&mut self, put: &Put) -> Result<(), Refused> {
-        if let Some(id) = self.body_id(put.body) {
-            self.resegment(id, &put.segments);
+    /// Takes entries in from the journal, in order. One that is known already has moved: its new
+    /// place counts. One that a purge covers is left out, as is one that a newer one replaces.
+    pub fn restore_all(&mut self, puts: &[Put]) {
+        self.touch(puts);
+        for put in puts {
+            let _refused = self.restore(put);
+        }
+    }
+
+    fn restore(&mut self, put: &Put) -> Result<(), Refused> {
+        if let Some(owner) = self.owner(put.body) {
+            self.recut(owner, &put.parts);
         }
         if self.remove(put.key, put.sequence) {
             self.take_in(put).map(drop)
@@ -334,16 +475,36 @@ impl Index {
         }
     }
 
+    /// Looks at what [`restore`](Self::restore) will look at. Nothing in it waits for anything else,
+    /// so the memory of many entries is fetched at the same time.
+    fn touch(&self, puts: &[Put]) {
+        let heads: Vec<(u32, u32)> = puts
+            .iter()
+            .map(|put| {
+                let of_key = self.keys.first(hash(&self.hasher, &put.key.0));
+                let of_name = self.names.first(hash(&self.hasher, &put.body.0));
+                (of_key, of_name)
+            })
+            .collect();
+        let next = heads.iter().map(|(of_key, of_name)| {
+            let of_key = self.entries.get(*of_key).map_or(NONE, |entry| entry.next);
+            let of_name = named(&self.entries, &self.bodies, *of_name);
+            of_key ^ of_name.map_or(NONE, |(_, next)| next)
+        });
+        std::hint::black_box(next.fold(0, std::ops::BitXor::bitxor));
+    }
+
     fn take_in(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
         let vary = self.vary_number(&put.vary).ok_or(Refused::Full)?;
-        let same = |entry: &Entry| entry.variant == put.variant && entry.vary == vary;
+        let head = Place::new(put.head).ok_or(Refused::Full)?;
+        let same = |entry: &Entry| entry.variant() == put.variant && entry.vary == vary;
         if self
             .chain(put.key)
-            .any(|(_, entry)| same(entry) && entry.sequence > put.sequence)
+            .any(|(_, entry)| same(entry) && entry.sequence() > put.sequence)
         {
             return Err(Refused::Superseded);
         }
-        let body = self.hold_body(put).ok_or(Refused::Full)?;
+        let held = self.hold(put).ok_or(Refused::Full)?;
         let mut gone = Vec::new();
         let replaced: Vec<u32> = self
             .chain(put.key)
@@ -355,30 +516,28 @@ impl Index {
             gone.extend(self.push_out(put.key));
         }
         let entry = Entry {
-            sequence: put.sequence,
+            sequence: put.sequence.0.to_le_bytes(),
             key: put.key,
-            variant: put.variant,
-            head: put.head,
-            body,
+            variant: put.variant.0.to_le_bytes(),
+            head,
+            held,
             next: NONE,
             useless_at: u32::try_from(put.useless_at.div_ceil(60)).unwrap_or(u32::MAX),
             vary,
         };
         let Ok(id) = self.entries.insert(entry) else {
-            self.release_body(body);
+            if let Held::Apart(body) = held {
+                self.release(body);
+            }
             return Err(Refused::Full);
         };
-        self.link(id, put.key);
+        self.link(id);
         self.kin += usize::from(put.vary.contains(&ALIKE));
         if let Some(fields) = self.fields_mut(vary) {
             fields.entries += 1;
         }
         self.add_live(put.head);
-        let body_bytes: u64 = put
-            .segments
-            .iter()
-            .map(|s| u64::from(s.location.bytes))
-            .sum();
+        let body_bytes: u64 = put.parts.locations().map(|l| u64::from(l.bytes)).sum();
         self.queues.insert(
             id,
             body_bytes + u64::from(put.head.bytes),
@@ -393,7 +552,7 @@ impl Index {
     fn push_out(&mut self, key: PrimaryKey) -> Option<Sequence> {
         let queues = &self.queues;
         let variants = self.chain(key);
-        let (id, _) = variants.min_by_key(|(id, e)| (queues.is_marked(*id), e.sequence))?;
+        let (id, _) = variants.min_by_key(|(id, e)| (queues.is_marked(*id), e.sequence()))?;
         if self.queues.is_marked(id) {
             let all: Vec<u32> = self.chain(key).map(|(id, _)| id).collect();
             for id in all {
@@ -407,7 +566,7 @@ impl Index {
     pub fn remove(&mut self, key: PrimaryKey, sequence: Sequence) -> bool {
         let found = self
             .chain(key)
-            .find(|(_, entry)| entry.sequence == sequence);
+            .find(|(_, entry)| entry.sequence() == sequence);
         let id = found.map(|(id, _)| id);
         id.and_then(|id| self.remove_id(id)).is_some()
     }
@@ -427,7 +586,7 @@ impl Index {
         *held = mark.max(*held);
         let ids: Vec<u32> = self
             .chain(key)
-            .filter(|(_, entry)| entry.sequence < mark)
+            .filter(|(_, entry)| entry.sequence() < mark)
             .map(|(id, _)| id)
             .collect();
         ids.into_iter()
@@ -545,13 +704,15 @@ impl Index {
 
     /// The entry whose head lies at `location`, and whether it was asked for more than once.
     pub fn head_at(&self, key: PrimaryKey, location: Location) -> Option<(Sequence, bool)> {
-        let (id, entry) = self.chain(key).find(|(_, entry)| entry.head == location)?;
-        Some((entry.sequence, self.queues.is_used(id)))
+        let (id, entry) = self
+            .chain(key)
+            .find(|(_, e)| e.head.location() == location)?;
+        Some((entry.sequence(), self.queues.is_used(id)))
     }
 
     /// Is a live segment called `digest` at `location`?
     pub fn segment_at(&self, digest: Digest, location: Location) -> bool {
-        self.segment_owner(digest, location).is_some()
+        self.segment_owner(digest.name(), location).is_some()
     }
 
     /// The entries under `key` that use the body with a segment called `digest` at `location`.
@@ -562,27 +723,39 @@ impl Index {
         digest: Digest,
         location: Location,
     ) -> Option<Vec<Sequence>> {
-        let id = self.segment_owner(digest, location)?;
+        let held = match self.segment_owner(digest.name(), location)? {
+            Owner::Entry(id) => {
+                let entry = self.entries.get(id).filter(|entry| entry.key == key)?;
+                return Some(vec![entry.sequence()]);
+            }
+            Owner::Body(id) => Held::Apart(id),
+        };
         let users: Vec<Sequence> = self
             .chain(key)
-            .filter(|(_, entry)| entry.body == id)
-            .map(|(_, entry)| entry.sequence)
+            .filter(|(_, entry)| entry.held == held)
+            .map(|(_, entry)| entry.sequence())
             .collect();
-        let all = self.bodies.get(id)?.references as usize == users.len();
+        let Held::Apart(id) = held else {
+            return None;
+        };
+        let all = self.bodies.get(id)?.references.get() as usize == users.len();
         all.then_some(users)
     }
 
     /// Points an entry's head at its new place.
     pub fn move_head(&mut self, key: PrimaryKey, from: Location, to: Location) -> bool {
-        let Some(id) = self
-            .chain(key)
-            .find(|(_, e)| e.head == from)
-            .map(|(id, _)| id)
-        else {
+        let found = self.chain(key).find(|(_, e)| e.head.location() == from);
+        let (Some(id), Some(place)) = (found.map(|(id, _)| id), Place::new(to)) else {
             return false;
         };
+        // The body stays where it is.
+        if let Some(Held::Behind { .. }) = self.entries.get(id).map(|entry| entry.held)
+            && self.set_apart(id).is_none()
+        {
+            return false;
+        }
         if let Some(entry) = self.entries.get_mut(id) {
-            entry.head = to;
+            entry.head = place;
         }
         self.add_live(to);
         self.sub_live(from);
@@ -591,41 +764,56 @@ impl Index {
 
     /// Points a segment at its new place.
     pub fn move_segment(&mut self, digest: Digest, from: Location, to: Location) -> bool {
-        let Some(id) = self.segment_owner(digest, from) else {
+        let owner = self.segment_owner(digest.name(), from);
+        owner.is_some_and(|owner| self.move_part(owner, from, to))
+    }
+
+    fn move_part(&mut self, owner: Owner, from: Location, to: Location) -> bool {
+        let id = match owner {
+            Owner::Entry(id) => self.set_apart(id),
+            Owner::Body(id) => Some(id),
+        };
+        let (Some(id), Some(place)) = (id, Place::new(to)) else {
             return false;
         };
         let Some(body) = self.bodies.get_mut(id) else {
             return false;
         };
-        match &mut body.segments {
-            Segments::One(location) => *location = to,
-            Segments::Many(segments) => {
-                for segment in segments.iter_mut().filter(|s| s.location == from) {
-                    segment.location = to;
-                }
-                self.large.entry(to.pack).or_default().insert(id);
+        if let Segments::One(at) = &mut body.segments {
+            *at = place;
+        } else {
+            let segments = self.large.get_mut(&id).into_iter().flatten();
+            for segment in segments.filter(|s| s.location == from) {
+                segment.location = to;
             }
+            self.large_in.entry(to.pack).or_default().insert(id);
+            self.forget_large(id, from.pack);
         }
         self.add_live(to);
         self.sub_live(from);
-        self.forget_large(id, from.pack);
         true
     }
 
-    /// The entries that have a part in one of `packs`. Looks at every entry.
-    pub fn residents(&self, packs: &HashSet<PackId>) -> Vec<Put> {
-        let body_in: HashSet<u32> = (0..self.bodies.end())
-            .filter(|id| {
-                self.bodies
-                    .get(*id)
-                    .is_some_and(|body| body.locations().any(|l| packs.contains(&l.pack)))
-            })
-            .collect();
-        (0..self.entries.end())
+    /// Which of the entries in `count` places from `from` on have a part in one of `packs`, and where
+    /// to go on.
+    pub fn residents(
+        &self,
+        packs: &HashSet<PackId>,
+        from: u32,
+        count: u32,
+    ) -> (Vec<Put>, Option<u32>) {
+        let is_in = |entry: &Entry| match entry.held {
+            Held::Apart(id) => self.locations(id).any(|at| packs.contains(&at.pack)),
+            Held::Nothing | Held::Behind { .. } => false,
+        };
+        let end = self.entries.end();
+        let to = from.saturating_add(count).min(end);
+        let puts = (from..to)
             .filter_map(|id| self.entries.get(id))
-            .filter(|e| packs.contains(&e.head.pack) || body_in.contains(&e.body))
+            .filter(|entry| packs.contains(&entry.head.pack()) || is_in(entry))
             .map(|entry| self.put(entry))
-            .collect()
+            .collect();
+        (puts, (to < end).then_some(to))
     }
 
     /// How many entries.
@@ -640,7 +828,7 @@ impl Index {
 
     /// How many distinct bodies.
     pub fn bodies(&self) -> usize {
-        self.bodies.len()
+        self.names.len()
     }
 
     /// Bytes of heads and bodies alive.
@@ -649,34 +837,29 @@ impl Index {
     }
 
     fn chain(&self, key: PrimaryKey) -> impl Iterator<Item = (u32, &Entry)> {
-        let mut next = self
-            .keys
-            .find(hash(&key.0), |id| {
-                self.entries.get(*id).is_some_and(|e| e.key == key)
-            })
-            .copied()
-            .unwrap_or(NONE);
-        std::iter::from_fn(move || {
+        let mut next = self.keys.first(hash(&self.hasher, &key.0));
+        let bucket = std::iter::from_fn(move || {
             let id = next;
             let entry = self.entries.get(id)?;
             next = entry.next;
             Some((id, entry))
-        })
+        });
+        bucket.filter(move |(_, entry)| entry.key == key)
     }
 
     fn find(&self, key: PrimaryKey, sequence: Sequence) -> Option<(u32, &Entry)> {
         self.chain(key)
-            .find(|(_, entry)| entry.sequence == sequence && !self.is_covered(entry))
+            .find(|(_, entry)| entry.sequence() == sequence && !self.is_covered(entry))
     }
 
     /// Is there a mark on everything or on its family that hides it?
     fn is_covered(&self, entry: &Entry) -> bool {
-        entry.sequence < self.mark || (self.is_kin(entry) && self.is_covered_with_kin(entry))
+        entry.sequence() < self.mark || (self.is_kin(entry) && self.is_covered_with_kin(entry))
     }
 
     fn is_covered_with_kin(&self, entry: &Entry) -> bool {
         let mark = self.key_marks.get(&entry.key.family());
-        mark.is_some_and(|mark| entry.sequence < *mark)
+        mark.is_some_and(|mark| entry.sequence() < *mark)
     }
 
     fn is_kin(&self, entry: &Entry) -> bool {
@@ -700,7 +883,7 @@ impl Index {
 
     fn selects(&self, entry: &Entry, request_headers: &HeaderMap) -> bool {
         let vary = self.vary(entry);
-        vary.is_empty() || VariantKey::new(vary, request_headers) == entry.variant
+        vary.is_empty() || VariantKey::new(vary, request_headers) == entry.variant()
     }
 
     fn vary(&self, entry: &Entry) -> &[HeaderName] {
@@ -747,136 +930,217 @@ impl Index {
     }
 
     fn put(&self, entry: &Entry) -> Put {
-        let body = self.bodies.get(entry.body);
+        let (body, parts) = match entry.held {
+            Held::Nothing => (Digest::of(b"").name(), Parts::None),
+            Held::Behind { name, .. } => {
+                let behind = entry.behind();
+                (name, behind.map_or(Parts::None, Parts::One))
+            }
+            Held::Apart(id) => {
+                let name = self.bodies.get(id).map(|body| body.name);
+                let name = name.unwrap_or_else(|| Digest::of(b"").name());
+                (name, self.parts(Owner::Body(id)))
+            }
+        };
         Put {
-            sequence: entry.sequence,
+            sequence: entry.sequence(),
             key: entry.key,
-            variant: entry.variant,
+            variant: entry.variant(),
             vary: self.vary(entry).to_vec(),
-            head: entry.head,
-            body: body.map_or_else(|| Digest::of(b""), |body| body.digest),
-            segments: body.map_or_else(Vec::new, |body| body.segments(body.digest)),
+            head: entry.head.location(),
+            body,
+            parts,
             useless_at: u64::from(entry.useless_at) * 60,
         }
     }
 
-    /// Puts an entry at the head of its key's chain.
-    fn link(&mut self, id: u32, key: PrimaryKey) {
-        let entries = &self.entries;
-        let first = self.keys.find_mut(hash(&key.0), |id| {
-            entries.get(*id).is_some_and(|e| e.key == key)
-        });
-        match first {
-            Some(first) => {
-                let second = std::mem::replace(first, id);
-                if let Some(entry) = self.entries.get_mut(id) {
-                    entry.next = second;
-                }
-            }
-            None => {
-                self.keys.insert_unique(hash(&key.0), id, |id| {
-                    entries.get(*id).map_or(0, |entry| hash(&entry.key.0))
-                });
-            }
+    /// Puts an entry into the chains of its key and, if it has a body of its own, of its name.
+    fn link(&mut self, id: u32) {
+        let entries = &mut self.entries;
+        let hasher = &self.hasher;
+        self.keys.add(id, &mut ByKey { entries, hasher });
+        if let Some(behind) = self.entries.get(id).and_then(Entry::behind) {
+            let (names, mut links) = self.by_name();
+            names.add(id, &mut links);
+            self.add_live(behind);
         }
     }
 
-    fn unlink(&mut self, id: u32, key: PrimaryKey, next: u32) {
-        let entries = &self.entries;
-        let is_key = |id: &u32| entries.get(*id).is_some_and(|entry| entry.key == key);
-        let Ok(mut first) = self.keys.find_entry(hash(&key.0), is_key) else {
-            return;
+    fn by_name(&mut self) -> (&mut Buckets, ByName<'_>) {
+        let links = ByName {
+            entries: &mut self.entries,
+            bodies: &mut self.bodies,
+            hasher: &self.hasher,
         };
-        if *first.get() == id {
-            if next == NONE {
-                first.remove();
-            } else {
-                *first.get_mut() = next;
-            }
-            return;
-        }
-        let before = self.chain(key).find(|(_, entry)| entry.next == id);
-        if let Some(before) = before.map(|(id, _)| id)
-            && let Some(entry) = self.entries.get_mut(before)
-        {
-            entry.next = next;
-        }
+        (&mut self.names, links)
     }
 
     fn remove_id(&mut self, id: u32) -> Option<Sequence> {
-        let (key, next) = self.entries.get(id).map(|entry| (entry.key, entry.next))?;
-        self.unlink(id, key, next);
+        let behind = self.entries.get(id)?.behind();
+        if let Some(behind) = behind {
+            let (names, mut links) = self.by_name();
+            names.remove(id, &mut links);
+            self.sub_live(behind);
+        }
+        let entries = &mut self.entries;
+        let hasher = &self.hasher;
+        self.keys.remove(id, &mut ByKey { entries, hasher });
         self.queues.remove(id);
         let entry = self.entries.remove(id)?;
         self.kin -= usize::from(self.is_kin(&entry));
         if let Some(fields) = self.fields_mut(entry.vary) {
             fields.entries -= 1;
         }
-        self.sub_live(entry.head);
-        self.release_body(entry.body);
-        Some(entry.sequence)
+        self.sub_live(entry.head.location());
+        if let Held::Apart(body) = entry.held {
+            self.release(body);
+        }
+        Some(entry.sequence())
     }
 
-    fn body_id(&self, digest: Digest) -> Option<u32> {
-        let bodies = &self.bodies;
-        self.digests
-            .find(hash(&digest.0), |id| {
-                bodies.get(*id).is_some_and(|b| b.digest == digest)
-            })
-            .copied()
+    fn owner(&self, name: BodyName) -> Option<Owner> {
+        let mut item = self.names.first(hash(&self.hasher, &name.0));
+        loop {
+            let (found, next) = named(&self.entries, &self.bodies, item)?;
+            if found == name {
+                return Some(Owner::of(item));
+            }
+            item = next;
+        }
     }
 
-    /// Counts one more reference to a put's body, taking it in when it is new.
-    fn hold_body(&mut self, put: &Put) -> Option<u32> {
-        if put.segments.is_empty() {
-            return Some(NONE);
+    fn parts(&self, owner: Owner) -> Parts {
+        let parts = match owner {
+            Owner::Entry(id) => {
+                let entry = self.entries.get(id);
+                entry.and_then(Entry::behind).map(Parts::One)
+            }
+            Owner::Body(id) => self.bodies.get(id).map(|body| match body.segments {
+                Segments::One(place) => Parts::One(place.location()),
+                Segments::Many => Parts::Many(self.large.get(&id).cloned().unwrap_or_default()),
+            }),
+        };
+        parts.unwrap_or(Parts::None)
+    }
+
+    /// Where the parts of a body in `bodies` lie.
+    fn locations(&self, id: u32) -> impl Iterator<Item = Location> {
+        let body = self.bodies.get(id);
+        let one = body.and_then(|body| match body.segments {
+            Segments::One(place) => Some(place.location()),
+            Segments::Many => None,
+        });
+        let many = if one.is_none() {
+            self.large.get(&id)
+        } else {
+            None
+        };
+        let many = many.into_iter().flatten().map(|segment| segment.location);
+        one.into_iter().chain(many)
+    }
+
+    /// Sees to it that a put's body is held for its entry, in one way or another.
+    fn hold(&mut self, put: &Put) -> Option<Held> {
+        match (self.owner(put.body), &put.parts) {
+            (_, Parts::None) => Some(Held::Nothing),
+            (Some(Owner::Entry(id)), _) => self.hold_again(id),
+            (Some(Owner::Body(id)), parts) => {
+                // Segments are checked one by one when they are read, so they must be these.
+                if let Some(known) = self.large.get(&id)
+                    && !is_cut_alike(parts, known)
+                {
+                    return None;
+                }
+                let body = self.bodies.get_mut(id)?;
+                body.references = body.references.checked_add(1)?;
+                Some(Held::Apart(id))
+            }
+            (None, Parts::One(at)) if follows(put.head, *at) => Some(Held::Behind {
+                name: put.body,
+                bytes: Place::new(*at)?.bytes,
+                next: NONE,
+            }),
+            (None, Parts::One(at)) => self.add_body(put.body, Segments::One(Place::new(*at)?), &[]),
+            (None, Parts::Many(segments)) => self.add_body(put.body, Segments::Many, segments),
         }
-        if let Some(id) = self.body_id(put.body) {
-            let body = self.bodies.get_mut(id)?;
-            body.references = body.references.checked_add(1)?;
-            return Some(id);
+    }
+
+    /// Counts one more reference to the body that an entry has behind its head.
+    fn hold_again(&mut self, id: u32) -> Option<Held> {
+        let body = self.set_apart(id)?;
+        let held = self.bodies.get_mut(body)?;
+        held.references = held.references.checked_add(1)?;
+        Some(Held::Apart(body))
+    }
+
+    fn add_body(&mut self, name: BodyName, segments: Segments, many: &[Segment]) -> Option<Held> {
+        let id = self.new_body(name, segments)?;
+        let (names, mut links) = self.by_name();
+        names.add(Owner::Body(id).item(), &mut links);
+        if !many.is_empty() {
+            self.add_large(id, many);
         }
-        let segments = Segments::of(put.body, &put.segments);
-        let many = matches!(segments, Segments::Many(_));
+        let locations: Vec<Location> = self.locations(id).collect();
+        for location in locations {
+            self.add_live(location);
+        }
+        Some(Held::Apart(id))
+    }
+
+    fn new_body(&mut self, name: BodyName, segments: Segments) -> Option<u32> {
         let body = Body {
-            digest: put.body,
-            references: 1,
+            name,
+            references: NonZeroU32::MIN,
+            next: NONE,
             segments,
         };
         let id = self.bodies.insert(body).ok()?;
-        let bodies = &self.bodies;
-        self.digests.insert_unique(hash(&put.body.0), id, |id| {
-            bodies.get(*id).map_or(0, |body| hash(&body.digest.0))
-        });
-        for segment in &put.segments {
-            self.add_live(segment.location);
-            if many {
-                self.large
-                    .entry(segment.location.pack)
-                    .or_default()
-                    .insert(id);
-            }
+        (id & BODY == 0).then_some(id)
+    }
+
+    /// Gives the body behind an entry's head a place in `bodies`, and says which.
+    fn set_apart(&mut self, id: u32) -> Option<u32> {
+        let entry = self.entries.get(id)?;
+        let Held::Behind { name, .. } = entry.held else {
+            return None;
+        };
+        let place = Place::new(entry.behind()?)?;
+        let body = self.new_body(name, Segments::One(place))?;
+        let (names, mut links) = self.by_name();
+        names.replace(id, Owner::Body(body).item(), &mut links);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.held = Held::Apart(body);
         }
-        Some(id)
+        Some(body)
     }
 
     /// Points a body at these parts, however it was cut before: all that use it follow.
-    fn resegment(&mut self, id: u32, segments: &[Segment]) {
-        let Some(body) = self.bodies.get_mut(id) else {
-            return;
-        };
-        if body.segments(body.digest) == segments {
+    fn recut(&mut self, owner: Owner, parts: &Parts) {
+        if self.parts(owner) == *parts {
             return;
         }
-        let before: Vec<Location> = body.locations().collect();
-        body.segments = Segments::of(body.digest, segments);
-        let many = matches!(body.segments, Segments::Many(_));
-        for segment in segments {
-            self.add_live(segment.location);
-            if many {
-                let large = self.large.entry(segment.location.pack).or_default();
-                large.insert(id);
-            }
+        let segments = match parts {
+            Parts::None => None,
+            Parts::One(at) => Place::new(*at).map(Segments::One),
+            Parts::Many(_) => Some(Segments::Many),
+        };
+        let id = match owner {
+            Owner::Entry(id) => self.set_apart(id),
+            Owner::Body(id) => Some(id),
+        };
+        let (Some(segments), Some(id)) = (segments, id) else {
+            return;
+        };
+        let before: Vec<Location> = self.locations(id).collect();
+        if let Some(body) = self.bodies.get_mut(id) {
+            body.segments = segments;
+        }
+        self.large.remove(&id);
+        if let Parts::Many(many) = parts {
+            self.add_large(id, many);
+        }
+        for location in parts.locations() {
+            self.add_live(location);
         }
         for location in before {
             self.sub_live(location);
@@ -884,52 +1148,57 @@ impl Index {
         }
     }
 
-    fn release_body(&mut self, id: u32) {
+    fn add_large(&mut self, id: u32, segments: &[Segment]) {
+        self.large.insert(id, segments.to_vec());
+        for segment in segments {
+            let ids = self.large_in.entry(segment.location.pack).or_default();
+            ids.insert(id);
+        }
+    }
+
+    /// One reference fewer to a body in `bodies`.
+    fn release(&mut self, id: u32) {
         let Some(body) = self.bodies.get_mut(id) else {
             return;
         };
-        body.references -= 1;
-        if body.references > 0 {
+        if let Some(rest) = NonZeroU32::new(body.references.get() - 1) {
+            body.references = rest;
             return;
         }
-        let Some(body) = self.bodies.remove(id) else {
-            return;
-        };
-        let is_it = |held: &u32| *held == id;
-        if let Ok(slot) = self.digests.find_entry(hash(&body.digest.0), is_it) {
-            slot.remove();
-        }
-        for location in body.locations() {
+        let locations: Vec<Location> = self.locations(id).collect();
+        let (names, mut links) = self.by_name();
+        names.remove(Owner::Body(id).item(), &mut links);
+        self.bodies.remove(id);
+        self.large.remove(&id);
+        for location in locations {
             self.sub_live(location);
             self.forget_large(id, location.pack);
         }
     }
 
-    fn segment_owner(&self, digest: Digest, location: Location) -> Option<u32> {
-        let by_name = self.body_id(digest).filter(|id| {
-            let segments = self.bodies.get(*id).map(|body| &body.segments);
-            matches!(segments, Some(Segments::One(at)) if *at == location)
-        });
-        by_name.or_else(|| {
-            let ids = self.large.get(&location.pack)?;
-            ids.iter().copied().find(|id| {
-                self.bodies
-                    .get(*id)
-                    .is_some_and(|body| body.locations().any(|at| at == location))
-            })
+    fn segment_owner(&self, name: BodyName, location: Location) -> Option<Owner> {
+        let is_there = |owner: &Owner| match *owner {
+            Owner::Entry(id) => {
+                let entry = self.entries.get(id);
+                entry.and_then(Entry::behind) == Some(location)
+            }
+            Owner::Body(id) => self.locations(id).any(|at| at == location),
+        };
+        self.owner(name).filter(is_there).or_else(|| {
+            let ids = self.large_in.get(&location.pack)?;
+            ids.iter().map(|id| Owner::Body(*id)).find(is_there)
         })
     }
 
     /// A body no longer uses a pack, unless another of its segments does.
     fn forget_large(&mut self, id: u32, pack: PackId) {
-        let uses = |body: &Body| body.locations().any(|location| location.pack == pack);
-        if self.bodies.get(id).is_some_and(uses) {
+        if self.locations(id).any(|location| location.pack == pack) {
             return;
         }
-        if let Some(ids) = self.large.get_mut(&pack) {
+        if let Some(ids) = self.large_in.get_mut(&pack) {
             ids.remove(&id);
             if ids.is_empty() {
-                self.large.remove(&pack);
+                self.large_in.remove(&pack);
             }
         }
     }
@@ -959,49 +1228,97 @@ impl Default for Index {
 }
 
 impl Entry {
+    fn sequence(&self) -> Sequence {
+        Sequence(u64::from_le_bytes(self.sequence))
+    }
+
+    fn variant(&self) -> VariantKey {
+        VariantKey(u64::from_le_bytes(self.variant))
+    }
+
     fn found(&self) -> Found {
         Found {
-            sequence: self.sequence,
+            sequence: self.sequence(),
             key: self.key,
-            variant: self.variant,
-        }
-    }
-}
-
-impl Body {
-    fn segments(&self, digest: Digest) -> Vec<Segment> {
-        match &self.segments {
-            Segments::One(location) => vec![Segment {
-                digest,
-                location: *location,
-            }],
-            Segments::Many(segments) => segments.to_vec(),
+            variant: self.variant(),
         }
     }
 
-    fn locations(&self) -> impl Iterator<Item = Location> {
-        let (one, many) = match &self.segments {
-            Segments::One(location) => (Some(*location), [].as_slice()),
-            Segments::Many(segments) => (None, segments.as_slice()),
+    /// The place of the body behind the head.
+    fn behind(&self) -> Option<Location> {
+        let Held::Behind { bytes, .. } = self.held else {
+            return None;
         };
-        one.into_iter()
-            .chain(many.iter().map(|segment| segment.location))
+        let head = self.head.location();
+        Some(Location {
+            pack: head.pack,
+            offset: head.offset + head.bytes,
+            bytes: of_three(bytes),
+        })
     }
 }
 
-/// Keys and digests are uniform already: some of their bytes are hash enough.
-fn hash(name: &[u8]) -> u64 {
-    name.first_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+impl Place {
+    /// `None`: it is in no pack.
+    fn new(location: Location) -> Option<Self> {
+        Some(Self {
+            pack: location.pack.0.to_le_bytes(),
+            offset: in_three(location.offset)?,
+            bytes: in_three(location.bytes)?,
+        })
+    }
+
+    fn pack(self) -> PackId {
+        PackId(u32::from_le_bytes(self.pack))
+    }
+
+    fn location(self) -> Location {
+        Location {
+            pack: self.pack(),
+            offset: of_three(self.offset),
+            bytes: of_three(self.bytes),
+        }
+    }
+}
+
+fn in_three(number: u32) -> Option<[u8; 3]> {
+    let [a, b, c, rest] = number.to_le_bytes();
+    (rest == 0).then_some([a, b, c])
+}
+
+fn of_three([a, b, c]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([a, b, c, 0])
+}
+
+fn is_cut_alike(parts: &Parts, known: &[Segment]) -> bool {
+    let Parts::Many(segments) = parts else {
+        return false;
+    };
+    let digests = segments.iter().map(|segment| segment.digest);
+    digests.eq(known.iter().map(|segment| segment.digest))
+}
+
+/// Does what lies at `at` begin where `head` ends?
+fn follows(head: Location, at: Location) -> bool {
+    head.pack == at.pack && head.offset.checked_add(head.bytes) == Some(at.offset)
+}
+
+/// Whoever chooses URLs and bodies chooses keys and names too: the hasher has a seed.
+fn hash(hasher: &DefaultHashBuilder, name: &[u8]) -> u64 {
+    hasher.hash_one(word(name.first_chunk()))
+}
+
+fn word(bytes: Option<&[u8; 8]>) -> u64 {
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Of both halves: the last is the same for all keys of a family.
 fn fingerprint(key: PrimaryKey) -> u64 {
-    let last = key.0.last_chunk();
-    hash(&key.0) ^ last.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    word(key.0.first_chunk()) ^ word(key.0.last_chunk())
 }
 
-const NONE: u32 = u32::MAX;
+/// Says that an item of the chains of names is a body.
+const BODY: u32 = 1 << 31;
 /// Most variants of one key, unless another limit is set.
 pub const VARIANTS_MAX: usize = 32;
 /// Most marks on single keys that are remembered; when there are more, puts that were under way
@@ -1033,7 +1350,6 @@ mod tests {
     }
 
     fn put(sequence: u64, n: u8, body: &[u8]) -> Put {
-        let digest = Digest::of(body);
         let offset = u32::try_from(sequence).unwrap() * 1000;
         Put {
             sequence: Sequence(sequence),
@@ -1041,13 +1357,15 @@ mod tests {
             variant: VariantKey::ONLY,
             vary: Vec::new(),
             head: at(1, offset, 100),
-            body: digest,
-            segments: vec![Segment {
-                digest,
-                location: at(1, offset + 100, u32::try_from(body.len()).unwrap()),
-            }],
+            body: Digest::of(body).name(),
+            parts: Parts::One(at(1, offset + 100, u32::try_from(body.len()).unwrap())),
             useless_at: 6000,
         }
+    }
+
+    /// The one segment of a put's body.
+    fn segment(put: &Put, body: &[u8]) -> Segment {
+        put.parts.clone().segments(Digest::of(body))[0]
     }
 
     fn found(lookup: Lookup) -> Option<u64> {
@@ -1084,7 +1402,7 @@ mod tests {
         assert_eq!(index.bodies(), 1);
         index.remove(key(1), Sequence(1));
         let kept = index.place(key(2), Sequence(2)).unwrap();
-        assert_eq!(kept.segments, put(1, 1, b"same").segments);
+        assert_eq!(kept.parts, put(1, 1, b"same").parts);
         index.remove(key(2), Sequence(2));
         assert_eq!((index.bodies(), index.live_bytes()), (0, 0));
     }
@@ -1415,7 +1733,7 @@ mod tests {
             location: at(pack, offset, u32::try_from(bytes.len()).unwrap()),
         };
         let two = Put {
-            segments: vec![part(2, 0, b"bo"), part(3, 0, b"dy")],
+            parts: Parts::Many(vec![part(2, 0, b"bo"), part(3, 0, b"dy")]),
             ..put(2, 2, b"body")
         };
         for (first, then) in [(&one, &two), (&two, &one)] {
@@ -1423,7 +1741,7 @@ mod tests {
             index.restore(then).unwrap();
             for kept in [first, then] {
                 let place = index.place(kept.key, kept.sequence).unwrap();
-                assert_eq!(place.segments, then.segments);
+                assert_eq!(place.parts, then.parts);
             }
             let live: u64 = (1..4).map(|pack| index.live(PackId(pack))).sum();
             assert_eq!((live, index.live_bytes()), (204, 204));
@@ -1441,11 +1759,11 @@ mod tests {
         index.restore(&put(2, 2, b"one")).unwrap();
         let mut moved = first.clone();
         moved.head = at(7, 0, 100);
-        moved.segments[0].location = at(7, 100, 3);
+        moved.parts = Parts::One(at(7, 100, 3));
         index.restore(&moved).unwrap();
         assert_eq!(index.place(key(1), Sequence(1)), Some(moved.clone()));
         let other = index.place(key(2), Sequence(2)).unwrap();
-        assert_eq!(other.segments, moved.segments);
+        assert_eq!(other.parts, moved.parts);
         assert_eq!(index.len(), 2);
     }
 
@@ -1462,13 +1780,13 @@ mod tests {
         let mut index = Index::new();
         let before = put(1, 1, b"one");
         index.insert(&before).unwrap();
-        let segment = before.segments[0];
+        let segment = segment(&before, b"one");
         assert!(index.segment_at(segment.digest, segment.location));
         assert!(index.move_head(key(1), before.head, at(2, 0, 100)));
         assert!(index.move_segment(segment.digest, segment.location, at(2, 100, 3)));
         let after = index.place(key(1), Sequence(1)).unwrap();
         assert_eq!(after.head, at(2, 0, 100));
-        assert_eq!(after.segments[0].location, at(2, 100, 3));
+        assert_eq!(after.parts, Parts::One(at(2, 100, 3)));
         assert_eq!((index.live(PackId(1)), index.live(PackId(2))), (0, 103));
     }
 
@@ -1476,7 +1794,7 @@ mod tests {
     fn a_body_that_other_keys_use_has_no_sole_users() {
         let mut index = Index::new();
         let first = put(1, 1, b"one");
-        let segment = first.segments[0];
+        let segment = segment(&first, b"one");
         index.insert(&first).unwrap();
         let users = |index: &Index| index.sole_users(key(1), segment.digest, segment.location);
         assert_eq!(users(&index), Some(vec![Sequence(1)]));
@@ -1494,25 +1812,100 @@ mod tests {
             })
             .collect();
         let large = Put {
-            segments: segments.clone(),
+            parts: Parts::Many(segments.clone()),
             ..put(1, 1, b"large")
         };
         index.insert(&large).unwrap();
         let moved = segments[2];
         assert!(index.move_segment(moved.digest, moved.location, at(9, 0, 1000)));
         let after = index.place(key(1), Sequence(1)).unwrap();
-        assert_eq!(after.segments[2].location, at(9, 0, 1000));
+        let last = after.parts.locations().last();
+        assert_eq!(last, Some(at(9, 0, 1000)));
         assert_eq!(index.live(PackId(2)), 0);
         assert!(index.segment_at(segments[0].digest, segments[0].location));
-        assert_eq!(index.residents(&HashSet::from([PackId(9)])).len(), 1);
+        let (residents, _) = index.residents(&HashSet::from([PackId(9)]), 0, u32::MAX);
+        assert_eq!(residents.len(), 1);
         assert!(index.remove(key(1), Sequence(1)));
-        assert!(index.large.is_empty() && index.live.is_empty());
+        assert!(index.large.is_empty() && index.large_in.is_empty() && index.live.is_empty());
+    }
+
+    #[test]
+    fn bodies_of_one_name_share_nothing_unless_their_segments_are_the_same() {
+        let mut index = Index::new();
+        let of = |n: u32| Segment {
+            digest: Digest::of(&n.to_le_bytes()),
+            location: at(1, n * 1000, 1000),
+        };
+        let large = |sequence, n, segments: &[u32]| Put {
+            parts: Parts::Many(segments.iter().copied().map(of).collect()),
+            ..put(sequence, n, b"large")
+        };
+        assert_eq!(index.insert(&large(1, 1, &[1, 2])), Ok(vec![]));
+        assert_eq!(index.insert(&large(2, 2, &[1, 2])), Ok(vec![]));
+        assert_eq!(index.insert(&large(3, 3, &[1, 3])), Err(Refused::Full));
+        assert_eq!(index.insert(&put(4, 4, b"large")), Err(Refused::Full));
+        assert_eq!(index.bodies(), 1);
+    }
+
+    #[test]
+    fn a_restored_body_is_cut_as_its_newest_record_says() {
+        let mut index = Index::new();
+        let first = put(1, 1, b"one");
+        index.restore(&first).unwrap();
+        index.restore(&put(2, 2, b"one")).unwrap();
+        let halves = [b"o".as_slice(), b"ne"].map(|half| Segment {
+            digest: Digest::of(half),
+            location: at(
+                7,
+                u32::from(half[0]) * 100,
+                u32::try_from(half.len()).unwrap(),
+            ),
+        });
+        let cut = Put {
+            parts: Parts::Many(halves.to_vec()),
+            ..first.clone()
+        };
+        index.restore(&cut).unwrap();
+        for (n, sequence) in [(1, 1), (2, 2)] {
+            let place = index.place(key(n), Sequence(sequence)).unwrap();
+            assert_eq!(place.parts, cut.parts);
+        }
+        assert_eq!((index.bodies(), index.live(PackId(7))), (1, 3));
+        assert_eq!(index.live(PackId(1)), 200);
+        index.restore(&first).unwrap();
+        assert!(index.large.is_empty() && index.large_in.is_empty());
+        assert_eq!((index.live(PackId(1)), index.live(PackId(7))), (203, 0));
+    }
+
+    #[test]
+    fn a_place_outside_any_pack_is_refused() {
+        let mut index = Index::new();
+        let put = Put {
+            head: at(1, 1 << 24, 100),
+            ..put(1, 1, b"x")
+        };
+        assert_eq!(index.insert(&put), Err(Refused::Full));
+        assert_eq!((index.len(), index.bodies()), (0, 0));
+    }
+
+    #[test]
+    fn a_body_behind_its_head_stays_where_it_is_when_the_head_moves() {
+        let mut index = Index::new();
+        let before = put(1, 1, b"one");
+        index.insert(&before).unwrap();
+        assert_eq!(index.bodies.len(), 0);
+        assert!(index.move_head(key(1), before.head, at(2, 0, 100)));
+        let after = index.place(key(1), Sequence(1)).unwrap();
+        assert_eq!(after.parts, before.parts);
+        assert_eq!((index.bodies(), index.bodies.len()), (1, 1));
+        assert!(index.remove(key(1), Sequence(1)));
+        assert_eq!((index.bodies(), index.live_bytes()), (0, 0));
     }
 
     #[test]
     fn an_entry_takes_few_bytes() {
-        assert_eq!(size_of::<Option<Entry>>(), 64);
-        assert_eq!(size_of::<Option<Body>>(), 56);
+        assert_eq!(size_of::<Option<Entry>>(), 76);
+        assert_eq!(size_of::<Option<Body>>(), 36);
     }
 
     proptest! {
@@ -1532,7 +1925,7 @@ mod tests {
                 let (puts, rest) = index.page(0, u32::MAX);
                 prop_assert_eq!(rest, None);
                 prop_assert_eq!(puts.len(), index.len());
-                let bodies: std::collections::BTreeMap<Digest, u64> =
+                let bodies: std::collections::BTreeMap<BodyName, u64> =
                     puts.iter().map(|put| (put.body, 7)).collect();
                 prop_assert_eq!(index.bodies(), bodies.len());
                 let live = puts.len() as u64 * 100 + bodies.values().sum::<u64>();

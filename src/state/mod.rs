@@ -4,6 +4,7 @@
 //! lock round it and does what it says. None of them can fail: a bound that is reached is an
 //! answer.
 
+mod buckets;
 pub mod collapse;
 pub mod crowds;
 pub mod eviction;

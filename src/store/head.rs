@@ -31,7 +31,9 @@ use std::time::SystemTime;
 
 /// Encodes a head for the pack.
 pub fn encode(sequence: Sequence, response: &StoredResponse) -> Bytes {
-    let mut out = Vec::with_capacity(512);
+    let fields = response.headers.iter();
+    let fields: usize = fields.map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
+    let mut out = Vec::with_capacity(512_usize.saturating_add(fields));
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&[0; 4]);

@@ -17,11 +17,15 @@ use super::Record;
 use super::codec::Cursor;
 use super::codec::length;
 use super::codec::put_run;
+use super::files;
+use super::files::File;
 use super::pack::Address;
 use super::pack::rounded;
+use crate::rules::address::BodyName;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
+use crate::rules::address::Parts;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
@@ -29,10 +33,9 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::tag::TagKey;
 use http::HeaderName;
-use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::Write;
+use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -100,6 +103,7 @@ impl Line {
                 },
             }),
             KIND_PUT => Self::Record(Record::Put(decode_put(&mut cursor)?)),
+            KIND_PUT_WHOLE => Self::Record(Record::Put(decode_put_whole(&mut cursor)?)),
             KIND_REMOVE => Self::Record(Record::Remove(Sequence(cursor.u64()?))),
             KIND_SEALED => Self::Sealed(
                 PackId(cursor.u32()?),
@@ -126,15 +130,20 @@ fn encode_put(put: &Put, out: &mut Vec<u8>) {
         for name in &put.vary {
             put_run(out, name.as_str().as_bytes());
         }
-        out.extend_from_slice(&length(put.segments.len()).to_le_bytes());
-        for segment in &put.segments {
-            // A body of one segment bears that segment's name, which is most bodies.
-            let same = segment.digest == put.body;
-            out.push(u8::from(same));
-            if !same {
-                out.extend_from_slice(&segment.digest.0);
+        match &put.parts {
+            Parts::None => out.push(PARTS_NONE),
+            Parts::One(location) => {
+                out.push(PARTS_ONE);
+                put_place(out, *location);
             }
-            put_place(out, segment.location);
+            Parts::Many(segments) => {
+                out.push(PARTS_MANY);
+                out.extend_from_slice(&length(segments.len()).to_le_bytes());
+                for segment in segments {
+                    out.extend_from_slice(&segment.digest.0);
+                    put_place(out, segment.location);
+                }
+            }
         }
     });
 }
@@ -142,44 +151,79 @@ fn encode_put(put: &Put, out: &mut Vec<u8>) {
 /// The most that a put takes as a record, in bytes.
 pub(super) fn put_bytes(put: &Put) -> u64 {
     let names: usize = put.vary.iter().map(|name| name.as_str().len() + 4).sum();
-    let segments = put.segments.len().saturating_mul(45);
-    let total = names.saturating_add(segments).saturating_add(103);
+    let parts = match &put.parts {
+        Parts::None => 1,
+        Parts::One(_) => 13,
+        Parts::Many(segments) => segments.len().saturating_mul(44).saturating_add(5),
+    };
+    let total = names.saturating_add(parts).saturating_add(83);
     total.try_into().unwrap_or(u64::MAX)
 }
 
 fn decode_put(cursor: &mut Cursor<'_>) -> Option<Put> {
+    Some(Put {
+        sequence: Sequence(cursor.u64()?),
+        key: PrimaryKey(cursor.array()?),
+        variant: VariantKey(cursor.u64()?),
+        body: BodyName(cursor.array()?),
+        useless_at: cursor.u64()?,
+        head: place(cursor)?,
+        vary: vary(cursor)?,
+        parts: match cursor.u8()? {
+            PARTS_NONE => Parts::None,
+            PARTS_ONE => Parts::One(place(cursor)?),
+            PARTS_MANY => Parts::Many(segments(cursor, |cursor| Some(Digest(cursor.array()?)))?),
+            _ => return None,
+        },
+    })
+}
+
+/// Reads a put as it was written before bodies had short names.
+fn decode_put_whole(cursor: &mut Cursor<'_>) -> Option<Put> {
     let sequence = Sequence(cursor.u64()?);
     let key = PrimaryKey(cursor.array()?);
     let variant = VariantKey(cursor.u64()?);
     let body = Digest(cursor.array()?);
     let useless_at = cursor.u64()?;
     let head = place(cursor)?;
-    // Every name and segment takes bytes of its own, so a false count ends with the payload.
-    let vary: Option<Vec<HeaderName>> = (0..cursor.u32()?)
-        .map(|_| HeaderName::from_lowercase(cursor.run()?).ok())
-        .collect();
-    let vary = vary?;
-    let segments: Option<Vec<Segment>> = (0..cursor.u32()?)
-        .map(|_| {
-            let digest = match cursor.u8()? {
-                0 => Digest(cursor.array()?),
-                1 => body,
-                _ => return None,
-            };
-            let location = place(cursor)?;
-            Some(Segment { digest, location })
-        })
-        .collect();
+    let vary = vary(cursor)?;
+    let segments = segments(cursor, |cursor| match cursor.u8()? {
+        0 => Some(Digest(cursor.array()?)),
+        1 => Some(body),
+        _ => None,
+    })?;
     Some(Put {
         sequence,
         key,
         variant,
         vary,
         head,
-        body,
-        segments: segments?,
+        body: body.name(),
+        parts: Parts::of(body, segments),
         useless_at,
     })
+}
+
+// Every name and segment takes bytes of its own, so a false count ends with the payload.
+
+fn vary(cursor: &mut Cursor<'_>) -> Option<Vec<HeaderName>> {
+    (0..cursor.u32()?)
+        .map(|_| HeaderName::from_lowercase(cursor.run()?).ok())
+        .collect()
+}
+
+fn segments(
+    cursor: &mut Cursor<'_>,
+    digest: impl Fn(&mut Cursor<'_>) -> Option<Digest>,
+) -> Option<Vec<Segment>> {
+    (0..cursor.u32()?)
+        .map(|_| {
+            Some(Segment {
+                digest: digest(cursor)?,
+                location: place(cursor)?,
+            })
+        })
+        .collect()
 }
 
 fn put_place(out: &mut Vec<u8>, location: Location) {
@@ -231,88 +275,155 @@ pub(super) struct Scan {
     pub(super) damaged: u64,
     /// Runs of damage, the half record that a kill leaves at the end not among them.
     pub(super) stretches: u64,
+    /// How long the file is.
+    pub(super) bytes: u64,
     /// No pack before this one may be numbered anew; 0 when the header is damaged.
     pub(super) next_pack: u32,
 }
 
-/// Reads all lines of a journal file's bytes, skipping what is damaged.
-pub(super) fn scan(bytes: &[u8], each: &mut dyn FnMut(Line)) -> Scan {
+/// Reads all lines of a journal file, skipping what is damaged, some at a time.
+pub(super) fn scan(file: &mut impl Read, each: &mut dyn FnMut(Line)) -> io::Result<Scan> {
     let mut result = Scan::default();
-    let mut rest = match header(bytes) {
-        Some((next_pack, rest)) => {
-            result.next_pack = next_pack;
-            rest
-        }
+    let mut blocks = Blocks::new(file);
+    while blocks.rest().len() < HEADER_BYTES && blocks.more()? {}
+    let begun = blocks.rest().len().min(HEADER_BYTES);
+    match header(blocks.rest()) {
+        Some(next_pack) => result.next_pack = next_pack,
         None => {
-            result.damaged = bytes.len().min(HEADER_BYTES).try_into().unwrap_or(u64::MAX);
-            result.stretches = u64::from(bytes.len() >= HEADER_BYTES);
-            bytes.get(HEADER_BYTES..).unwrap_or_default()
+            result.damaged = count(begun);
+            result.stretches = u64::from(begun >= HEADER_BYTES);
         }
-    };
-    // Looking for the next record costs a checksum for each mark: bounded for files made to harm.
-    let mut budget = bytes.len().saturating_mul(4);
-    // The beginning of the damage that is being skipped.
-    let mut stretch: Option<&[u8]> = None;
-    while !rest.is_empty() {
-        if let Some((payload, after)) = record(rest, &mut budget) {
-            result.records = result.records.saturating_add(1);
-            if let Some(line) = Line::decode(payload) {
-                each(line);
-            }
-            rest = after;
-            let ended = u64::from(stretch.take().is_some());
-            result.stretches = result.stretches.saturating_add(ended);
-            continue;
-        }
-        stretch.get_or_insert(rest);
-        let next = rest
-            .windows(MARK.len())
-            .skip(1)
-            .position(|two| two == MARK)
-            .map_or(rest.len(), |at| at.saturating_add(1));
-        let skipped = if budget == 0 { rest.len() } else { next };
-        result.damaged = result
-            .damaged
-            .saturating_add(skipped.try_into().unwrap_or(u64::MAX));
-        rest = rest.get(skipped..).unwrap_or_default();
     }
-    let last = u64::from(stretch.is_some_and(|bytes| !is_torn(bytes)));
+    blocks.skip(begun);
+    // Whether what is being skipped could be a record whose end is missing, as a kill leaves it.
+    let mut stretch: Option<bool> = None;
+    while !blocks.rest().is_empty() || blocks.more()? {
+        match blocks.record() {
+            Next::Record(payload, whole) => {
+                result.records = result.records.saturating_add(1);
+                if let Some(line) = blocks.rest().get(payload).and_then(Line::decode) {
+                    each(line);
+                }
+                blocks.skip(whole);
+                let ended = u64::from(stretch.take().is_some());
+                result.stretches = result.stretches.saturating_add(ended);
+            }
+            Next::Cut if blocks.more()? => {}
+            next @ (Next::Cut | Next::Damage) => {
+                stretch.get_or_insert(matches!(next, Next::Cut));
+                let skipped = blocks.to_mark();
+                result.damaged = result.damaged.saturating_add(count(skipped));
+                blocks.skip(skipped);
+            }
+        }
+    }
+    let last = u64::from(stretch.is_some_and(|torn| !torn));
     result.stretches = result.stretches.saturating_add(last);
-    result
+    result.bytes = blocks.bytes;
+    Ok(result)
 }
 
-/// Is this the beginning of a record whose end is missing, as a kill leaves it?
-fn is_torn(bytes: &[u8]) -> bool {
-    let mut cursor = Cursor::new(bytes);
-    let Some(mark) = cursor.array::<2>() else {
-        return MARK.starts_with(bytes);
-    };
-    let payload = cursor.u32().map(u64::from);
-    let there = u64::try_from(cursor.len().saturating_sub(4)).unwrap_or(u64::MAX);
-    mark == MARK && payload.is_none_or(|payload| payload > there)
+fn count(bytes: usize) -> u64 {
+    bytes.try_into().unwrap_or(u64::MAX)
 }
 
-fn header(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+/// A file, as much of it as is looked at.
+struct Blocks<'a, R> {
+    file: &'a mut R,
+    buffer: Vec<u8>,
+    /// Where what is still to be looked at begins.
+    at: usize,
+    /// Bytes read so far.
+    bytes: u64,
+    /// Looking for the next record costs a checksum for each mark: bounded, for files made to harm,
+    /// by what was read.
+    budget: usize,
+}
+
+impl<'a, R: Read> Blocks<'a, R> {
+    fn new(file: &'a mut R) -> Self {
+        Self {
+            file,
+            buffer: Vec::new(),
+            at: 0,
+            bytes: 0,
+            budget: 0,
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.at..).unwrap_or_default()
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.at = self.at.saturating_add(bytes).min(self.buffer.len());
+    }
+
+    /// Reads on; false at the end.
+    fn more(&mut self) -> io::Result<bool> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let block = self.file.by_ref().take(BLOCK_BYTES);
+        let read = { block }.read_to_end(&mut self.buffer)?;
+        self.bytes = self.bytes.saturating_add(count(read));
+        self.budget = self.budget.saturating_add(read.saturating_mul(4));
+        Ok(read > 0)
+    }
+
+    fn record(&mut self) -> Next {
+        let bytes = self.buffer.get(self.at..).unwrap_or_default();
+        if !bytes.starts_with(&MARK) && !MARK.starts_with(bytes) {
+            return Next::Damage;
+        }
+        let Some((frame, rest)) = bytes.split_first_chunk::<FRAME_BYTES>() else {
+            return Next::Cut;
+        };
+        let [_, _, count @ .., c, d, e, f] = *frame;
+        let length = usize::try_from(u32::from_le_bytes(count)).unwrap_or(usize::MAX);
+        if length > RECORD_BYTES_MAX {
+            return Next::Damage;
+        }
+        let Some(payload) = rest.get(..length) else {
+            return Next::Cut;
+        };
+        self.budget = self.budget.saturating_sub(length);
+        let whole = FRAME_BYTES.saturating_add(length);
+        if self.budget > 0 && check(count, payload) == u32::from_le_bytes([c, d, e, f]) {
+            Next::Record(FRAME_BYTES..whole, whole)
+        } else {
+            Next::Damage
+        }
+    }
+
+    /// How far it is to where the next record may begin.
+    fn to_mark(&self) -> usize {
+        let rest = self.rest();
+        if self.budget == 0 {
+            return rest.len();
+        }
+        let [first, _] = MARK;
+        let next = rest.iter().skip(1).position(|byte| *byte == first);
+        next.map_or(rest.len(), |at| at.saturating_add(1))
+    }
+}
+
+fn header(bytes: &[u8]) -> Option<u32> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let mut cursor = Cursor::new(header);
     let known = cursor.array::<8>()? == MAGIC && cursor.u32()? == VERSION;
     let next_pack = cursor.u32()?;
     let intact = cursor.u32()? == crc32fast::hash(header.get(..HEADER_BYTES - 4)?);
-    (known && intact).then_some((next_pack, rest))
+    (known && intact).then_some(next_pack)
 }
 
-/// The record at the start of `bytes`, if there is a valid one: its payload and what follows.
-fn record<'a>(bytes: &'a [u8], budget: &mut usize) -> Option<(&'a [u8], &'a [u8])> {
-    let mut cursor = Cursor::new(bytes);
-    if cursor.array()? != MARK {
-        return None;
-    }
-    let count = cursor.array::<4>()?;
-    let expected = cursor.u32()?;
-    let payload = cursor.take(usize::try_from(u32::from_le_bytes(count)).ok()?)?;
-    *budget = budget.checked_sub(payload.len()).unwrap_or_default();
-    let rest = cursor.take(cursor.len())?;
-    (*budget > 0 && check(count, payload) == expected).then_some((payload, rest))
+/// What begins with some bytes.
+enum Next {
+    /// A record: where its payload is, and how long it is altogether.
+    Record(Range<usize>, usize),
+    /// Something that may be a record, but ends too early.
+    Cut,
+    /// No record.
+    Damage,
 }
 
 /// A file of the journal, by its number.
@@ -350,7 +461,7 @@ impl Part {
     /// Deletes it and its copy. Blocking.
     pub(super) fn delete(self, folder: &Path) -> io::Result<()> {
         for path in [self.path(folder), self.copy_path(folder)] {
-            match fs::remove_file(&path) {
+            match files::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -373,7 +484,7 @@ impl Part {
 /// on, and those before it, which count no more. Blocking.
 pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in files::read_dir(folder)? {
         found.extend(Part::of(&entry?.path()));
     }
     found.sort_by_key(|part| (part.number(), *part));
@@ -406,7 +517,7 @@ impl Journal {
         match Growing::create(part.path(folder), next_pack) {
             Ok(file) => Ok(Self { file, copy }),
             Err(error) => {
-                drop(fs::remove_file(&copy.path));
+                drop(files::remove_file(&copy.path));
                 Err(error)
             }
         }
@@ -445,7 +556,7 @@ impl Journal {
 
 impl Growing {
     fn create(path: PathBuf, next_pack: u32) -> io::Result<Self> {
-        let mut file = File::options().append(true).create_new(true).open(&path)?;
+        let mut file = File::begin(&path)?;
         let header = new_header(next_pack);
         file.write_all(&header)?;
         let bytes = header.len().try_into().unwrap_or(u64::MAX);
@@ -460,7 +571,7 @@ impl Growing {
     }
 
     fn is_in_place(&self) -> bool {
-        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+        match (files::look(&self.path), self.file.metadata()) {
             (Ok(there), Ok(open)) => there.ino() == open.ino() && there.dev() == open.dev(),
             _ => false,
         }
@@ -484,11 +595,20 @@ const VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 20;
 /// Two bytes that no text holds side by side.
 const MARK: [u8; 2] = [0xf5, 0x1b];
-const KIND_PUT: u8 = 1;
+/// Mark, length and check.
+const FRAME_BYTES: usize = 10;
+/// The put of a body of 256 GiB is shorter.
+const RECORD_BYTES_MAX: usize = 16 << 20;
+const BLOCK_BYTES: u64 = 1 << 20;
+const KIND_PUT_WHOLE: u8 = 1;
 const KIND_REMOVE: u8 = 2;
 const KIND_PURGE: u8 = 3;
 const KIND_SEALED: u8 = 4;
 const KIND_DROPPED: u8 = 5;
+const KIND_PUT: u8 = 6;
+const PARTS_NONE: u8 = 0;
+const PARTS_ONE: u8 = 1;
+const PARTS_MANY: u8 = 2;
 const SELECT_ALL: u8 = 0;
 const SELECT_URL: u8 = 1;
 const SELECT_TAG: u8 = 2;
@@ -497,24 +617,23 @@ const SELECT_TAG: u8 = 2;
 pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     pub(in crate::store) fn put(sequence: u64, places: &[Location]) -> Put {
         let body = Digest::of(&sequence.to_le_bytes());
         let (head, segments) = places.split_first().unwrap();
+        let segments = segments.iter().map(|location| Segment {
+            digest: body,
+            location: *location,
+        });
         Put {
             sequence: Sequence(sequence),
             key: PrimaryKey([u8::try_from(sequence % 256).unwrap(); 16]),
             variant: VariantKey(sequence),
             vary: vec![HeaderName::from_static("accept-encoding")],
             head: *head,
-            body,
-            segments: segments
-                .iter()
-                .map(|location| Segment {
-                    digest: body,
-                    location: *location,
-                })
-                .collect(),
+            body: body.name(),
+            parts: Parts::of(body, segments.collect()),
             useless_at: 99,
         }
     }
@@ -528,8 +647,7 @@ pub(super) mod tests {
     }
 
     fn lines() -> Vec<Line> {
-        let mut large = put(2, &[at(1), at(2), at(3)]);
-        large.segments[0].digest = Digest::of(b"another");
+        let large = put(2, &[at(1), at(2), at(3)]);
         vec![
             Line::Sealed(PackId(1), Address(u128::MAX - 5), 77),
             Line::Record(Record::Put(put(1, &[at(1), at(1)]))),
@@ -565,7 +683,7 @@ pub(super) mod tests {
 
     fn read(bytes: &[u8]) -> (Vec<Line>, Scan) {
         let mut found = Vec::new();
-        let scan = scan(bytes, &mut |line| found.push(line));
+        let scan = scan(&mut &*bytes, &mut |line| found.push(line)).unwrap();
         (found, scan)
     }
 
@@ -623,6 +741,28 @@ pub(super) mod tests {
             assert_eq!(found, lines());
             assert_eq!(scan.next_pack, 0);
         }
+    }
+
+    #[test]
+    fn a_put_with_a_whole_digest_is_read() {
+        let body = Digest::of(&1_u64.to_le_bytes());
+        let expected = put(1, &[at(1), at(2)]);
+        let mut bytes = new_header(0);
+        frame(&mut bytes, |out| {
+            out.push(KIND_PUT_WHOLE);
+            out.extend_from_slice(&1_u64.to_le_bytes());
+            out.extend_from_slice(&expected.key.0);
+            out.extend_from_slice(&expected.variant.0.to_le_bytes());
+            out.extend_from_slice(&body.0);
+            out.extend_from_slice(&expected.useless_at.to_le_bytes());
+            put_place(out, at(1));
+            out.extend_from_slice(&1_u32.to_le_bytes());
+            put_run(out, b"accept-encoding");
+            out.extend_from_slice(&1_u32.to_le_bytes());
+            out.push(1);
+            put_place(out, at(2));
+        });
+        assert_eq!(read(&bytes).0, [Line::Record(Record::Put(expected))]);
     }
 
     #[test]

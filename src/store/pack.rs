@@ -13,6 +13,11 @@ use super::NewPiece;
 use super::Piece;
 use super::codec::Cursor;
 use super::codec::length;
+use super::files;
+use super::files::File;
+use super::files::Step;
+use super::files::write_once;
+use super::is_damage;
 use super::lock;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
@@ -23,14 +28,11 @@ use bytes::Bytes;
 use cacache::Algorithm;
 use cacache::Integrity;
 use cacache::WriteOpts;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::fs;
-use std::fs::File;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -53,10 +55,31 @@ pub(super) struct Address(pub(super) u128);
 #[derive(Debug)]
 pub(super) struct Builder {
     pack: PackId,
-    parts: Vec<(u32, Bytes)>,
-    pieces: Vec<Piece>,
+    /// The bytes of the pieces, and where in the pack each part begins.
+    parts: Vec<(u32, Part)>,
+    /// The table's lines.
+    table: Vec<u8>,
+    count: u32,
     end: u32,
-    table_bytes: u32,
+}
+
+/// Some bytes of a pack in memory.
+#[derive(Debug)]
+enum Part {
+    /// Small pieces, copied together: what they were made of is free again at once, and leaves no
+    /// holes in the memory between what stays.
+    Run(Vec<u8>),
+    /// A large piece, as it was given.
+    Whole(Bytes),
+}
+
+impl Part {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Run(run) => run,
+            Self::Whole(piece) => piece,
+        }
+    }
 }
 
 /// The bytes that `pieces` take in a pack, their lines in the table included.
@@ -80,16 +103,16 @@ impl Builder {
         Self {
             pack,
             parts: Vec::new(),
-            pieces: Vec::new(),
+            table: Vec::new(),
+            count: 0,
             end: HEADER_BYTES,
-            table_bytes: 0,
         }
     }
 
     /// The length of the file it would become now.
     pub(super) fn file_bytes(&self) -> u32 {
         self.end
-            .saturating_add(self.table_bytes)
+            .saturating_add(length(self.table.len()))
             .saturating_add(TRAILER_BYTES)
     }
 
@@ -114,53 +137,69 @@ impl Builder {
             offset: self.end,
             bytes: length(bytes.len()),
         };
-        let (line, line_bytes) = match piece {
-            NewPiece::Head(_) => {
-                let line = Piece::Head {
-                    sequence,
-                    key,
-                    location,
-                };
-                (line, HEAD_LINE_BYTES)
-            }
-            NewPiece::Segment(digest, _) => {
-                let line = Piece::Segment {
-                    digest: *digest,
-                    sequence,
-                    key,
-                    location,
-                };
-                (line, SEGMENT_LINE_BYTES)
-            }
+        let line = match piece {
+            NewPiece::Head(_) => Piece::Head {
+                sequence,
+                key,
+                location,
+            },
+            NewPiece::Segment(digest, _) => Piece::Segment {
+                digest: *digest,
+                sequence,
+                key,
+                location,
+            },
         };
-        self.pieces.push(line);
-        self.parts.push((location.offset, bytes.clone()));
+        put_line(&mut self.table, &line);
+        self.count = self.count.saturating_add(1);
+        self.put(location.offset, bytes);
         self.end = self.end.saturating_add(location.bytes);
-        self.table_bytes = self.table_bytes.saturating_add(line_bytes);
         Some(location)
     }
 
-    /// Reads bytes back: a piece as it was given, without a copy, or a run over several pieces,
-    /// copied together.
+    fn put(&mut self, at: u32, bytes: &Bytes) {
+        if bytes.len() >= WHOLE_BYTES {
+            self.parts.push((at, Part::Whole(bytes.clone())));
+            return;
+        }
+        match self.parts.last_mut() {
+            Some((_, Part::Run(run)))
+                if run.capacity().saturating_sub(run.len()) >= bytes.len() =>
+            {
+                run.extend_from_slice(bytes);
+            }
+            _ => {
+                let mut run = Vec::with_capacity(RUN_BYTES);
+                run.extend_from_slice(bytes);
+                self.parts.push((at, Part::Run(run)));
+            }
+        }
+    }
+
+    /// Reads bytes back: a large piece as it was given, without a copy, all else copied together.
     pub(super) fn read(&self, location: Location) -> Option<Bytes> {
         let end = location.offset.checked_add(location.bytes)?;
         if location.offset < HEADER_BYTES || end > self.end {
             return None;
         }
         let first = self.parts.partition_point(|(at, part)| {
-            at.saturating_add(length(part.len())) <= location.offset && *at < location.offset
+            at.saturating_add(length(part.bytes().len())) <= location.offset
+                && *at < location.offset
         });
         let mut run = Vec::new();
         let mut wanted = location.bytes;
         let mut from = location.offset;
         for (at, part) in self.parts.get(first..)? {
             let skip = usize::try_from(from.checked_sub(*at)?).ok()?;
-            let rest = part.len().checked_sub(skip)?;
+            let rest = part.bytes().len().checked_sub(skip)?;
             let take = rest.min(usize::try_from(wanted).ok()?);
-            if take == usize::try_from(location.bytes).ok()? {
-                return Some(part.slice(skip..skip.checked_add(take)?));
+            let range = skip..skip.checked_add(take)?;
+            if let Part::Whole(piece) = part
+                && take == usize::try_from(location.bytes).ok()?
+            {
+                return Some(piece.slice(range));
             }
-            run.extend_from_slice(part.get(skip..skip.checked_add(take)?)?);
+            run.extend_from_slice(part.bytes().get(range)?);
             from = from.checked_add(length(take))?;
             wanted = wanted.checked_sub(length(take))?;
             if wanted == 0 {
@@ -172,8 +211,9 @@ impl Builder {
     }
 
     /// What it holds.
-    pub(super) fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        let mut lines = Cursor::new(&self.table);
+        std::iter::from_fn(|| line(&mut lines, self.pack, self.end)).collect()
     }
 
     fn header(&self) -> Vec<u8> {
@@ -188,12 +228,9 @@ impl Builder {
     }
 
     fn table(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for piece in &self.pieces {
-            put_line(&mut out, piece);
-        }
+        let mut out = self.table.clone();
         out.extend_from_slice(&self.end.to_le_bytes());
-        out.extend_from_slice(&length(self.pieces.len()).to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
         out.extend_from_slice(&self.pack.0.to_le_bytes());
         let check = crc32fast::hash(&out);
         out.extend_from_slice(&check.to_le_bytes());
@@ -334,26 +371,19 @@ impl Contents {
     /// Writes a pack, in one go, and says where it came to lie. After an error nothing of it is
     /// left.
     pub(super) fn write(&self, builder: &Builder) -> io::Result<Sealed> {
+        files::meet(Step::Create, &self.dir)?;
         let mut writer = WriteOpts::new()
             .algorithm(Algorithm::Xxh3)
             .open_hash_sync(&self.dir)
             .map_err(into_io)?;
-        let mut gathered = builder.header();
+        write_once(&mut writer, &self.dir, &builder.header())?;
         for (_, part) in &builder.parts {
-            if gathered.len().saturating_add(part.len()) > GATHER_BYTES {
-                write_once(&mut writer, &gathered)?;
-                gathered.clear();
-            }
-            if part.len() >= GATHER_BYTES {
-                write_once(&mut writer, part)?;
-            } else {
-                gathered.extend_from_slice(part);
-            }
+            write_once(&mut writer, &self.dir, part.bytes())?;
         }
-        gathered.extend_from_slice(&builder.table());
-        write_once(&mut writer, &gathered)?;
+        write_once(&mut writer, &self.dir, &builder.table())?;
         let integrity = {
             let _folders = lock(&self.folders);
+            files::meet(Step::Rename, &self.dir)?;
             writer.commit().map_err(into_io)?
         };
         let (_, hex) = integrity.to_hex();
@@ -372,7 +402,7 @@ impl Contents {
 
     /// Opens a pack's file for reading.
     pub(super) fn open(&self, address: Address) -> io::Result<File> {
-        File::open(content_path(&self.dir, address))
+        File::open(&content_path(&self.dir, address))
     }
 
     /// Where a pack's file lies.
@@ -382,7 +412,7 @@ impl Contents {
 
     /// Reads a whole pack's file and says whether every bit of it is as it was written.
     pub(super) fn is_intact(&self, sealed: Sealed) -> io::Result<bool> {
-        let bytes = fs::read(content_path(&self.dir, sealed.address))?;
+        let bytes = files::read(&content_path(&self.dir, sealed.address))?;
         let hex = format!("{:032x}", sealed.address.0);
         let name = Integrity::from_hex(hex, Algorithm::Xxh3).map_err(io::Error::other)?;
         Ok(name.check(&bytes).is_ok())
@@ -390,14 +420,14 @@ impl Contents {
 
     /// Looks at a pack's file without opening it.
     pub(super) fn look(&self, address: Address) -> io::Result<Sealed> {
-        let metadata = fs::symlink_metadata(content_path(&self.dir, address))?;
+        let metadata = files::look(&content_path(&self.dir, address))?;
         sealed_as(address, &metadata).ok_or_else(|| io::Error::other("not a pack file"))
     }
 
     /// Deletes a pack's file and the folders it leaves empty. A missing file is no error.
     pub(super) fn remove(&self, address: Address) -> io::Result<()> {
         let path = content_path(&self.dir, address);
-        match fs::remove_file(&path) {
+        match files::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -405,7 +435,7 @@ impl Contents {
         let emptied = path.ancestors().skip(1).take(2);
         for folder in emptied {
             // Fails when it is not empty, which is the question.
-            if fs::remove_dir(folder).is_err() {
+            if files::remove_dir(folder).is_err() {
                 break;
             }
         }
@@ -413,11 +443,20 @@ impl Contents {
     }
 
     /// Walks all content files: tells `known` ones' state and deletes the others, with the empty
-    /// folders. What cannot be read or deleted stays.
-    pub(super) fn sweep(&self, known: &HashMap<Address, PackId>) -> HashMap<PackId, Sealed> {
+    /// folders. What the disk has lost and what cannot be deleted is passed over; what it may tell
+    /// another time is an error.
+    pub(super) fn sweep(
+        &self,
+        known: &HashMap<Address, PackId>,
+    ) -> io::Result<HashMap<PackId, Sealed>> {
         let mut found = HashMap::new();
-        self.sweep_folder(&self.dir.join(CONTENT_FOLDER), 0, known, &mut found);
-        found
+        self.sweep_folder(&self.folder(), 0, known, &mut found)?;
+        Ok(found)
+    }
+
+    /// Where all content files lie.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.dir.join(CONTENT_FOLDER)
     }
 
     fn sweep_folder(
@@ -426,20 +465,19 @@ impl Contents {
         depth: usize,
         known: &HashMap<Address, PackId>,
         found: &mut HashMap<PackId, Sealed>,
-    ) {
-        let Ok(entries) = fs::read_dir(folder) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            let Ok(metadata) = fs::symlink_metadata(&path) else {
+    ) -> io::Result<()> {
+        for entry in unless_lost(files::read_dir(folder))?.into_iter().flatten() {
+            let Some(path) = unless_lost(entry)?.map(|entry| entry.path()) else {
+                continue;
+            };
+            let Some(metadata) = unless_lost(files::look(&path))? else {
                 continue;
             };
             if metadata.is_dir() {
                 // cacache makes three levels; deeper ones are nobody's.
                 if depth < 3 {
-                    self.sweep_folder(&path, depth.saturating_add(1), known, found);
-                    drop(fs::remove_dir(&path));
+                    self.sweep_folder(&path, depth.saturating_add(1), known, found)?;
+                    drop(files::remove_dir(&path));
                 }
                 continue;
             }
@@ -448,10 +486,20 @@ impl Contents {
             let sealed = pack.and_then(|(address, _)| sealed_as(address, &metadata));
             if let (Some((_, pack)), Some(sealed)) = (pack, sealed) {
                 found.insert(pack, sealed);
-            } else if fs::remove_file(&path).is_err() {
+            } else if files::remove_file(&path).is_err() {
                 tracing::warn!(path = %path.display(), "could not delete an unknown content");
             }
         }
+        Ok(())
+    }
+}
+
+/// `None` for what is not there or what the disk has lost.
+fn unless_lost<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -505,18 +553,6 @@ fn address_of(dir: &Path, path: &Path) -> Option<Address> {
     (content_path(dir, address) == path).then_some(address)
 }
 
-/// One `write`, whole or an error: cacache hashes a buffer before it writes it, so the rest of a
-/// short write can never be made good.
-fn write_once(writer: &mut impl Write, buffer: &[u8]) -> io::Result<()> {
-    let written = writer.write(buffer)?;
-    if written == buffer.len() {
-        Ok(())
-    } else {
-        // In practice the disk is full: the kernel wrote what still fitted.
-        Err(io::ErrorKind::StorageFull.into())
-    }
-}
-
 fn into_io(error: cacache::Error) -> io::Error {
     match error {
         cacache::Error::IoError(source, _) => source,
@@ -543,13 +579,15 @@ const SUMS_BYTES: usize = 12;
 const CHECK_AND_MAGIC_BYTES: usize = 16;
 const TRAILER_BYTES: u32 = 28;
 const FRAME_BYTES: u64 = (HEADER_BYTES + TRAILER_BYTES) as u64;
-/// Smaller pieces are gathered into writes of about this size.
-const GATHER_BYTES: usize = 256 << 10;
+/// Smaller pieces are copied together.
+const WHOLE_BYTES: usize = 64 << 10;
+const RUN_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Write;
 
     const KEY: PrimaryKey = PrimaryKey([3; 16]);
 
@@ -626,7 +664,7 @@ mod tests {
             assert_eq!(builder.read(place).unwrap(), bytes);
         }
         let table = read_table(&file, PackId(5), sealed.bytes).unwrap();
-        assert_eq!(table.as_deref(), Some(builder.pieces()));
+        assert_eq!(table.as_deref(), Some(builder.pieces().as_slice()));
         assert_eq!(read_table(&file, PackId(6), sealed.bytes).unwrap(), None);
     }
 
@@ -658,7 +696,9 @@ mod tests {
         let kept = contents.write(&built().0).unwrap();
         let gone = contents.write(&built().0).unwrap();
         fs::write(dir.path().join("content-v2/stray"), b"x").unwrap();
-        let found = contents.sweep(&HashMap::from([(kept.address, PackId(5))]));
+        let found = contents
+            .sweep(&HashMap::from([(kept.address, PackId(5))]))
+            .unwrap();
         assert_eq!(found, HashMap::from([(PackId(5), kept)]));
         assert!(contents.open(gone.address).is_err());
         assert!(!dir.path().join("content-v2/stray").exists());
@@ -692,7 +732,7 @@ mod tests {
         let (builder, _) = built();
         let table = builder.table();
         let parsed = parse_table(&table, PackId(5), builder.end);
-        assert_eq!(parsed.as_deref(), Some(builder.pieces()));
+        assert_eq!(parsed.as_deref(), Some(builder.pieces().as_slice()));
         for at in 0..table.len() {
             let mut changed = table.clone();
             changed[at] ^= 4;

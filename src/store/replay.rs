@@ -9,12 +9,16 @@
 //! or evicted, for as long as it would have served without.
 
 use super::Condition;
+use super::Heir;
 use super::Put;
 use super::Record;
 use super::StoreError;
+use super::files;
+use super::files::File;
 use super::folder::Folder;
 use super::folder::failed;
 use super::folder::is_full;
+use super::is_damage;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
@@ -30,22 +34,21 @@ use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
-use std::collections::HashMap;
-use std::collections::HashSet;
+use hashbrown::HashMap;
+use hashbrown::HashSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Reads the journal and hands every record to `each`, in order, puts with missing or short packs
-/// left out. Deletes contents that no surviving put names. Starts a journal file of its own, and
+/// Reads the journal and hands puts and purges to `heir`, in order, puts left out that were removed
+/// or whose packs are missing or short. Deletes contents that no surviving put names. Starts a journal file of its own, and
 /// passes a disk through that refuses it, as a full one does. Blocking.
 pub(super) fn replay(
     folder: &Folder,
     contents: &Contents,
     disk_bytes_max: u64,
-    each: &mut dyn FnMut(Record),
+    heir: &mut dyn Heir,
 ) -> Result<(Table, Begun), StoreError> {
     folder.sweep_tmp();
     let path = folder.journal();
@@ -57,14 +60,19 @@ pub(super) fn replay(
     let mut found = Packs::default();
     let mut kept = Vec::new();
     for part in parts.iter().copied() {
-        let read = Kept::read(&path, part, &mut found);
+        let read = Kept::read(&path, part, &mut found)?;
         if !(read.is_empty() && part.delete(&path).is_ok()) {
             kept.push(read);
         }
     }
-    let mut packs = found.on_disk(contents);
-    let survivors = hand_on(&path, &kept, &packs, each);
-    drop_unnamed(contents, &mut packs, &survivors.packs());
+    let mut packs = found.on_disk(contents)?;
+    heir.expect(
+        found
+            .puts
+            .saturating_sub(found.removed.len().try_into().unwrap_or(0)),
+    );
+    let named = hand_on(&path, &kept, &found, &packs, heir)?;
+    drop_unnamed(contents, &mut packs, &named);
     let newest = parts
         .iter()
         .chain(&outdated)
@@ -77,7 +85,11 @@ pub(super) fn replay(
     // Counted as a failure, so that a snapshot soon replaces what is damaged.
     table.journal.failures = u64::from(damaged > 0);
     for kept in kept {
-        let bytes = kept.file.bytes.saturating_add(rounded(kept.copy.bytes));
+        let bytes = kept
+            .file
+            .scan
+            .bytes
+            .saturating_add(rounded(kept.copy.scan.bytes));
         match kept.part {
             Part::Journal(_) => {
                 let earlier = &mut table.journal.earlier;
@@ -86,41 +98,34 @@ pub(super) fn replay(
             Part::Snapshot(_) => table.journal.snapshot = bytes,
         }
     }
-    let begun = begin(&path, number, damaged, &mut table);
+    let begun = begin(&path, number, damaged, found.newest, &mut table);
     Ok((table, begun))
 }
 
-/// Hands on the records of all files, in order, and says which puts survived them.
+/// Hands on the puts and purges of all files, in order: puts left out that were removed or whose
+/// packs are not whole. Says which packs the others name that no purge covers.
 fn hand_on(
     folder: &Path,
     kept: &[Kept],
+    found: &Packs,
     packs: &HashMap<PackId, Sealed>,
-    each: &mut dyn FnMut(Record),
-) -> Survivors {
-    let mut survivors = Survivors::default();
+    heir: &mut dyn Heir,
+) -> Result<HashSet<PackId>, StoreError> {
+    let mut named = HashSet::new();
     for kept in kept {
         kept.hand_on(folder, &mut |record| {
-            let whole = match &record {
-                Record::Put(put) => places(put).all(|place| lies_in(packs, place)),
-                Record::Remove(_) | Record::Purge { .. } => true,
-            };
-            survivors.note_sequence(&record);
-            if whole {
-                survivors.note(&record);
-                each(record);
+            if let Record::Put(put) = &record {
+                if found.removed.contains(&put.sequence) || !lies_in_all(packs, put) {
+                    return;
+                }
+                if !found.is_purged(put) {
+                    named.extend(places(put).map(|place| place.pack));
+                }
             }
-        });
-        if kept.is_doubtful() {
-            tracing::warn!(
-                path = %kept.part.path(folder).display(),
-                "a journal file and its copy are damaged; what is older is purged"
-            );
-            let record = survivors.purge_of_all();
-            survivors.note(&record);
-            each(record);
-        }
+            heir.take(record);
+        })?;
     }
-    survivors
+    Ok(named)
 }
 
 /// What [`look`] found.
@@ -137,14 +142,14 @@ pub(super) struct Looked {
 pub(super) fn look(
     folder: &Path,
     contents: &Contents,
-    each: &mut dyn FnMut(Record),
-) -> io::Result<Looked> {
-    let (parts, _) = journal::parts(folder)?;
+    heir: &mut dyn Heir,
+) -> Result<Looked, StoreError> {
+    let (parts, _) = journal::parts(folder).map_err(failed("list", folder))?;
     let mut found = Packs::default();
-    let kept: Vec<Kept> = parts
+    let kept = parts
         .iter()
         .map(|part| Kept::read(folder, *part, &mut found))
-        .collect();
+        .collect::<Result<Vec<Kept>, _>>()?;
     let mut packs = HashMap::new();
     let mut missing = Vec::new();
     for (pack, address, bytes) in found.alive() {
@@ -154,14 +159,14 @@ pub(super) fn look(
         }
     }
     missing.sort_unstable();
-    hand_on(folder, &kept, &packs, each);
+    hand_on(folder, &kept, &found, &packs, heir)?;
     Ok(Looked {
         packs,
         missing,
         damaged: kept.iter().map(Kept::stretches).sum(),
         journal_bytes: kept
             .iter()
-            .map(|kept| kept.file.bytes.saturating_add(kept.copy.bytes))
+            .map(|kept| kept.file.scan.bytes.saturating_add(kept.copy.scan.bytes))
             .sum(),
     })
 }
@@ -175,9 +180,11 @@ pub(super) struct Begun {
     pub(super) journal: Option<Journal>,
     /// Damaged places found in the journal's files.
     pub(super) damaged: u64,
+    /// The newest sequence of any record, also of those that were not handed on.
+    pub(super) newest: Sequence,
 }
 
-fn begin(folder: &Path, number: u64, damaged: u64, table: &mut Table) -> Begun {
+fn begin(folder: &Path, number: u64, damaged: u64, newest: Sequence, table: &mut Table) -> Begun {
     let journal = match Journal::create(folder, number, table.next_pack()) {
         Ok(journal) => {
             table.journal.current = journal.bytes();
@@ -194,14 +201,13 @@ fn begin(folder: &Path, number: u64, damaged: u64, table: &mut Table) -> Begun {
         number,
         journal,
         damaged,
+        newest,
     }
 }
 
 /// A file as it was read first.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    /// Its length.
-    bytes: u64,
     /// What was in it.
     scan: Scan,
     /// There is no such file.
@@ -214,15 +220,34 @@ struct Kept {
     part: Part,
     file: Seen,
     copy: Seen,
+    /// Nobody knows which purges it held: everything older than this is purged.
+    doubtful: Option<Sequence>,
 }
 
 impl Kept {
-    /// Reads both and notes what they say about packs.
-    fn read(folder: &Path, part: Part, found: &mut Packs) -> Self {
-        let file = read(&part.path(folder), &mut |line| found.note(&line));
-        let copy = read(&part.copy_path(folder), &mut |_| {});
+    /// Reads both and notes what they say about packs and purges.
+    fn read(folder: &Path, part: Part, found: &mut Packs) -> Result<Self, StoreError> {
+        let file = read(&part.path(folder), &mut |line| found.note(&line))?;
+        let copy = read(&part.copy_path(folder), &mut |line| {
+            if let Line::Record(Record::Purge { .. }) = line {
+                found.note(&line);
+            }
+        })?;
         found.note_scan(file.scan);
-        Self { part, file, copy }
+        let mut kept = Self {
+            part,
+            file,
+            copy,
+            doubtful: None,
+        };
+        if kept.is_doubtful() {
+            tracing::warn!(
+                path = %part.path(folder).display(),
+                "a journal file and its copy are damaged; what is older is purged"
+            );
+            kept.doubtful = Some(found.purge_all());
+        }
+        Ok(kept)
     }
 
     /// Is it a journal that nothing was written to?
@@ -237,11 +262,10 @@ impl Kept {
         clean && records == 0 && matches!(self.part, Part::Journal(_))
     }
 
-    /// Nobody knows which purges it held.
     fn is_doubtful(&self) -> bool {
         // What a kill cuts short was not answered yet: a cut end alone has lost no purge. A copy
         // begins before its file, so that a kill leaves none without its header.
-        let headless = self.copy.bytes < HEADER_BYTES;
+        let headless = self.copy.scan.bytes < HEADER_BYTES;
         let copy_is_sound = !headless && !self.copy.missing && self.copy.scan.stretches == 0;
         !self.file.missing && self.file.scan.stretches > 0 && !copy_is_sound
             || self.file.missing && !self.copy.missing && self.copy.scan.stretches > 0
@@ -257,28 +281,41 @@ impl Kept {
         self.file.scan.stretches.saturating_add(copy)
     }
 
-    /// Hands on its records, and those of the copy where it is damaged: there they may come twice.
-    fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) {
+    /// Hands on its puts and purges, and those of the copy where it is damaged: there they may come
+    /// twice. What was removed is known by now.
+    fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) -> Result<(), StoreError> {
         let mut records = |line| match line {
+            Line::Record(Record::Remove(_)) | Line::Dropped(_) | Line::Sealed(..) => {}
             Line::Record(record) => each(record),
-            Line::Dropped(_) | Line::Sealed(..) => {}
         };
-        let again = read(&self.part.path(folder), &mut records);
+        let again = read(&self.part.path(folder), &mut records)?;
         if again.scan.damaged > 0 {
-            read(&self.part.copy_path(folder), &mut records);
+            read(&self.part.copy_path(folder), &mut records)?;
         }
+        if let Some(sequence) = self.doubtful {
+            each(Record::Purge {
+                sequence,
+                selector: Selector::All,
+            });
+        }
+        Ok(())
     }
 }
 
-/// Reads one file. What cannot be read counts as damaged.
-fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+/// Reads one file. What the disk has lost counts as damaged; what it may give another time is an
+/// error, for a start without it would give up all that it names.
+fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Result<Seen, StoreError> {
+    let scanned = File::open(path).and_then(|mut file| journal::scan(&mut file, each));
+    let scan = match scanned {
+        Ok(scan) => scan,
         Err(error) => {
             let missing = matches!(
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
             );
+            if !missing && !is_damage(&error) {
+                return Err(failed("read", path)(error));
+            }
             if !missing {
                 tracing::warn!(path = %path.display(), %error, "could not read a journal file");
             }
@@ -287,14 +324,9 @@ fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
                 stretches: 1,
                 ..Scan::default()
             };
-            return Seen {
-                bytes: 0,
-                scan,
-                missing,
-            };
+            return Ok(Seen { scan, missing });
         }
     };
-    let scan = journal::scan(&bytes, each);
     if scan.damaged > 0 {
         tracing::warn!(
             path = %path.display(),
@@ -303,16 +335,15 @@ fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
             "skipped damage in a journal file"
         );
     }
-    Seen {
-        bytes: bytes.len().try_into().unwrap_or(u64::MAX),
+    Ok(Seen {
         scan,
         missing: false,
-    }
+    })
 }
 
 /// Deletes snapshots whose writing was cut short.
 fn sweep_unfinished(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
+    let Ok(entries) = files::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
@@ -322,15 +353,18 @@ fn sweep_unfinished(folder: &Path) {
             .extension()
             .is_some_and(|end| end == "new" || lonely(end))
         {
-            drop(fs::remove_file(path));
+            drop(files::remove_file(&path));
         }
     }
 }
 
 /// All the places a put names.
 pub(super) fn places(put: &Put) -> impl Iterator<Item = Location> + '_ {
-    let segments = put.segments.iter().map(|segment| segment.location);
-    std::iter::once(put.head).chain(segments)
+    std::iter::once(put.head).chain(put.parts.locations())
+}
+
+fn lies_in_all(packs: &HashMap<PackId, Sealed>, put: &Put) -> bool {
+    places(put).all(|place| lies_in(packs, place))
 }
 
 fn lies_in(packs: &HashMap<PackId, Sealed>, place: Location) -> bool {
@@ -351,9 +385,16 @@ fn drop_unnamed(contents: &Contents, packs: &mut HashMap<PackId, Sealed>, named:
     });
 }
 
-/// What the journal says about packs.
+/// What the journal says about packs, and about what is no longer needed of them.
 #[derive(Debug, Default)]
 struct Packs {
+    puts: u32,
+    /// No put of such a sequence comes after its removal, so the order does not count.
+    removed: HashSet<Sequence>,
+    /// The newest sequence of any record.
+    newest: Sequence,
+    purged_all: Sequence,
+    purged_urls: HashMap<PrimaryKey, Sequence>,
     sealed: HashMap<PackId, (Address, u32)>,
     dropped: HashSet<PackId>,
     next_pack: u32,
@@ -361,6 +402,14 @@ struct Packs {
 
 impl Packs {
     fn note(&mut self, line: &Line) {
+        if let Line::Record(
+            Record::Put(Put { sequence, .. })
+            | Record::Remove(sequence)
+            | Record::Purge { sequence, .. },
+        ) = line
+        {
+            self.newest = self.newest.max(*sequence);
+        }
         match line {
             Line::Dropped(pack) => {
                 self.note_number(*pack);
@@ -373,10 +422,34 @@ impl Packs {
             // Also packs that were never sealed: their numbers must not come again, or this put
             // would name another pack's bytes.
             Line::Record(Record::Put(put)) => {
+                self.puts = self.puts.saturating_add(1);
                 places(put).for_each(|place| self.note_number(place.pack));
             }
-            Line::Record(Record::Remove(_) | Record::Purge { .. }) => {}
+            Line::Record(Record::Remove(sequence)) => {
+                self.removed.insert(*sequence);
+            }
+            Line::Record(Record::Purge { sequence, selector }) => match selector {
+                Selector::All => self.purged_all = self.purged_all.max(*sequence),
+                // Which responses bear a tag only their heads say: they stay, and are found out.
+                Selector::Tag(_) => {}
+                Selector::Url(key) => {
+                    let newest = self.purged_urls.entry(*key).or_default();
+                    *newest = (*newest).max(*sequence);
+                }
+            },
         }
+    }
+
+    /// Purges everything noted so far; answers the purge's sequence.
+    fn purge_all(&mut self) -> Sequence {
+        self.newest = Sequence(self.newest.0.saturating_add(1));
+        self.purged_all = self.newest;
+        self.newest
+    }
+
+    fn is_purged(&self, put: &Put) -> bool {
+        let purged = self.purged_urls.get(&put.key).copied();
+        put.sequence < purged.unwrap_or_default().max(self.purged_all)
     }
 
     fn note_number(&mut self, pack: PackId) {
@@ -388,6 +461,7 @@ impl Packs {
         if scan.damaged > 0 {
             // The damaged records may have named higher numbers; far fewer than these.
             self.next_pack = self.next_pack.saturating_add(DAMAGE_NUMBERS);
+            self.newest = Sequence(self.newest.0.saturating_add(DAMAGE_SEQUENCES));
         }
     }
 
@@ -395,15 +469,17 @@ impl Packs {
     fn alive(&self) -> impl Iterator<Item = (PackId, Address, u32)> + '_ {
         self.sealed
             .iter()
-            .filter(|(pack, _)| !self.dropped.contains(pack))
+            .filter(|(pack, _)| !self.dropped.contains(*pack))
             .map(|(pack, (address, bytes))| (*pack, *address, *bytes))
     }
 
     /// Those that are on disk, as long as they were written. All other contents are deleted.
-    fn on_disk(&self, contents: &Contents) -> HashMap<PackId, Sealed> {
+    fn on_disk(&self, contents: &Contents) -> Result<HashMap<PackId, Sealed>, StoreError> {
         let alive = self.alive();
         let known = alive.map(|(pack, address, _)| (address, pack)).collect();
-        let mut found = contents.sweep(&known);
+        let mut found = contents
+            .sweep(&known)
+            .map_err(failed("list", &contents.folder()))?;
         found.retain(|pack, sealed| {
             let expected = self.sealed.get(pack).map(|(_, bytes)| *bytes);
             let whole = expected == Some(sealed.bytes);
@@ -417,88 +493,10 @@ impl Packs {
             }
             whole || contents.remove(sealed.address).is_err()
         });
-        found
-    }
-}
-
-/// A put, as far as packs and purges are concerned.
-#[derive(Debug)]
-struct Survivor {
-    key: PrimaryKey,
-    head: PackId,
-    /// Packs of its body other than the head's; most have none.
-    others: Option<Box<[PackId]>>,
-}
-
-/// Which puts are still alive after the removals and purges that follow them.
-#[derive(Debug, Default)]
-struct Survivors {
-    puts: HashMap<Sequence, Survivor>,
-    /// The newest sequence of any record.
-    newest: Sequence,
-    purged_all: Sequence,
-    purged_urls: HashMap<PrimaryKey, Sequence>,
-}
-
-impl Survivors {
-    fn note_sequence(&mut self, record: &Record) {
-        let (Record::Put(Put { sequence, .. })
-        | Record::Remove(sequence)
-        | Record::Purge { sequence, .. }) = record;
-        self.newest = self.newest.max(*sequence);
-    }
-
-    /// A purge of everything recorded so far.
-    fn purge_of_all(&self) -> Record {
-        Record::Purge {
-            sequence: Sequence(self.newest.0.saturating_add(1)),
-            selector: Selector::All,
-        }
-    }
-
-    fn note(&mut self, record: &Record) {
-        match record {
-            Record::Put(put) => {
-                let mut others: Vec<PackId> = places(put)
-                    .map(|place| place.pack)
-                    .filter(|pack| *pack != put.head.pack)
-                    .collect();
-                others.dedup();
-                let others = (!others.is_empty()).then(|| others.into_boxed_slice());
-                let survivor = Survivor {
-                    key: put.key,
-                    head: put.head.pack,
-                    others,
-                };
-                self.puts.insert(put.sequence, survivor);
-            }
-            Record::Remove(sequence) => {
-                self.puts.remove(sequence);
-            }
-            Record::Purge { sequence, selector } => match selector {
-                Selector::All => self.purged_all = self.purged_all.max(*sequence),
-                // Which responses bear a tag only their heads say: they stay, and are found out.
-                Selector::Tag(_) => {}
-                Selector::Url(key) => {
-                    let newest = self.purged_urls.entry(*key).or_default();
-                    *newest = (*newest).max(*sequence);
-                }
-            },
-        }
-    }
-
-    fn packs(&self) -> HashSet<PackId> {
-        let mut packs = HashSet::new();
-        for (sequence, survivor) in &self.puts {
-            let purged = self.purged_urls.get(&survivor.key).copied();
-            if *sequence >= purged.unwrap_or_default().max(self.purged_all) {
-                packs.insert(survivor.head);
-                packs.extend(survivor.others.iter().flatten().copied());
-            }
-        }
-        packs
+        Ok(found)
     }
 }
 
 const HEADER_BYTES: u64 = journal::HEADER_BYTES as u64;
 const DAMAGE_NUMBERS: u32 = 1 << 16;
+const DAMAGE_SEQUENCES: u64 = 1 << 32;

@@ -3,7 +3,7 @@
 //! The store is locked while it is looked at, so that no process begins to use it meanwhile; several
 //! may look at the same time.
 
-use super::Record;
+use super::Heir;
 use super::StoreError;
 use super::folder::Folder;
 use super::folder::failed;
@@ -13,9 +13,8 @@ use super::replay;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use bytes::Bytes;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A store that is only read.
@@ -34,12 +33,12 @@ pub struct Survey {
 
 impl Survey {
     /// Opens a store that no process uses and hands every record that a start would hand on to
-    /// `each`, in order. Blocking.
-    pub fn open(dir: &Path, each: &mut dyn FnMut(Record)) -> Result<Self, StoreError> {
+    /// `heir`, in order. Blocking.
+    pub fn open(dir: &Path, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::look(dir)?;
         let contents = Contents::new(dir);
         let journal = folder.journal();
-        let found = replay::look(&journal, &contents, each).map_err(failed("list", &journal))?;
+        let found = replay::look(&journal, &contents, heir)?;
         Ok(Self {
             contents,
             packs: found.packs,

@@ -13,6 +13,7 @@
 
 use super::Condition;
 use super::NewPiece;
+use super::Put;
 use super::StoreError;
 use super::Usage;
 use super::pack::APPEND_BYTES_MAX;
@@ -23,11 +24,12 @@ use super::pack::Sealed;
 use super::pack::reserve_for;
 use super::pack::room_of;
 use super::pack::rounded;
+use super::replay::places;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// One pack.
@@ -93,10 +95,30 @@ impl JournalRoom {
     }
 }
 
+/// How much came in and was written since start, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// Pieces appended.
+    appended: u64,
+    /// Pack files.
+    packs: u64,
+    /// Journal files, their copies and snapshots.
+    journal: u64,
+}
+
+impl Written {
+    /// Counts a journal file's growth.
+    pub(super) fn add_journal(&mut self, bytes: u64) {
+        self.journal = self.journal.saturating_add(bytes);
+    }
+}
+
 /// All packs and all room of one store.
 #[derive(Debug)]
 pub(super) struct Table {
     packs: HashMap<PackId, Pack>,
+    /// Puts by the pack in memory they wait for.
+    waiting: HashMap<PackId, Vec<Put>>,
     shared: Option<PackId>,
     next_pack: u32,
     lanes: usize,
@@ -115,6 +137,8 @@ pub(super) struct Table {
     pub(super) journal: JournalRoom,
     /// Records written since start.
     pub(super) journaled: u64,
+    /// Bytes since start.
+    pub(super) written: Written,
 }
 
 /// What an append came to.
@@ -139,6 +163,7 @@ impl Table {
             .collect();
         Self {
             packs,
+            waiting: HashMap::new(),
             shared: None,
             next_pack,
             lanes: 0,
@@ -153,6 +178,7 @@ impl Table {
             full: false,
             journal: JournalRoom::default(),
             journaled: 0,
+            written: Written::default(),
         }
     }
 
@@ -195,6 +221,30 @@ impl Table {
         let mut ids: Vec<PackId> = chosen.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Lets a put wait for a pack of it that is in memory. Gives it back when none is, and says
+    /// whether they are all on disk.
+    pub(super) fn wait(&mut self, put: Put) -> Option<(Put, bool)> {
+        let absent = |place: Location| match self.packs.get(&place.pack) {
+            Some(Pack::Sealed(_)) => None,
+            Some(Pack::Open(_) | Pack::Closed(_)) => Some(Some(place.pack)),
+            None => Some(None),
+        };
+        let absent = places(&put).find_map(absent);
+        match absent {
+            Some(Some(pack)) => {
+                self.waiting.entry(pack).or_default().push(put);
+                None
+            }
+            Some(None) => Some((put, false)),
+            None => Some((put, true)),
+        }
+    }
+
+    /// The puts that waited for a pack.
+    pub(super) fn take_waiting(&mut self, pack: PackId) -> Vec<Put> {
+        self.waiting.remove(&pack).unwrap_or_default()
     }
 
     /// Counts a new lane, if there may be one.
@@ -250,6 +300,8 @@ impl Table {
             .filter_map(|piece| builder.push(sequence, key, piece))
             .collect();
         let more = builder.file_bytes().saturating_sub(before);
+        let bytes = locations.iter().map(|piece| u64::from(piece.bytes));
+        self.written.appended = self.written.appended.saturating_add(bytes.sum());
         self.unsealed_bytes = self.unsealed_bytes.saturating_add(more.into());
         let early = self.unsealed_bytes > UNSEALED_BYTES_EASY && lane.is_some();
         if early && self.check_queue().is_ok() {
@@ -309,6 +361,7 @@ impl Table {
 
     /// Notes that a closed pack is on disk. False when it is gone meanwhile.
     pub(super) fn seal(&mut self, pack: PackId, sealed: Sealed) -> bool {
+        self.written.packs = self.written.packs.saturating_add(sealed.bytes.into());
         let Some(Pack::Closed(_)) = self.packs.get(&pack) else {
             return false;
         };
@@ -448,14 +501,17 @@ impl Table {
         self.limit = self.limit.saturating_add(step).min(self.limit_given);
     }
 
-    /// Sizes and counts; `corrupt` is counted elsewhere.
+    /// Sizes and counts; what failed is counted elsewhere.
     pub(super) fn usage(&self) -> Usage {
         Usage {
             allocated: self.allocated(),
             limit: self.limit,
             packs: self.sealed,
             journaled: self.journaled,
-            corrupt: 0,
+            appended: self.written.appended,
+            packs_written: self.written.packs,
+            journal_written: self.written.journal,
+            ..Usage::default()
         }
     }
 }

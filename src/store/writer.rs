@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! Seal ─► content renamed in place ─► "sealed" record ─► puts that waited for it, if wanted
-//! an error ─► the pack is lost, its puts too ─► pass-through ─(probe, each tick)─► healthy
+//! an error ─► pass-through ─(probe, each tick)─► healthy ─► once more; in vain, the pack is lost
 //! ```
 //!
 //! A second thread sends a tick every half second; it stands for the clock, which this room does
-//! not read.
+//! not read. When the writing thread gives no sign of life for some ticks the disk hangs: then that
+//! second thread has the store pass through, and the first tick that is heeded ends it.
 
 use super::Condition;
 use super::Keeper;
@@ -19,14 +20,15 @@ use super::folder::is_full;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
+use super::journal::Part;
 use super::lock;
 use super::replay::Begun;
-use super::replay::places;
 use super::table::Pack;
 use crate::rules::address::PackId;
-use std::collections::HashMap;
+use hashbrown::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -44,7 +46,7 @@ pub(super) enum Job {
     Line(Line),
     /// Write some records and say when they are written.
     Purge(Vec<Line>, oneshot::Sender<Result<(), StoreError>>),
-    /// Write a record once its packs are on disk.
+    /// Write a record: its packs are on disk, or gone.
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
@@ -85,11 +87,17 @@ pub(super) fn start(
     ticks: mpsc::Sender<Job>,
 ) -> io::Result<Threads> {
     let (stop, stopped) = mpsc::channel::<()>();
+    let watched = Arc::clone(&shared);
     let ticker = thread::Builder::new()
         .name("store-tick".into())
         .spawn(move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
-                if ticks.send(Job::Tick).is_err() {
+                let unheeded = watched.unheeded.fetch_add(1, Ordering::Relaxed);
+                if unheeded == HANG_TICKS {
+                    pass_through(&watched, "the disk does not answer".into(), false);
+                }
+                // One that was not heeded yet will do.
+                if unheeded == 0 && ticks.send(Job::Tick).is_err() {
                     break;
                 }
             }
@@ -103,7 +111,7 @@ pub(super) fn start(
         purges: Vec::new(),
         puts: 0,
         overflown: false,
-        waiting: HashMap::new(),
+        tried: HashMap::new(),
         shared_before: None,
         ticks_low: 0,
     };
@@ -132,8 +140,8 @@ struct Writer {
     puts: u64,
     /// There was more to keep than `records` may hold: the files on disk must not be read again.
     overflown: bool,
-    /// Puts by the pack they wait for.
-    waiting: HashMap<PackId, Vec<Put>>,
+    /// How often packs that are still in memory could not be written.
+    tried: HashMap<PackId, u32>,
     /// The shared lane's open pack at the tick before.
     shared_before: Option<PackId>,
     /// Ticks since the limit was lowered or raised.
@@ -160,6 +168,7 @@ impl Writer {
 
     /// Does one job. False: it was the last.
     fn take(&mut self, job: Job) -> bool {
+        self.shared.unheeded.store(0, Ordering::Relaxed);
         match job {
             Job::Close => {
                 drop(self.write_all());
@@ -173,7 +182,7 @@ impl Writer {
                 }
                 drop(reply.send(self.write_records()));
             }
-            Job::Put(put) => self.place(put),
+            Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
             Job::Tick => self.tick(),
@@ -216,6 +225,8 @@ impl Writer {
                 let mut table = self.shared.write();
                 table.journal.current = journal.bytes();
                 table.journaled = table.journaled.saturating_add(self.puts);
+                let bytes = self.records.len().saturating_add(self.purges.len());
+                table.written.add_journal(bytes.try_into().unwrap_or(u64::MAX));
                 self.records.clear();
                 self.purges.clear();
                 self.puts = 0;
@@ -253,13 +264,15 @@ impl Writer {
         }
     }
 
-    /// Writes one closed pack and what waited for it. While the disk has failed it waits on.
+    /// Writes one closed pack and what waited for it. While the disk has failed it waits on, also
+    /// when it is this pack that could not be written: until it has been tried some times.
     fn seal(&mut self, pack: PackId) {
         let builder = match self.shared.read().get(pack) {
             Some(Pack::Closed(builder)) => Some(Arc::clone(builder)),
             Some(Pack::Open(_) | Pack::Sealed(_)) | None => None,
         };
         let Some(builder) = builder else {
+            self.tried.remove(&pack);
             self.release(pack);
             return;
         };
@@ -269,11 +282,17 @@ impl Writer {
         let sealed = match self.shared.contents.write(&builder) {
             Ok(sealed) => sealed,
             Err(error) => {
-                self.lose(&[pack]);
                 self.fail("writing a pack", &error);
+                let tries = self.tried.entry(pack).or_default();
+                *tries = tries.saturating_add(1);
+                if *tries >= TRIES_MAX {
+                    self.tried.remove(&pack);
+                    self.lose(&[pack]);
+                }
                 return;
             }
         };
+        self.tried.remove(&pack);
         if self.shared.write().seal(pack, sealed) {
             self.keep(&Line::Sealed(pack, sealed.address, sealed.bytes));
             self.keeper.sealed(pack, sealed.allocated.into());
@@ -285,35 +304,30 @@ impl Writer {
 
     /// Looks again at the puts that waited for a pack.
     fn release(&mut self, pack: PackId) {
-        for put in self.waiting.remove(&pack).unwrap_or_default() {
-            self.place(put);
-        }
+        let puts = self.shared.write().take_waiting(pack);
+        self.place(puts);
     }
 
-    /// Journals a put, lets it wait for a pack, or forgets it when a pack of it is gone.
-    fn place(&mut self, put: Put) {
-        let absent = {
-            let table = self.shared.read();
-            places(&put).find_map(|place| match table.get(place.pack) {
-                Some(Pack::Sealed(_)) => None,
-                Some(Pack::Open(_) | Pack::Closed(_)) => Some(Absent::InMemory(place.pack)),
-                None => Some(Absent::Gone),
-            })
-        };
-        if let Some(Absent::InMemory(pack)) = absent {
-            self.waiting.entry(pack).or_default().push(put);
-            return;
-        }
-        let bytes = journal::put_bytes(&put);
+    /// Journals puts, lets them wait for another pack, or forgets them when a pack of theirs is gone.
+    fn place(&mut self, puts: Vec<Put>) {
+        let mut settled = Vec::with_capacity(puts.len());
         {
             let mut table = self.shared.write();
-            table.journal.queued = table.journal.queued.saturating_sub(bytes);
+            for put in puts {
+                if let Some((put, whole)) = table.wait(put) {
+                    let bytes = journal::put_bytes(&put);
+                    table.journal.queued = table.journal.queued.saturating_sub(bytes);
+                    settled.push((put, whole));
+                }
+            }
         }
-        let wanted = self.keeper.wanted(put.sequence);
-        // Without a journal, the snapshot that follows the next one brings it.
-        if wanted && absent.is_none() && self.journal.is_some() {
-            self.puts = self.puts.saturating_add(1);
-            self.keep(&Line::Record(Record::Put(put)));
+        for (put, whole) in settled {
+            let wanted = self.keeper.wanted(put.sequence);
+            // Without a journal, the snapshot that follows the next one brings it.
+            if wanted && whole && self.journal.is_some() {
+                self.puts = self.puts.saturating_add(1);
+                self.keep(&Line::Record(Record::Put(put)));
+            }
         }
     }
 
@@ -353,7 +367,12 @@ impl Writer {
         self.overflown = false;
         self.number = number;
         self.journal = Some(journal);
-        self.write_records()
+        let written = self.write_records();
+        if written.is_err() {
+            // The next try begins another one.
+            drop(Part::Journal(number).delete(&path));
+        }
+        written
     }
 
     fn tick(&mut self) {
@@ -456,11 +475,8 @@ impl Writer {
 
     fn fail(&mut self, action: &str, error: &io::Error) {
         self.ticks_low = 0;
-        let reason: Arc<str> = format!("{action}: {error}").into();
-        let condition = Condition::PassThrough(Arc::clone(&reason));
-        if self.shared.write().set_condition(condition, is_full(error)) {
-            tracing::warn!(%reason, "the store passes through");
-        }
+        let reason = format!("{action}: {error}").into();
+        pass_through(&self.shared, reason, is_full(error));
     }
 
     fn healthy(&self) -> bool {
@@ -485,15 +501,20 @@ impl Drop for Writer {
     }
 }
 
-/// Why a put cannot be journaled.
-enum Absent {
-    /// A pack of it is gone.
-    Gone,
-    /// This pack of it is not on disk yet.
-    InMemory(PackId),
+/// From now on nothing is appended, until the writing thread finds that the disk works again.
+fn pass_through(shared: &Shared, reason: Arc<str>, full: bool) {
+    shared.write_errors.fetch_add(1, Ordering::Relaxed);
+    let condition = Condition::PassThrough(Arc::clone(&reason));
+    if shared.write().set_condition(condition, full) {
+        tracing::warn!(%reason, "the store passes through");
+    }
 }
 
 const TICK: Duration = Duration::from_millis(500);
+/// Two seconds: a disk that works answers sooner, also when it is busy.
+pub(super) const HANG_TICKS: u32 = 4;
+/// How often a pack is tried to be written before it is given up.
+const TRIES_MAX: u32 = 4;
 const BATCH_JOBS: usize = 4096;
 /// Bounds what the keeper must hold of their entries.
 const LOST_AT_ONCE: usize = 256;

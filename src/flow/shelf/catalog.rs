@@ -23,8 +23,8 @@ impl Catalog {
     /// Reads the journal of the store in `dir`. Blocking.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let mut replay = Replay::default();
-        let survey = Survey::open(dir, &mut |record| replay.take(record))?;
-        let (index, _newest) = replay.finish();
+        let survey = Survey::open(dir, &mut replay)?;
+        let index = replay.finish();
         Ok(Self { survey, index })
     }
 
@@ -61,7 +61,7 @@ impl Catalog {
         let bytes = self.survey.read(location)?;
         let (_, response) = head::decode(&bytes)
             .filter(|(_, head)| head.key == put.key && head.variant == put.variant)
-            .filter(|(_, head)| head.body == put.body)
+            .filter(|(_, head)| head.body.name() == put.body)
             .ok_or(StoreError::Corrupt { location })?;
         let covered = self.index.covers_tags(put.sequence, &response.tags);
         Ok((!covered).then_some(response))
@@ -71,14 +71,19 @@ impl Catalog {
     pub fn body<'a>(
         &'a self,
         put: &'a Put,
+        digest: Digest,
     ) -> impl Iterator<Item = Result<Bytes, StoreError>> + 'a {
-        put.segments.iter().map(|segment| {
-            let location = segment.location;
-            let bytes = self.survey.read(location)?;
-            if Digest::of(&bytes) == segment.digest {
-                return Ok(bytes);
-            }
-            Err(StoreError::Corrupt { location })
-        })
+        put.parts
+            .clone()
+            .segments(digest)
+            .into_iter()
+            .map(|segment| {
+                let location = segment.location;
+                let bytes = self.survey.read(location)?;
+                if Digest::of(&bytes) == segment.digest {
+                    return Ok(bytes);
+                }
+                Err(StoreError::Corrupt { location })
+            })
     }
 }

@@ -8,6 +8,7 @@ use super::patience::Patience;
 use super::pins::Pins;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
+use crate::rules::address::Parts;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::key::PrimaryKey;
@@ -108,7 +109,8 @@ impl Draft {
         };
         let segments = std::mem::take(&mut self.segments);
         self.end_lane();
-        let put = put_of(self.sequence, &response, head, segments);
+        let parts = Parts::of(response.body, segments);
+        let put = put_of(self.sequence, &response, head, parts);
         let put = self.shelf.insert(put, &response.tags)?;
         let hot = Hot {
             response: Arc::new(response),

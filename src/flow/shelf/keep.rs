@@ -5,9 +5,10 @@ use super::Shelf;
 use super::Stored;
 use super::StoredBody;
 use super::patience::Patience;
+use crate::rules::address::Digest;
 use crate::rules::address::Location;
+use crate::rules::address::Parts;
 use crate::rules::address::Put;
-use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
@@ -99,9 +100,14 @@ impl Shelf {
         body: Option<&Bytes>,
     ) -> Result<Result<Put, NotKept>, StoreError> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let known = self.read_index().body(response.body);
-        let mut pieces = vec![NewPiece::Head(head::encode(sequence, response))];
+        let known = self.read_index().body(response.body.name());
+        let mut pieces = Vec::with_capacity(2);
+        pieces.push(NewPiece::Head(head::encode(sequence, response)));
         match (&known, body) {
+            // Another body of the same name: what would be read is not what the head says.
+            (Some(parts), body) if !may_be(parts, response, body) => {
+                return Ok(Err(NotKept::StoreFailed));
+            }
             (None, Some(body)) if !body.is_empty() => {
                 pieces.push(NewPiece::Segment(response.body, body.clone()));
             }
@@ -109,15 +115,13 @@ impl Shelf {
             (Some(_), _) | (None, Some(_)) => {}
         }
         let places = self.store.append(None, sequence, response.key, &pieces)?;
-        let [head, rest @ ..] = places.as_slice() else {
-            return Err(StoreError::NoRoom);
+        let (head, parts) = match (places.as_slice(), known) {
+            ([head], Some(known)) => (head, known),
+            ([head], None) => (head, Parts::None),
+            ([head, body], _) => (head, Parts::One(*body)),
+            _ => return Err(StoreError::NoRoom),
         };
-        let mut segments = known.unwrap_or_default();
-        segments.extend(rest.iter().map(|location| Segment {
-            digest: response.body,
-            location: *location,
-        }));
-        let put = put_of(sequence, response, *head, segments);
+        let put = put_of(sequence, response, *head, parts);
         Ok(self.insert(put, &response.tags))
     }
 
@@ -146,7 +150,7 @@ pub(super) fn put_of(
     sequence: Sequence,
     response: &StoredResponse,
     head: Location,
-    segments: Vec<Segment>,
+    parts: Parts,
 ) -> Put {
     let useful = response.lifetime
         + response
@@ -169,10 +173,27 @@ pub(super) fn put_of(
         variant: response.variant,
         vary: response.vary.clone(),
         head,
-        body: response.body,
-        segments,
+        body: response.body.name(),
+        parts,
         useless_at: born.saturating_add(useful).as_secs(),
     }
+}
+
+/// May what lies in these parts be the body of the response? One segment is checked against the
+/// response's digest when it is read; several only each against its own, so they are looked at now.
+fn may_be(parts: &Parts, response: &StoredResponse, body: Option<&Bytes>) -> bool {
+    let bytes: u64 = parts.locations().map(|at| u64::from(at.bytes)).sum();
+    let (Parts::Many(segments), Some(body)) = (parts, body) else {
+        return bytes == response.body_bytes;
+    };
+    let mut rest = body.as_ref();
+    segments.iter().all(|segment| {
+        let Some((part, after)) = rest.split_at_checked(segment.location.bytes as usize) else {
+            return false;
+        };
+        rest = after;
+        Digest::of(part) == segment.digest
+    }) && rest.is_empty()
 }
 
 /// How long past its freshness a response with a validator is worth its room.
