@@ -241,7 +241,9 @@ fn count(value: usize) -> u32 {
 
 /// Windows end at 2³¹ − 1 (RFC 9113 §6.9.1).
 fn window(bytes: u64) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX).min(i32::MAX as u32)
+    u32::try_from(bytes)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX as u32)
 }
 
 fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
@@ -647,7 +649,12 @@ fn alpn(given: &Given<Vec<String>>, problems: &mut Vec<Problem>) -> Vec<Protocol
         let known = [Protocol::Http2, Protocol::Http1];
         match known.into_iter().find(|known| known.as_str() == text) {
             Some(protocol) if protocols.contains(&protocol) => {
-                problem(problems, given, "tls.alpn", &format!("{text:?} is there twice"));
+                problem(
+                    problems,
+                    given,
+                    "tls.alpn",
+                    &format!("{text:?} is there twice"),
+                );
             }
             Some(protocol) => protocols.push(protocol),
             None => {

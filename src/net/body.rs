@@ -60,10 +60,13 @@ struct Stream {
 
 impl RequestBody {
     pub(super) fn http1(incoming: Incoming, timeout: Duration, progress: &Arc<Progress>) -> Self {
-        Self::new(timeout, match incoming.is_end_stream() {
-            true => Source::Ended,
-            false => Source::Http1(incoming, Arc::clone(progress)),
-        })
+        Self::new(
+            timeout,
+            match incoming.is_end_stream() {
+                true => Source::Ended,
+                false => Source::Http1(incoming, Arc::clone(progress)),
+            },
+        )
     }
 
     /// `go_on` is told when the body is first waited for. A body that comes too late is told to
@@ -75,16 +78,19 @@ impl RequestBody {
         timeout: Duration,
         events: &Arc<dyn Fn(Event) + Send + Sync>,
     ) -> Self {
-        Self::new(timeout, match stream.is_end_stream() {
-            true => Source::Ended,
-            false => Source::Http2(Stream {
-                stream,
-                left: length,
-                read: false,
-                go_on,
-                events: Arc::clone(events),
-            }),
-        })
+        Self::new(
+            timeout,
+            match stream.is_end_stream() {
+                true => Source::Ended,
+                false => Source::Http2(Stream {
+                    stream,
+                    left: length,
+                    read: false,
+                    go_on,
+                    events: Arc::clone(events),
+                }),
+            },
+        )
     }
 
     fn new(timeout: Duration, source: Source) -> Self {

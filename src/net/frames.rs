@@ -283,7 +283,10 @@ mod tests {
     fn begun() -> Frames {
         let mut frames = Frames::new();
         assert_eq!(costs(&mut frames, PREFACE), []);
-        assert_eq!(costs(&mut frames, &frame(SETTINGS, 0, 0)), [Ok(Cost::Control)]);
+        assert_eq!(
+            costs(&mut frames, &frame(SETTINGS, 0, 0)),
+            [Ok(Cost::Control)]
+        );
         frames
     }
 
@@ -302,11 +305,23 @@ mod tests {
 
     #[test]
     fn what_asks_for_nothing_costs_and_a_reset_costs_of_its_own() {
-        for (kind, payload) in [(DATA, 0), (2, 5), (4, 6), (5, 4), (6, 8), (7, 8), (8, 4), (99, 3)] {
+        for (kind, payload) in [
+            (DATA, 0),
+            (2, 5),
+            (4, 6),
+            (5, 4),
+            (6, 8),
+            (7, 8),
+            (8, 4),
+            (99, 3),
+        ] {
             let frame = frame(kind, 0, payload);
             assert_eq!(costs(&mut begun(), &frame), [Ok(Cost::Control)], "{kind}");
         }
-        assert_eq!(costs(&mut begun(), &frame(RST_STREAM, 0, 4)), [Ok(Cost::Reset)]);
+        assert_eq!(
+            costs(&mut begun(), &frame(RST_STREAM, 0, 4)),
+            [Ok(Cost::Reset)]
+        );
     }
 
     #[test]
@@ -350,7 +365,10 @@ mod tests {
             assert_eq!(frames.whole() > whole, flags != 0);
         }
         frames.read(&frame(6, 0, 8)[..1], |_| {});
-        assert!(frames.owes_head(), "a head that stops within its nine bytes");
+        assert!(
+            frames.owes_head(),
+            "a head that stops within its nine bytes"
+        );
     }
 
     #[test]

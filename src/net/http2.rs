@@ -346,7 +346,10 @@ impl Reply {
         if !head.headers.contains_key(header::DATE) {
             head.headers.insert(header::DATE, write_date((self.now)()));
         }
-        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
         let ended = self.head_only || bodiless || body.is_end_stream();
         if let Some(length) = body.size_hint().exact()
             && !bodiless
@@ -565,7 +568,8 @@ impl Shared {
     fn write_waits(&self, waits: bool) {
         let blocked = self.blocked.load(Ordering::Relaxed);
         if waits != (blocked % 2 == 1) {
-            self.blocked.store(blocked.wrapping_add(1), Ordering::Relaxed);
+            self.blocked
+                .store(blocked.wrapping_add(1), Ordering::Relaxed);
         }
     }
 

@@ -262,7 +262,12 @@ async fn knows_http2(socket: &mut Socket) -> std::io::Result<bool> {
     let mut begun = Vec::with_capacity(PREFACE.len());
     while begun.len() < PREFACE.len() && PREFACE.starts_with(&begun) {
         let room = PREFACE.len() - begun.len();
-        if (&mut *socket).take(room as u64).read_buf(&mut begun).await? == 0 {
+        if (&mut *socket)
+            .take(room as u64)
+            .read_buf(&mut begun)
+            .await?
+            == 0
+        {
             break;
         }
     }

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::client::HOST;
 use crate::frames::*;
 use crate::origin::Gate;
 use crate::origin::Reply;
@@ -19,7 +18,9 @@ fn peak_resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("its peak") * 1024
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .expect("its peak")
+        * 1024
 }
 
 /// A scene with something to ask for.
@@ -45,7 +46,11 @@ fn while_others_are_served<T>(scene: &Scene, attack: impl FnOnce() -> T) -> T {
                 scene.get("/a").is(200).sees("v1");
                 let mut peer = Peer::connect(scene.front());
                 assert_eq!(peer.get(1, "/a"), Ok((200, b"v1".to_vec())));
-                assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+                assert!(
+                    begun.elapsed() < Duration::from_secs(1),
+                    "{:?}",
+                    begun.elapsed()
+                );
                 asked += 1;
             }
         });
@@ -134,7 +139,12 @@ fn streams_that_the_server_is_made_to_reset() {
     let gate = Gate::new();
     scene.origin.says("/held", Reply::ok("v1").held(&gate));
     is_cut(&scene, &[], MANY, |n| {
-        [get(1 + 2 * n, "/held"), window_update(1 + 2 * n, 0)].concat()
+        // A window too wide is the stream's error (RFC 9113 §6.9.1).
+        [
+            get(1 + 2 * n, "/held"),
+            window_update(1 + 2 * n, 0x7fff_ffff),
+        ]
+        .concat()
     });
     assert!(scene.origin.seen("/held").len() <= 300);
     gate.open();
@@ -172,7 +182,12 @@ fn data_of_one_byte_that_nobody_reads() {
     scene.origin.says("/held", Reply::ok("v1").held(&gate));
     while_others_are_served(&scene, || {
         let mut peer = Peer::connect(scene.front());
-        peer.send(&frame(HEADERS, END_HEADERS, 1, request("POST", "/held", &[])));
+        peer.send(&frame(
+            HEADERS,
+            END_HEADERS,
+            1,
+            request("POST", "/held", &[]),
+        ));
         for _ in 0..1000 {
             let batch = frame(DATA, 0, 1, b"x").repeat(100);
             if !peer.send(&batch) {
@@ -188,7 +203,9 @@ fn data_of_one_byte_that_nobody_reads() {
 
 #[test]
 fn priorities() {
-    is_cut(&scene(), &[], 100_000, |n| frame(PRIORITY, 0, 1 + 2 * (n % 1000), [0, 0, 0, 0, 9]));
+    is_cut(&scene(), &[], 100_000, |n| {
+        frame(PRIORITY, 0, 1 + 2 * (n % 1000), [0, 0, 0, 0, 9])
+    });
 }
 
 #[test]
@@ -198,7 +215,9 @@ fn windows_widened_by_one() {
 
 #[test]
 fn frames_of_unknown_types() {
-    is_cut(&scene(), &[], 100_000, |n| frame(0x20 + u8::try_from(n % 200).unwrap(), 0, 0, b"x"));
+    is_cut(&scene(), &[], 100_000, |n| {
+        frame(0x20 + u8::try_from(n % 200).unwrap(), 0, 0, b"x")
+    });
 }
 
 #[test]
@@ -215,7 +234,16 @@ fn continuation_without_end() {
                 }
             }
             let code = peer.farewell();
-            assert!([None, Some(ENHANCE_YOUR_CALM), Some(PROTOCOL_ERROR), Some(COMPRESSION_ERROR)].contains(&code), "{code:?}");
+            assert!(
+                [
+                    None,
+                    Some(ENHANCE_YOUR_CALM),
+                    Some(PROTOCOL_ERROR),
+                    Some(COMPRESSION_ERROR)
+                ]
+                .contains(&code),
+                "{code:?}"
+            );
         });
     }
 }
@@ -242,7 +270,9 @@ fn windows_of_nothing() {
     let setup = Scene::new().server("h2c", "true");
     let scene = setup.server("write_timeout", "\"500ms\"").start();
     let large = noise(1, 1 << 20);
-    scene.origin.says("/large", Reply::ok(large.clone()).fresh());
+    scene
+        .origin
+        .says("/large", Reply::ok(large.clone()).fresh());
     scene.origin.says("/a", Reply::ok("v1").fresh());
     scene.get("/large").sees(&large);
     while_others_are_served(&scene, || {
@@ -257,15 +287,17 @@ fn windows_of_nothing() {
         for peer in &mut peers {
             assert_eq!(peer.answer(1), Err(CANCEL));
         }
+        scene.await_stat("timeouts.write", |late| late == 500);
     });
-    scene.await_stat("timeouts.write", |late| late == 500);
 }
 
 #[test]
 fn a_body_taken_byte_by_byte() {
     let scene = scene();
     let large = noise(1, 1 << 20);
-    scene.origin.says("/large", Reply::ok(large.clone()).fresh());
+    scene
+        .origin
+        .says("/large", Reply::ok(large.clone()).fresh());
     scene.get("/large").sees(&large);
     while_others_are_served(&scene, || {
         let mut peer = Peer::with(scene.front(), &[(4, 1)]);
@@ -289,7 +321,9 @@ fn a_body_taken_byte_by_byte() {
 fn a_client_that_only_reads_is_not_a_flood() {
     let scene = scene();
     let large = noise(1, 8 << 20);
-    scene.origin.says("/large", Reply::ok(large.clone()).fresh());
+    scene
+        .origin
+        .says("/large", Reply::ok(large.clone()).fresh());
     let mut peer = Peer::connect(scene.front());
     // Two WINDOW_UPDATE for each DATA, and thousands of requests with them.
     assert_eq!(peer.get(1, "/large"), Ok((200, large)));
@@ -298,5 +332,4 @@ fn a_client_that_only_reads_is_not_a_flood() {
         peer.send(&window_update(0, 2));
     }
     assert_eq!(scene.stat("floods"), 0);
-    assert_eq!(HOST, "scene.test");
 }

@@ -67,7 +67,9 @@ impl Frame {
 /// Writes a frame, whatever it says.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
-    let length = u32::try_from(payload.len()).expect("a payload").to_be_bytes();
+    let length = u32::try_from(payload.len())
+        .expect("a payload")
+        .to_be_bytes();
     let mut bytes = length[1..].to_vec();
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
@@ -153,11 +155,13 @@ impl Peer {
         }
     }
 
-    /// Connects, begins with these settings and acknowledges the other side's.
+    /// Connects, begins with these settings and acknowledges the other side's. There is no table for
+    /// what comes, so that a status can be read by itself.
     #[track_caller]
     pub(crate) fn with(address: SocketAddr, ours: &[(u16, u32)]) -> Self {
         let mut peer = Self::silent(address);
-        peer.send(&[PREFACE, &settings(ours), &frame(SETTINGS, ACK, 0, [])].concat());
+        let ours = [&[(1, 0)], ours].concat();
+        peer.send(&[PREFACE, &settings(&ours), &frame(SETTINGS, ACK, 0, [])].concat());
         peer
     }
 
@@ -316,5 +320,8 @@ fn a_status_is_read_in_every_form() {
     assert_eq!(status(&[0x20, 0x8d]), 404);
     assert_eq!(status(b"\x48\x03431"), 431);
     // 505 in the static code: 011011 00000 011011, and ones to the end of the byte.
-    assert_eq!(status(&[0x48, 0x83, 0b0110_1100, 0b0000_1101, 0b1111_1111]), 505);
+    assert_eq!(
+        status(&[0x48, 0x83, 0b0110_1100, 0b0000_1101, 0b1111_1111]),
+        505
+    );
 }
