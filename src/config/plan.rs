@@ -646,20 +646,20 @@ fn tls_params(
 fn alpn(given: &Given<Vec<String>>, problems: &mut Vec<Problem>) -> Vec<Protocol> {
     let mut protocols = Vec::new();
     for text in &given.value {
-        let known = [Protocol::Http2, Protocol::Http1];
-        match known.into_iter().find(|known| known.as_str() == text) {
-            Some(protocol) if protocols.contains(&protocol) => {
-                problem(
-                    problems,
-                    given,
-                    "tls.alpn",
-                    &format!("{text:?} is there twice"),
-                );
-            }
-            Some(protocol) => protocols.push(protocol),
+        let known = [Protocol::Http1, Protocol::Http2]
+            .into_iter()
+            .find(|protocol| protocol.as_str() == text);
+        match known {
+            Some(protocol) if !protocols.contains(&protocol) => protocols.push(protocol),
+            Some(_) => problem(
+                problems,
+                given,
+                "tls.alpn",
+                &format!("{text:?} is there twice"),
+            ),
             None => {
-                let reason = "is neither \"h2\" nor \"http/1.1\"";
-                problem(problems, given, "tls.alpn", reason);
+                let reason = format!("{text:?} is neither \"h2\" nor \"http/1.1\"");
+                problem(problems, given, "tls.alpn", &reason);
             }
         }
     }
@@ -947,6 +947,56 @@ mod tests {
             problems_with("[[tls.certificate]]\ncert = \"c.pem\"\nkey = \"k.pem\"").concat();
         assert!(found.starts_with("t:1: tls.certificate[0]: "), "{found}");
         assert!(found.contains("/nowhere/c.pem"), "{found}");
+    }
+
+    #[test]
+    fn what_clients_are_asked_for_needs_authorities_and_tls() {
+        let found = problems(&format!("{SITE}client_certificate = \"required\"\n"));
+        assert_eq!(
+            found,
+            [
+                "t:4: site[0].client_certificate: needs client_authorities",
+                "t:4: site[0].client_certificate: needs an address in server.https",
+            ]
+        );
+        let found = problems(&format!("{SITE}client_authorities = \"ca.pem\"\n"));
+        assert_eq!(
+            found,
+            ["t:4: site[0].client_authorities: means nothing while client_certificate is \"off\""]
+        );
+    }
+
+    #[test]
+    fn strict_transport_security_is_written_as_its_rfc_says() {
+        let said = |text: &str| {
+            let (plan, problems) = check(&format!("{SITE}{text}"));
+            assert_eq!(problems, Vec::<String>::new());
+            plan.flow.sites.first().unwrap().hsts.clone()
+        };
+        assert_eq!(said(""), None);
+        assert_eq!(said("hsts = \"1h\"\n").unwrap(), "max-age=3600");
+        assert_eq!(
+            said("hsts = \"1d\"\nhsts_subdomains = true\nhsts_preload = true\n").unwrap(),
+            "max-age=86400; includeSubDomains; preload"
+        );
+        assert_eq!(
+            problems(&format!("{SITE}hsts_preload = true\n")),
+            ["t:4: site[0].hsts_preload: means nothing without hsts"]
+        );
+    }
+
+    #[test]
+    fn protocols_are_offered_in_the_order_given() {
+        let (plan, _) = check(&format!("[tls]\nalpn = [\"http/1.1\", \"h2\"]\n{SITE}"));
+        assert_eq!(plan.tls().alpn, [Protocol::Http1, Protocol::Http2]);
+        assert_eq!(
+            problems_with("[tls]\nalpn = [\"h3\", \"h2\"]"),
+            ["t:2: tls.alpn: \"h3\" is neither \"h2\" nor \"http/1.1\""]
+        );
+        assert_eq!(
+            problems_with("[tls]\nalpn = [\"h2\", \"h2\"]"),
+            ["t:2: tls.alpn: \"h2\" is there twice"]
+        );
     }
 
     #[test]

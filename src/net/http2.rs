@@ -557,7 +557,7 @@ impl Shared {
     /// How often a write has waited; `None` while one does.
     fn blocked(&self) -> Option<u32> {
         let blocked = self.blocked.load(Ordering::Relaxed);
-        (blocked % 2 == 0).then_some(blocked)
+        blocked.is_multiple_of(2).then_some(blocked)
     }
 
     /// No write has waited since `before`.
@@ -567,7 +567,7 @@ impl Shared {
 
     fn write_waits(&self, waits: bool) {
         let blocked = self.blocked.load(Ordering::Relaxed);
-        if waits != (blocked % 2 == 1) {
+        if waits == blocked.is_multiple_of(2) {
             self.blocked
                 .store(blocked.wrapping_add(1), Ordering::Relaxed);
         }

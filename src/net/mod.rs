@@ -87,10 +87,10 @@ pub enum Event {
     RequestTimeout,
     /// A client that read too slowly.
     WriteTimeout,
-    /// An HTTP/2 client was cut because it sent too much beside requests.
-    Flood,
     /// A TLS handshake that ended.
     Handshake(Handshake),
+    /// An HTTP/2 client was cut because it sent too much beside requests.
+    Flood,
 }
 
 /// How a TLS handshake ended.

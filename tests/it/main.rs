@@ -23,12 +23,15 @@
 )]
 
 mod client;
+mod dial;
 mod frames;
 mod origin;
 mod scene;
 
 mod admin;
 mod bad_requests;
+mod certificates;
+mod client_certificates;
 mod collapse;
 mod commands;
 mod config;
@@ -40,8 +43,10 @@ mod files;
 mod floods;
 mod forwarded;
 mod freshness;
+mod handshakes;
 mod harness;
 mod http2;
+mod https;
 mod invalidation;
 mod keys;
 mod killing;
@@ -65,6 +70,8 @@ mod targeted;
 mod telling;
 mod time;
 mod tls;
+mod tools;
+mod trouble;
 mod upstream;
 mod validation;
 mod vary;
