@@ -426,6 +426,7 @@ impl Store {
         table.journal.writing = 0;
         match written {
             Ok(bytes) => {
+                table.written.add_journal(bytes);
                 table.journal.snapshot = bytes;
                 table.journal.earlier = table.journal.earlier.saturating_sub(earlier);
                 table.journal.parts = table.journal.parts.saturating_sub(parts).saturating_add(1);

@@ -170,6 +170,12 @@ pub struct Usage {
     pub packs: u64,
     /// Entries whose record was written to the journal since start.
     pub journaled: u64,
+    /// Bytes of heads and segments that were appended since start.
+    pub appended: u64,
+    /// Bytes of packs written since start.
+    pub packs_written: u64,
+    /// Bytes of journals and snapshots written since start.
+    pub journal_written: u64,
     /// Segments or heads that failed their check since start.
     pub corrupt: u64,
     /// Reads that the disk refused or did not answer in time, since start.

@@ -16,14 +16,16 @@ mod load;
 mod patience;
 mod pins;
 mod record;
-pub(super) mod space;
+pub mod space;
 #[cfg(test)]
 mod trials;
 #[cfg(test)]
 mod trouble;
+pub mod upkeep;
 
 use self::record::Replay;
 use self::record::Witness;
+use self::upkeep::Upkeep;
 use crate::rules::address::PackId;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
@@ -31,6 +33,7 @@ use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
+use crate::state::eviction;
 use crate::state::index::Found;
 use crate::state::index::Index;
 use crate::state::index::Lookup;
@@ -80,7 +83,7 @@ pub struct Shelf {
     sequence: AtomicU64,
     /// The newest mark on a tag, so that most hits need not ask the index.
     newest_tag_mark: AtomicU64,
-    pub(super) evicted: AtomicU64,
+    pub(super) upkeep: Upkeep,
     /// Wakes the thread that makes room.
     pub(super) wanting: (Mutex<Wanting>, Condvar),
     /// Tells those who wait that room was made.
@@ -152,12 +155,17 @@ impl Shelf {
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
             sequence: next_sequence,
             newest_tag_mark,
-            evicted: AtomicU64::new(0),
+            upkeep: Upkeep::default(),
             wanting: (Mutex::default(), Condvar::new()),
             room: Notify::new(),
         });
         shelf.store.start(Arc::new(Witness(Arc::downgrade(&shelf))));
         Ok(shelf)
+    }
+
+    /// Sets what goes first when room is needed, and what is let in.
+    pub fn choose_by(&self, params: eviction::Params) {
+        self.write_index().choose_by(params);
     }
 
     /// Takes the next sequence.
@@ -312,6 +320,16 @@ impl Shelf {
     /// How many responses are stored.
     pub fn entries(&self) -> usize {
         self.read_index().len()
+    }
+
+    /// Bytes of heads and bodies alive.
+    pub fn live_bytes(&self) -> u64 {
+        self.read_index().live_bytes()
+    }
+
+    /// What making room and tidying up has come to.
+    pub fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
     }
 
     /// Writes everything that is pending and ends the store's thread. Blocks for as long as that
