@@ -337,7 +337,7 @@ impl AdminThread {
             .enable_all()
             .build()?;
         let work = move || {
-            runtime.block_on(async {
+            run_to_end(runtime, async {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => serve(listener, None, front).await,
                     Err(error) => tracing::error!(%error, "could not serve the admin listener"),

@@ -63,7 +63,6 @@ use crate::state::crowds::Crowds;
 use crate::state::eviction;
 use crate::state::hit_for_miss::HitForMiss;
 use crate::state::variances::Variances;
-use crate::store::StoreError;
 use crate::store::Usage;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
@@ -93,6 +92,9 @@ use tokio::sync::Semaphore;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
+pub use self::shelf::catalog::Finding;
+pub use self::shelf::catalog::Held;
+pub use crate::store::StoreError;
 
 /// How one site is served.
 #[derive(Clone, Debug)]
@@ -439,6 +441,16 @@ impl Engine {
             pass_through: self.shelf.pass_through(),
             backends: backends.collect(),
         }
+    }
+
+    /// All that is stored, for tools.
+    pub fn catalog(&self) -> Catalog {
+        Catalog::of(&self.shelf)
+    }
+
+    /// Names the store among all that this machine has.
+    pub fn store_identity(&self) -> Result<String, StoreError> {
+        self.shelf.store.identity()
     }
 
     /// Can it serve from a working store?

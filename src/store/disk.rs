@@ -27,8 +27,10 @@ use super::pack::Sealed;
 use super::pack::rounded;
 use super::replay;
 use super::replay::Begun;
+use super::survey::Holdings;
 use super::table::Pack;
 use super::table::Table;
+use super::table::Way;
 use super::writer;
 use super::writer::HANG_TICKS;
 use super::writer::Job;
@@ -63,6 +65,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Lane {
     open: Option<PackId>,
+    moving: bool,
     shared: Arc<Shared>,
 }
 
@@ -156,6 +159,7 @@ impl Store {
     /// not written, as a full one, is passed through. Blocking.
     pub fn open(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
+        journal::check_versions(&folder.journal())?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
         let damaged = begun.damaged;
@@ -212,10 +216,22 @@ impl Store {
     /// when there are too many.
     pub fn lane(&self) -> Result<Lane, StoreError> {
         self.shared.write().add_lane()?;
-        Ok(Lane {
+        Ok(self.new_lane(false))
+    }
+
+    /// A lane for what is moved so that packs can go: it may use room that is kept back for it. One
+    /// at a time, and [`settle`](Self::settle) before the next.
+    pub fn moving_lane(&self) -> Lane {
+        self.shared.write().add_moving_lane();
+        self.new_lane(true)
+    }
+
+    fn new_lane(&self, moving: bool) -> Lane {
+        Lane {
             open: None,
+            moving,
             shared: Arc::clone(&self.shared),
-        })
+        }
     }
 
     /// Appends pieces to the lane's open pack (`None`: the shared lane), all to the same pack and
@@ -229,8 +245,12 @@ impl Store {
         key: PrimaryKey,
         pieces: &[NewPiece],
     ) -> Result<Vec<Location>, StoreError> {
-        let open = lane.as_ref().map(|lane| lane.open);
-        let appended = self.shared.write().append(open, sequence, key, pieces)?;
+        let way = match lane.as_ref() {
+            Some(lane) if lane.moving => Way::Moving(lane.open),
+            Some(lane) => Way::Own(lane.open),
+            None => Way::Shared,
+        };
+        let appended = self.shared.write().append(way, sequence, key, pieces)?;
         if let Some(lane) = lane {
             lane.open = appended.open;
         }
@@ -298,6 +318,15 @@ impl Store {
         let (reply, written) = oneshot::channel();
         self.check_started()?;
         self.shared.send(Job::Flush(reply));
+        written.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    /// Returns when what was handed in before is done: packs that were closed and the records that
+    /// can be are written. Packs that are open stay so. Dropped half-way it changes nothing.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let (reply, written) = oneshot::channel();
+        self.check_started()?;
+        self.shared.send(Job::Settle(reply));
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
@@ -535,6 +564,42 @@ impl Store {
     /// begun. 0: there is room, and a `NoRoom` came from the disk being slow.
     pub fn room_needed(&self) -> u64 {
         self.shared.read().room_needed()
+    }
+
+    /// Names this store among all that this machine has, as
+    /// [`identity`](super::survey::identity) does.
+    pub fn identity(&self) -> Result<String, StoreError> {
+        lock(&self.shared.folder).identity()
+    }
+
+    /// What lies on disk: the journal is read, packs are looked at. Damage in the journal is counted
+    /// and asks for a snapshot, which replaces it. Blocking.
+    pub fn holdings(&self) -> Result<Holdings, StoreError> {
+        // No file of the journal goes while a snapshot cannot be written.
+        let _no_snapshot = lock(&self.snapshot);
+        let path = lock(&self.shared.folder).journal();
+        let (damaged, journal_bytes) = replay::inspect(&path)?;
+        let mut table = self.shared.write();
+        if damaged > 0 && table.journal.failures <= table.journal.mended {
+            self.shared.corrupt.fetch_add(damaged, Ordering::Relaxed);
+            table.journal.failures = table.journal.mended.saturating_add(1);
+        }
+        drop(table);
+        let sealed = self.shared.read().sealed();
+        let (packs, missing) = sealed.into_iter().partition(|(_, sealed)| {
+            match self.shared.contents.look(sealed.address) {
+                Ok(there) => there.bytes == sealed.bytes,
+                // What cannot be looked at now may be there.
+                Err(error) => {
+                    error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound
+                }
+            }
+        });
+        let mut holdings = Holdings::new(packs, missing, damaged, journal_bytes);
+        // One that was dropped meanwhile is not missed.
+        let table = self.shared.read();
+        holdings.missing.retain(|pack| table.get(*pack).is_some());
+        Ok(holdings)
     }
 
     /// Would the store write more if there were more room? Not while the disk fails otherwise: what

@@ -50,6 +50,8 @@ pub(super) enum Job {
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
+    /// Write the records kept so far and say when they are written.
+    Settle(oneshot::Sender<Result<(), StoreError>>),
     /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
     /// Half a second has gone by.
@@ -187,6 +189,7 @@ impl Writer {
             Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
+            Job::Settle(reply) => drop(reply.send(self.write_records())),
             Job::Tick => self.tick(),
         }
         true

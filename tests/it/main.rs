@@ -61,6 +61,7 @@ mod targeted;
 mod telling;
 mod time;
 mod tls;
+mod tools;
 mod trouble;
 mod upstream;
 mod validation;

@@ -198,6 +198,22 @@ impl Scene {
         self.dir().join("larder.toml").display().to_string()
     }
 
+    /// A config that says where the running binary's admin listener is, as commands want it.
+    #[track_caller]
+    pub(crate) fn found_config(&self) -> String {
+        self.config_calling(self.admin())
+    }
+
+    /// The config with another admin listener.
+    pub(crate) fn config_calling(&self, admin: SocketAddr) -> String {
+        let config = fs::read_to_string(self.config()).expect("the config");
+        let chosen = format!("listen = \"{admin}\"");
+        let found = self.dir().join("found.toml");
+        let changed = config.replace("listen = \"127.0.0.1:0\"", &chosen);
+        fs::write(&found, changed).expect("a config file");
+        found.display().to_string()
+    }
+
     /// Runs `larder` to its end.
     #[track_caller]
     pub(crate) fn larder(&self, arguments: &[&str]) -> Finished {
