@@ -72,6 +72,7 @@ use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::Version;
 use http::header;
 use http::request::Parts;
 use std::hash::BuildHasher;
@@ -360,7 +361,7 @@ impl Engine {
             fills_active: AtomicU64::new(0),
             sink,
             space: Mutex::new(Some(space)),
-            via: hop.via(false).filter(|_| params.via_response),
+            via: hop.via(Version::HTTP_11).filter(|_| params.via_response),
             hop,
             params,
         }))
