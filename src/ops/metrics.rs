@@ -308,9 +308,11 @@ mod tests {
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed hits incomplete \
              interim_responses \
              memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
-             responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
-             store.evicted store.journaled store.limit store.live_bytes store.packs \
-             store.pass_through stored timeouts.request timeouts.write variants.crowded \
+             responses.5xx stale_served store.appended_bytes store.bodies store.bytes store.corrupt \
+             store.entries store.evicted store.journal_written_bytes store.journaled \
+             store.limit store.live_bytes store.moved_bytes store.packs \
+             store.packs_dropped store.packs_emptied store.packs_written_bytes \
+             store.pass_through store.snapshots stored timeouts.request timeouts.write variants.crowded \
              variants.pushed_out"
         );
     }

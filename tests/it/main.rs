@@ -54,6 +54,7 @@ mod purge;
 mod range;
 mod requests;
 mod slices;
+mod soak;
 mod stale;
 mod store;
 mod storing;
