@@ -198,7 +198,7 @@ impl Soak {
             StoredBody::Segments(segments, _pins) => {
                 let mut at = 0;
                 for (segment, number) in segments.iter().zip(0..) {
-                    let read = self.polled("read", self.shelf.read_segment(*segment));
+                    let read = self.polled("read", self.shelf.read_segment(*segment, true));
                     let Ok(part) = read.await else {
                         return Some(false);
                     };

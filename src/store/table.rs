@@ -532,7 +532,7 @@ impl Table {
         self.limit = self.limit.saturating_add(step).min(self.limit_given);
     }
 
-    /// Sizes and counts; `corrupt` is counted elsewhere.
+    /// Sizes and counts; what failed is counted elsewhere.
     pub(super) fn usage(&self) -> Usage {
         Usage {
             allocated: self.allocated(),
@@ -542,7 +542,7 @@ impl Table {
             appended: self.written.appended,
             packs_written: self.written.packs,
             journal_written: self.written.journal,
-            corrupt: 0,
+            ..Usage::default()
         }
     }
 }

@@ -6,8 +6,9 @@
 //! purge ─► mark in the index ─► memory tier ─► journal ─► receipt
 //! ```
 //!
-//! Locks, in the order they may be taken: `gate`, then `index`, then `pending` or `pins`. The store
-//! is never called while `index`, `pending` or `pins` is held: it calls back into them.
+//! Locks, in the order they may be taken: `tidying`, then `gate`, then `index`, then `pending` or
+//! `pins`. The store is never called while `index`, `pending` or `pins` is held: it calls back into
+//! them.
 
 pub mod catalog;
 mod draft;
@@ -19,6 +20,8 @@ mod record;
 pub mod space;
 #[cfg(test)]
 mod trials;
+#[cfg(test)]
+mod trouble;
 pub mod upkeep;
 
 use self::record::Replay;
@@ -70,6 +73,9 @@ pub struct Shelf {
     pub(super) memory: Memory,
     /// Held for reading from an append to its index change; who drops packs holds it for writing.
     pub(super) gate: RwLock<()>,
+    /// Held by who moves and drops packs: one that another is emptying must not go before the new
+    /// places are in the journal.
+    tidying: Mutex<()>,
     /// Entries with records that are not written yet, and how many of them.
     pending: Mutex<HashMap<Sequence, (PrimaryKey, u32)>>,
     /// Packs that somebody is reading or filling; they must not be dropped.
@@ -137,7 +143,8 @@ impl Shelf {
     ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
         let store = Store::open(params, &mut replay)?;
-        let (index, newest) = replay.finish();
+        let index = replay.finish();
+        let next_sequence = AtomicU64::new(store.newest().0.saturating_add(1));
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
@@ -145,12 +152,13 @@ impl Shelf {
             store,
             memory: Memory::new(memory_bytes_max),
             gate: RwLock::new(()),
+            tidying: Mutex::default(),
             pending: Mutex::default(),
             pins: Mutex::default(),
             lanes: AtomicUsize::new(0),
             overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
-            sequence: AtomicU64::new(newest.0 + 1),
+            sequence: next_sequence,
             newest_tag_mark,
             upkeep: Upkeep::default(),
             wanting: (Mutex::default(), Condvar::new()),
@@ -369,6 +377,7 @@ impl From<&StoreError> for NotKept {
             StoreError::Corrupt { .. }
             | StoreError::Foreign { .. }
             | StoreError::Io { .. }
+            | StoreError::JournalVersion { .. }
             | StoreError::Locked { .. }
             | StoreError::Missing(_)
             | StoreError::None { .. }
@@ -437,7 +446,21 @@ pub(super) mod tests {
     }
 
     pub(super) async fn keep_bytes(shelf: &Arc<Shelf>, key: PrimaryKey, body: Bytes) -> Stored {
-        let response = StoredResponse {
+        try_keep_bytes(shelf, key, body).await.unwrap()
+    }
+
+    pub(super) async fn try_keep_bytes(
+        shelf: &Arc<Shelf>,
+        key: PrimaryKey,
+        body: Bytes,
+    ) -> Result<Stored, NotKept> {
+        let response = Arc::new(response(key, &body));
+        shelf.keep(shelf.next_sequence(), response, body).await
+    }
+
+    /// What is stored with `body` under `key`.
+    pub(super) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
+        StoredResponse {
             key,
             variant: VariantKey::ONLY,
             vary: Vec::new(),
@@ -456,12 +479,9 @@ pub(super) mod tests {
             must_revalidate: false,
             validators: None,
             body_bytes: body.len() as u64,
-            body: Digest::of(&body),
+            body: Digest::of(body),
             part: None,
-        };
-        let sequence = shelf.next_sequence();
-        let kept = shelf.keep(sequence, Arc::new(response), body).await;
-        kept.unwrap()
+        }
     }
 
     pub(in crate::flow) fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {

@@ -15,6 +15,7 @@
 //! locks, which it holds for a bounded number of entries or packs at a time.
 
 use super::Shelf;
+use super::catalog::Finding;
 use super::lock;
 use super::upkeep::Task;
 use crate::clock;
@@ -86,6 +87,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         }
         wanting.room = false;
         drop(wanting);
+        let tidying = lock(&shelf.tidying);
         shelf.upkeep.begin(Task::Sweeping);
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.make_room();
@@ -96,6 +98,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         shelf.upkeep.begin(Task::Scrubbing);
         scrubber.tend(shelf, clock::instant());
         shelf.upkeep.begin(Task::Resting);
+        drop(tidying);
     }
     if let Some(running) = snapshots.running {
         // A snapshot that panicked has left the old journal in place.
@@ -130,13 +133,19 @@ impl Snapshots {
 }
 
 impl Shelf {
-    fn make_room(&self) {
+    pub(super) fn make_room(&self) {
         for _ in 0..ROUNDS_MAX {
             let usage = self.store.usage();
-            if usage.allocated + slack(usage.limit) <= usage.limit {
+            let full = usage.allocated + slack(usage.limit) > usage.limit;
+            if !full || !self.store.can_use_room() {
                 return;
             }
-            if self.drop_empty_packs() > 0 {
+            let (dropped, refused) = self.drop_empty();
+            if refused {
+                // Evicting would make no room.
+                return;
+            }
+            if dropped > 0 {
                 self.room.notify_waiters();
                 continue;
             }
@@ -173,6 +182,14 @@ impl Shelf {
     }
 
     pub(in crate::flow) fn drop_empty_packs(&self) -> usize {
+        self.drop_empty().0
+    }
+
+    /// Drops the packs with nothing alive; how many, and whether the disk refused to delete one.
+    fn drop_empty(&self) -> (usize, bool) {
+        if !self.store.can_use_room() {
+            return (0, false);
+        }
         self.upkeep.begin(Task::Dropping);
         let packs = self.store.packs();
         let mut empty: Vec<PackId> = {
@@ -187,11 +204,10 @@ impl Shelf {
             let index = self.read_index();
             empty.retain(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack));
         }
-        for pack in &empty {
-            self.store.drop_pack(*pack);
-            self.upkeep.count_dropped();
-        }
-        empty.len()
+        // Where one cannot be deleted, as on a disk that became read-only, nor can the others.
+        let dropped = empty.iter().take_while(|pack| self.store.drop_pack(**pack));
+        let dropped = dropped.inspect(|_| self.upkeep.count_dropped()).count();
+        (dropped, dropped < empty.len())
     }
 
     /// The packs with the smallest part alive among those that `worth` picks by live and allocated
@@ -222,7 +238,7 @@ impl Shelf {
 
     /// Moves what is alive out of `packs` and drops them; `false` when there was no room
     /// to move anything to.
-    fn compact(&self, packs: &[PackId]) -> bool {
+    pub(super) fn compact(&self, packs: &[PackId]) -> bool {
         self.upkeep.begin(Task::Compacting);
         let mut moved = Moved::default();
         let mut emptied = Vec::new();
@@ -236,6 +252,10 @@ impl Shelf {
                     emptied.push(*pack);
                 }
                 Err(StoreError::NoRoom | StoreError::PassThrough(_)) => break,
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(%error, "a pack cannot be compacted now");
+                    break;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a pack could not be compacted; what it held is dropped");
                     self.clear(&[*pack]);
@@ -286,6 +306,7 @@ impl Shelf {
                 self.store.count_corrupt();
                 self.parts_in(pack)
             }
+            Err(error @ StoreError::Io { .. }) if !error.may_pass() => self.parts_in(pack),
             pieces => pieces?,
         };
         // A head, and the body right behind it.
@@ -328,6 +349,11 @@ impl Shelf {
         match sound {
             Ok(bytes) => Ok(Some(bytes)),
             Err(StoreError::Corrupt { location }) => {
+                self.give_up(location);
+                Ok(None)
+            }
+            Err(error @ StoreError::Io { .. }) if !error.may_pass() => {
+                let (Piece::Head { location, .. } | Piece::Segment { location, .. }) = *piece;
                 self.give_up(location);
                 Ok(None)
             }
@@ -419,11 +445,19 @@ impl Shelf {
         }
     }
 
-    /// Checks every bit of a pack, and moves what is sound out of one that is damaged. Returns
-    /// whether it was intact.
-    pub(super) fn scrub(&self, pack: PackId) -> bool {
+    /// Checks every bit of a pack for a tool, on a thread that is not the one that makes room.
+    pub(super) fn check_pack(&self, pack: PackId) -> Finding {
+        if matches!(self.store.is_intact(pack), Ok(true)) {
+            return Finding::Intact;
+        }
+        let _tidying = lock(&self.tidying);
+        self.scrub(pack)
+    }
+
+    /// Checks every bit of a pack, and moves what is sound out of one that is damaged.
+    pub(super) fn scrub(&self, pack: PackId) -> Finding {
         match self.store.is_intact(pack) {
-            Ok(true) => true,
+            Ok(true) => Finding::Intact,
             Ok(false) => {
                 tracing::warn!(
                     pack = pack.0,
@@ -435,19 +469,25 @@ impl Shelf {
                     // It was in no part that is alive.
                     self.store.count_corrupt();
                 }
-                false
+                Finding::Damaged
             }
             Err(StoreError::Missing(_)) => {
-                if self.store.packs().iter().any(|(known, _)| *known == pack) {
-                    tracing::warn!(pack = pack.0, "a pack's file is gone");
-                    self.store.count_corrupt();
-                    self.clear(&[pack]);
+                if !self.store.packs().iter().any(|(known, _)| *known == pack) {
+                    return Finding::Dropped;
                 }
-                false
+                tracing::warn!(pack = pack.0, "a pack's file is gone");
+                self.store.count_corrupt();
+                self.clear(&[pack]);
+                Finding::Missing
+            }
+            Err(error) if error.may_pass() => {
+                tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
+                Finding::Unread(error)
             }
             Err(error) => {
-                tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
-                false
+                tracing::warn!(pack = pack.0, %error, "what can be read moves out of a pack");
+                self.compact(&[pack]);
+                Finding::Unread(error)
             }
         }
     }
@@ -724,6 +764,7 @@ const SNAPSHOT_REST: Duration = Duration::from_secs(15);
 #[cfg(test)]
 mod tests {
     use super::super::StoredBody;
+    use super::super::catalog::Catalog;
     use super::super::tests::found;
     use super::super::tests::keep;
     use super::super::tests::keep_bytes;
@@ -774,6 +815,26 @@ mod tests {
         assert_eq!(found(&shelf, KEYS[0]), None);
         assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "stays");
         assert_eq!(body_of(&shelf, KEYS[2]).unwrap(), "stays");
+    }
+
+    #[test]
+    fn what_a_tool_holds_can_be_read_though_it_was_moved() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "stays"));
+        wait(shelf.store.flush()).unwrap();
+        let catalog = Catalog::of(&shelf);
+        let put = catalog.variants(KEYS[0]).remove(0);
+        let held = catalog.hold(&put).unwrap();
+        assert!(shelf.compact(&[put.head.pack]));
+        assert_ne!(catalog.variants(KEYS[0])[0].head.pack, put.head.pack);
+        let head = held.head().unwrap().unwrap();
+        let parts: Vec<Bytes> = held.parts(&head).map(Result::unwrap).collect();
+        assert_eq!(parts, ["stays"]);
+        drop(held);
+        assert_eq!(shelf.drop_empty_packs(), 1);
+        // Who asks by the old place is given the new one.
+        assert!(catalog.hold(&put).unwrap().head().unwrap().is_some());
     }
 
     #[test]
