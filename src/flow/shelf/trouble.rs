@@ -5,7 +5,6 @@ use super::NotKept;
 use super::Shelf;
 use super::Stored;
 use super::StoredBody;
-use super::space::Keep;
 use super::tests::found;
 use super::trials::COUNT;
 use super::trials::PURGED;
@@ -190,7 +189,7 @@ impl Cell {
         match self.phase {
             Phase::Compaction => {
                 let packs: Vec<_> = shelf.store.packs().into_iter().map(|(p, _)| p).collect();
-                shelf.compact(&packs, Keep::All);
+                shelf.compact(&packs);
                 shelf.drop_empty_packs();
             }
             Phase::Fill => {
