@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, 1 failed, 2 a command line or config that cannot be used, 3 a store in which
 //! something is damaged.
 
+mod ask;
+mod certificates;
 mod check;
 mod logging;
 mod purge;
@@ -65,7 +67,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
-    /// Look at the store of a stopped larder, and change nothing in it
+    /// Look at a store: of a stopped larder without a change, of a running one by asking it
     Store {
         #[command(flatten)]
         config: ConfigArg,
@@ -132,10 +134,14 @@ impl Command {
                 json,
                 action,
             } => match (dir, config.path()) {
-                (Some(dir), _) => store::run(&dir, &action, json),
+                (Some(dir), _) => {
+                    let (dir, config) = (&dir, None);
+                    store::run(store::Place { dir, config }, &action, json)
+                }
                 (None, Some(path)) => {
                     let (_file, plan) = config::load(&path)?;
-                    store::run(&plan.store.dir, &action, json)
+                    let (dir, config) = (&plan.store.dir, Some((path.as_path(), &plan.flow)));
+                    store::run(store::Place { dir, config }, &action, json)
                 }
                 (None, None) => Ok(no_config()),
             },

@@ -3,27 +3,32 @@
 //! ```text
 //! plan ─► engine (locks and replays the store) ─► listeners (all bound, or nothing starts)
 //!      ─► worker threads ─ net::serve ─► Engine::handle          signals ─► Phase
-//!      ─► admin thread   ─ net::serve ─► ops::admin
+//!      ─► admin thread   ─ net::serve ─► ops::admin                 SIGHUP ─► certificates
 //! ```
 //!
 //! A worker keeps its runtime until every worker has served its last connection: a fill that runs
 //! on one may have readers on another.
 
+use super::certificates;
+use super::certificates::Watcher;
 use super::logging;
 use super::print;
+use crate::clock;
 use crate::config;
 use crate::config::plan;
 use crate::config::plan::Plan;
 use crate::flow::Client;
 use crate::flow::Engine;
 use crate::net::Event;
+use crate::net::Handshake;
+use crate::net::Http2;
 use crate::net::Params;
 use crate::net::Peer;
 use crate::net::Phase;
+use crate::net::body::BoxError;
+use crate::net::body::RequestBody;
 use crate::net::listen;
-use crate::net::serve::BoxError;
 use crate::net::serve::Front;
-use crate::net::serve::RequestBody;
 use crate::net::serve::serve;
 use crate::net::tls;
 use crate::ops::Observer;
@@ -48,6 +53,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,12 +85,19 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let announcement = sockets.announcement();
     let (phase, phases) = watch::channel(Phase::Serve);
     let workers = Workers::start(&plan, &engine, &metrics, sockets.workers, &phases)?;
+    let tls = sockets.tls;
     let admin = match plan.admin.clone().zip(sockets.admin) {
-        Some((admin, socket)) => Some(AdminThread::start(
-            admin, socket, &plan.net, &engine, &metrics,
-        )?),
+        Some((admin, socket)) => {
+            let tls = tls.clone();
+            let look = Box::new(move || certificates::tell(tls.as_deref()));
+            let handler = Admin::new(engine.clone(), metrics, look, admin.token);
+            Some(AdminThread::start(handler, socket, &plan.net)?)
+        }
         None => None,
     };
+    let watcher = tls
+        .map(|tls| Watcher::start(tls, plan.files_interval))
+        .transpose()?;
     let control = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -92,16 +105,34 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let signals = signals.context("could not listen for signals")?;
     print(announcement.as_bytes())?;
 
-    control.block_on(supervise(signals, &phase, workers, admin.as_ref()));
+    let supervised = supervise(signals, &phase, workers, admin.as_ref(), watcher.as_ref());
+    control.block_on(supervised);
     if let Some(admin) = admin {
         admin.stop();
     }
-    engine.close();
+    if let Some(watcher) = watcher {
+        watcher.stop();
+    }
+    close(&engine);
     if let Some(log) = access_log {
         log.close();
     }
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes what is pending. A disk that hangs is given up: what was not written is lost, as after a
+/// kill.
+fn close(engine: &Arc<Engine>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let closing = Arc::clone(engine);
+    thread::spawn(move || {
+        closing.close();
+        tell.send(())
+    });
+    if told.recv_timeout(CLOSE_WAIT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("the disk does not answer; what was not written yet is lost");
+    }
 }
 
 /// One bound listener, and its TLS if it has some.
@@ -115,6 +146,8 @@ struct Sockets {
     /// For each worker, its listeners.
     workers: Vec<Vec<Socket>>,
     admin: Option<TcpListener>,
+    /// What the TLS listeners share.
+    tls: Option<Arc<tls::Front>>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
 }
@@ -127,7 +160,7 @@ impl Sockets {
         };
         let tls = match plan.https.is_empty() {
             true => None,
-            false => Some(Arc::new(tls::Front::new(plan.certificates())?)),
+            false => Some(Arc::new(tls::Front::new(plan.tls().clone(), clock::now())?)),
         };
         let mut workers: Vec<Vec<Socket>> = (0..runtimes).map(|_| Vec::new()).collect();
         let mut bind_all = |addresses: &[SocketAddr], tls: Option<&Arc<tls::Front>>| {
@@ -154,6 +187,7 @@ impl Sockets {
         Ok(Self {
             workers,
             admin,
+            tls,
             http,
             https,
         })
@@ -200,6 +234,7 @@ impl Workers {
                 let client = Client {
                     address: peer.address,
                     scheme: peer.scheme,
+                    identity: peer.identity,
                 };
                 engine.handle(request.map(body), client).await
             }
@@ -209,6 +244,7 @@ impl Workers {
             handler,
             events: counting(Arc::clone(metrics)),
             connections: Arc::new(Semaphore::new(plan.net.connections_max)),
+            now: clock::now,
             phase: phase.clone(),
         });
         let (token, serving) = mpsc::channel(1);
@@ -282,20 +318,17 @@ struct AdminThread {
 }
 
 impl AdminThread {
-    fn start(
-        admin: plan::Admin,
-        listener: TcpListener,
-        params: &Params,
-        engine: &Arc<Engine>,
-        metrics: &Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        let admin = Admin::new(Arc::clone(engine), Arc::clone(metrics), admin.token);
+    fn start(admin: Admin, listener: TcpListener, params: &Params) -> anyhow::Result<Self> {
         let admin = Arc::new(admin);
         let (phase, phases) = watch::channel(Phase::Serve);
         let answering = Arc::clone(&admin);
         let front = Arc::new(Front {
             params: Params {
                 drain_timeout: ADMIN_DRAIN_TIMEOUT,
+                http2: Http2 {
+                    clear_text: false,
+                    ..params.http2.clone()
+                },
                 ..params.clone()
             },
             handler: move |request: Request<RequestBody>, _peer: Peer| {
@@ -304,13 +337,14 @@ impl AdminThread {
             },
             events: Arc::new(|_event| {}),
             connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
+            now: clock::now,
             phase: phases,
         });
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let work = move || {
-            runtime.block_on(async {
+            run_to_end(runtime, async {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => serve(listener, None, front).await,
                     Err(error) => tracing::error!(%error, "could not serve the admin listener"),
@@ -342,6 +376,7 @@ async fn supervise(
     phase: &watch::Sender<Phase>,
     workers: Workers,
     admin: Option<&AdminThread>,
+    watcher: Option<&Watcher>,
 ) {
     let ended = workers.end();
     tokio::pin!(ended);
@@ -352,7 +387,12 @@ async fn supervise(
         };
         let now = *phase.borrow();
         match (asked, now) {
-            (Asked::Reload, _) => tracing::info!("SIGHUP is ignored: restart to read the config"),
+            (Asked::Reload, _) => {
+                tracing::info!("SIGHUP: reading certificates; restart to read the config");
+                if let Some(watcher) = watcher {
+                    watcher.look();
+                }
+            }
             (Asked::End, Phase::Serve) => {
                 tracing::info!("draining; signal again to cut what is under way");
                 if let Some(admin) = admin {
@@ -421,7 +461,12 @@ fn counting(metrics: Arc<Metrics>) -> Arc<dyn Fn(Event) + Send + Sync> {
     Arc::new(move |event| match event {
         Event::Accept => metrics.connections_accepted.add(1),
         Event::Close => metrics.connections_closed.add(1),
-        Event::Handshake => metrics.handshakes_failed.add(1),
+        Event::Flood => metrics.floods.add(1),
+        Event::Handshake(Handshake::Failed(failure)) => {
+            metrics.count_handshake_failure(failure.token());
+        }
+        Event::Handshake(Handshake::Full) => metrics.handshakes_full.add(1),
+        Event::Handshake(Handshake::Resumed) => metrics.handshakes_resumed.add(1),
         Event::Malformed(status) => metrics.count_malformed(status),
         Event::RequestTimeout => metrics.timeouts_request.add(1),
         Event::WriteTimeout => metrics.timeouts_write.add(1),
@@ -476,6 +521,8 @@ fn raise_open_files_limit(connections_max: usize) {
 /// Files that connections to backends, packs and logs may well need at once.
 const FILES_BESIDE_CLIENTS: u64 = 1024;
 /// How long a runtime's end waits for names being looked up and files being read for nobody.
+/// A disk that works has everything written in much less.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 const BLOCKED_WAIT_MAX: Duration = Duration::from_millis(250);
 const ADMIN_CONNECTIONS_MAX: usize = 256;
 const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);

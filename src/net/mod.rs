@@ -1,14 +1,20 @@
-//! The client side: listeners, limits, TLS, and hyper's HTTP/1.1.
+//! The client side: listeners, limits, TLS, hyper's HTTP/1.1 and `h2`'s HTTP/2.
 //!
 //! `net` does not know who answers: it is given a handler.
 
+pub mod body;
+mod frames;
+mod http2;
 pub mod io;
 pub mod listen;
 pub mod serve;
 pub mod tls;
 
+use crate::net::tls::HandshakeFailure;
+use crate::rules::identity::Identity;
 use crate::rules::request::Scheme;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bounds on connections and messages.
@@ -32,10 +38,31 @@ pub struct Params {
     pub handshake_timeout: Duration,
     /// Longest wait for in-flight responses when draining.
     pub drain_timeout: Duration,
+    /// What HTTP/2 clients may do.
+    pub http2: Http2,
+}
+
+/// Bounds on one HTTP/2 connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Spoken by prior knowledge on listeners without TLS (RFC 9113 §3.3).
+    pub clear_text: bool,
+    /// Most streams open at a time; more are refused.
+    pub streams_max: u32,
+    /// Bytes of one request's body that may be under way unread; at most 2³¹ − 1.
+    pub stream_window: u32,
+    /// The same for all requests of a connection together.
+    pub connection_window: u32,
+    /// Streams cancelled beyond one for each response that went out and what ten seconds refill;
+    /// more cut the connection. As many streams may break the protocol.
+    pub resets_max: u32,
+    /// Frames that ask for nothing, such as PING, beyond what responses explain and ten seconds
+    /// refill; more cut the connection.
+    pub control_frames_max: u32,
 }
 
 /// Who sent a request, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The client's address.
     pub address: SocketAddr,
@@ -43,6 +70,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// Clear text or TLS.
     pub scheme: Scheme,
+    /// What the handshake found out, where the site asked for has rules for client certificates.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// What the net room sees that no handler does.
@@ -58,8 +87,21 @@ pub enum Event {
     RequestTimeout,
     /// A client that read too slowly.
     WriteTimeout,
-    /// A TLS handshake that failed.
-    Handshake,
+    /// A TLS handshake that ended.
+    Handshake(Handshake),
+    /// An HTTP/2 client was cut because it sent too much beside requests.
+    Flood,
+}
+
+/// How a TLS handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// There is no connection.
+    Failed(HandshakeFailure),
+    /// With a certificate and a new session.
+    Full,
+    /// With a session from before.
+    Resumed,
 }
 
 /// Where a server is in its life; sent over a `watch` channel.

@@ -1,12 +1,12 @@
-//! Turns what hyper parsed into a request the rest of the house can trust, or refuses it.
+//! Turns what hyper or `h2` parsed into a request the rest of the house can trust, or refuses it.
 //!
 //! ```text
 //! Parts ─► version ─► method ─► framing ─► authority ─► target ─► fields ─► NormalRequest
 //!             └───────────┴─────────┴───────────┴───────────┴───────┴─────► Refusal
 //! ```
 //!
-//! The byte level (line ends, field syntax, chunk sizes) is hyper's. This file adds what hyper
-//! leaves open: exactly one valid Host and the absolute form that overrides it (RFC 9112 §3.2),
+//! The byte level (line ends, field syntax, chunk sizes, frames) is theirs. This file adds what they
+//! leave open: exactly one valid Host and the absolute form that overrides it (RFC 9112 §3.2),
 //! one way to delimit a body (RFC 9112 §6), the four forms of a target (RFC 9112 §3.2),
 //! expectations (RFC 9110 §10.1.1), how far an OPTIONS may go (RFC 9110 §7.6.2), and the fields
 //! that must not go further (RFC 9110 §7.6.1). A fragment is no part of a target URI (RFC 9110
@@ -27,6 +27,7 @@ use super::fields::join_cookies;
 use super::fields::take_off;
 use super::fields::take_off_lookalikes;
 use super::forwarded::X_FORWARDED_PROTO;
+use super::identity::ClientName;
 use super::key::KeyPolicy;
 use http::HeaderMap;
 use http::HeaderValue;
@@ -109,7 +110,7 @@ pub struct NormalRequest {
     target: String,
     headers: HeaderMap,
     body: RequestBody,
-    http10: bool,
+    version: Version,
     close_after: bool,
     last_hop: bool,
 }
@@ -151,6 +152,9 @@ pub enum Refusal {
     /// The request has come through here too often (RFC 8586).
     #[error("the request goes in a circle")]
     LoopDetected,
+    /// The connection was set up for another site than the request is for (RFC 9110 §15.5.20).
+    #[error("the connection was not set up for this site")]
+    MisdirectedRequest,
     /// PURGE from an address that the site does not list.
     #[error("purge is not allowed from this address")]
     PurgeMethod,
@@ -185,6 +189,7 @@ impl Refusal {
         Self::HostMissing,
         Self::HostRepeated,
         Self::LoopDetected,
+        Self::MisdirectedRequest,
         Self::PurgeMethod,
         Self::TargetTooLong,
         Self::TraceMethod,
@@ -210,6 +215,7 @@ impl Refusal {
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ExpectationUnknown => StatusCode::EXPECTATION_FAILED,
             Self::LoopDetected => StatusCode::LOOP_DETECTED,
+            Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TransferCodingUnknown => StatusCode::NOT_IMPLEMENTED,
             Self::VersionUnsupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -230,6 +236,7 @@ impl Refusal {
             Self::HostMissing => "host-missing",
             Self::HostRepeated => "host-repeated",
             Self::LoopDetected => "loop-detected",
+            Self::MisdirectedRequest => "misdirected-request",
             Self::PurgeMethod => "purge-method",
             Self::TargetTooLong => "target-too-long",
             Self::TraceMethod => "trace-method",
@@ -281,7 +288,7 @@ impl NormalRequest {
             target,
             headers,
             body: framing.body,
-            http10: version == Version::HTTP_10,
+            version,
             close_after: framing.close_after,
             last_hop,
         })
@@ -318,6 +325,25 @@ impl NormalRequest {
             target: target.unwrap_or(self.target),
             authority: authority.unwrap_or(self.authority),
             ..self
+        }
+    }
+
+    /// Tells the origin who the client is, in the fields that clients cannot write themselves.
+    #[must_use]
+    pub fn from_client(mut self, name: &ClientName) -> Self {
+        for (field, value) in name.fields() {
+            self.headers.insert(field, value.clone());
+        }
+        self
+    }
+
+    /// The URL of the same target by `https` at `port`.
+    pub fn https_url(&self, port: u16) -> String {
+        let host = self.host();
+        let target = self.target.trim_start_matches('*');
+        match port == Scheme::Https.default_port() {
+            true => format!("https://{host}{target}"),
+            false => format!("https://{host}:{port}{target}"),
         }
     }
 
@@ -359,7 +385,7 @@ impl NormalRequest {
     ///
     /// Host, Content-Length, Transfer-Encoding and Expect are not among them:
     /// [`authority`](Self::authority) and [`body`](Self::body) say what the first three said, and
-    /// hyper answers the last.
+    /// the net room answers the last.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
@@ -369,9 +395,9 @@ impl NormalRequest {
         self.body
     }
 
-    /// The client speaks HTTP/1.0.
-    pub fn http10(&self) -> bool {
-        self.http10
+    /// The version of HTTP that the client speaks.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The connection must be closed after the response: the request carried both
@@ -526,7 +552,7 @@ fn request_target(uri: &Uri, method: &Method, bytes_max: usize) -> Result<String
     }
 }
 
-/// Accepts no expectation but `100-continue`, which hyper answers (RFC 9110 §10.1.1).
+/// Accepts no expectation but `100-continue`, which the net room answers (RFC 9110 §10.1.1).
 fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     let known = |line: &HeaderValue| {
         let line = line.as_bytes().trim_ascii();

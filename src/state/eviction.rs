@@ -44,6 +44,15 @@ pub enum Favour {
     Objects,
 }
 
+/// What came of the id that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It is out of the queues: it is to be evicted.
+    Goes(u32),
+    /// It had been asked for, and is queued anew.
+    Stays,
+}
+
 /// The queues. Ids are the caller's: small numbers, reused.
 #[derive(Debug)]
 pub struct Queues {
@@ -183,12 +192,6 @@ impl Queues {
         node.is_some_and(|node| node.state.marks() > 0)
     }
 
-    /// Was `id` asked for since it was last looked at, or often enough to stay?
-    pub fn is_used(&self, id: u32) -> bool {
-        let node = self.nodes.get(id as usize);
-        node.is_some_and(|node| node.state.marks() > 0 || node.state.place() == Place::Regulars)
-    }
-
     /// Forgets that `id` was asked for.
     pub fn unmark(&mut self, id: u32) {
         if let Some(node) = self.nodes.get_mut(id as usize) {
@@ -203,21 +206,10 @@ impl Queues {
 
     /// Picks the id to evict next and takes it out. `fingerprint` tells an id's target.
     pub fn victim(&mut self, fingerprint: impl Fn(u32) -> u64) -> Option<u32> {
-        // Each round evicts, or takes the marks off one of the entries.
         loop {
-            let (ranks, rank) = self.next()?;
-            let queue = ranks.queues.get(rank)?;
-            let id = queue.oldest;
-            ranks.clock = queue.due;
-            self.unlink(id);
-            let node = self.nodes.get_mut(id as usize)?;
-            let (marks, frequency) = (node.state.marks(), node.state.frequency());
-            if marks == 0 {
-                self.ghosts.add(fingerprint(id), frequency);
+            if let Due::Goes(id) = self.look(&fingerprint)? {
                 return Some(id);
             }
-            node.state.set_frequency(frequency + marks);
-            self.push(id, Place::Regulars);
         }
     }
 
@@ -231,6 +223,25 @@ impl Queues {
     pub fn count(&self) -> usize {
         let is_in = |node: &&Node| node.state.place() != Place::Out;
         self.nodes.iter().filter(is_in).count()
+    }
+
+    /// Looks at the id that is due next: takes it out, or takes its marks off and queues it anew.
+    /// `None` when there is none.
+    pub fn look(&mut self, fingerprint: impl Fn(u32) -> u64) -> Option<Due> {
+        let (ranks, rank) = self.next()?;
+        let queue = ranks.queues.get(rank)?;
+        let id = queue.oldest;
+        ranks.clock = queue.due;
+        self.unlink(id);
+        let node = self.nodes.get_mut(id as usize)?;
+        let (marks, frequency) = (node.state.marks(), node.state.frequency());
+        if marks == 0 {
+            self.ghosts.add(fingerprint(id), frequency);
+            return Some(Due::Goes(id));
+        }
+        node.state.set_frequency(frequency + marks);
+        self.push(id, Place::Regulars);
+        Some(Due::Stays)
     }
 
     /// Bytes in all queues, as far as sizes are kept.
@@ -609,6 +620,10 @@ mod tests {
         assert_eq!(size_of::<Node>(), 12);
     }
 
+    fn is_regular(queues: &Queues, id: usize) -> bool {
+        queues.nodes[id].state.place() == Place::Regulars
+    }
+
     #[test]
     fn the_oldest_unasked_goes_first() {
         for params in [Params::default(), OBJECTS] {
@@ -620,7 +635,7 @@ mod tests {
     fn one_that_was_asked_for_stays() {
         let mut queues = filled(Params::default(), 0..4);
         queues.mark(0);
-        assert!(queues.is_marked(0) && queues.is_used(0));
+        assert!(queues.is_marked(0));
         assert_eq!(victims(&mut queues), [1, 2, 3, 0]);
     }
 
@@ -675,7 +690,7 @@ mod tests {
         let mut queues = filled(Params::default(), 0..20);
         assert_eq!(queues.victim(fingerprint), Some(0));
         queues.insert(0, 1024, fingerprint(0));
-        assert!(queues.is_used(0) && !queues.is_marked(0));
+        assert!(is_regular(&queues, 0) && !queues.is_marked(0));
         assert_eq!(victims(&mut queues), (1..20).chain([0]).collect::<Vec<_>>());
     }
 
@@ -708,7 +723,7 @@ mod tests {
         assert!(!queues.admit(1001, fingerprint(3)));
         assert!(queues.admit(1001, fingerprint(2)));
         queues.insert(0, 1001, fingerprint(2));
-        assert!(queues.is_used(0));
+        assert!(is_regular(&queues, 0));
     }
 
     #[test]

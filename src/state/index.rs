@@ -24,6 +24,7 @@ mod check;
 use super::buckets::Buckets;
 use super::buckets::Links;
 use super::buckets::NONE;
+use super::eviction::Due;
 use super::eviction::Params;
 use super::eviction::Queues;
 use super::slab::Slab;
@@ -457,10 +458,19 @@ impl Index {
         sequence < self.mark.max(self.key_marks_floor).max(key_mark)
     }
 
-    /// Takes an entry in from the journal. One that is known already has moved: its new place
-    /// counts. Says whether its body has moved under others that use it too: of these the journal
-    /// says something else, unless it goes on.
-    pub fn restore(&mut self, put: &Put) -> bool {
+    /// Takes entries in from the journal, in order. One that is known already has moved: its new
+    /// place counts. One that a purge covers is left out, as is one that a newer one replaces. Tells
+    /// of each whether its body has moved under others that use it too: of these the journal says
+    /// something else, unless it goes on.
+    pub fn restore_all(&mut self, puts: &[Put], mut tell: impl FnMut(&Put, bool)) {
+        self.touch(puts);
+        for put in puts {
+            let moved = self.restore(put);
+            tell(put, moved);
+        }
+    }
+
+    fn restore(&mut self, put: &Put) -> bool {
         let mut moved = false;
         if let Some(owner) = self.owner(put.body)
             && self.parts(owner) != put.parts
@@ -497,6 +507,25 @@ impl Index {
             Some(Owner::Entry(_)) => 1,
             Some(Owner::Body(id)) => self.bodies.get(id).map_or(0, |body| body.references.get()),
         }
+    }
+
+    /// Looks at what [`restore`](Self::restore) will look at. Nothing in it waits for anything else,
+    /// so the memory of many entries is fetched at the same time.
+    fn touch(&self, puts: &[Put]) {
+        let heads: Vec<(u32, u32)> = puts
+            .iter()
+            .map(|put| {
+                let of_key = self.keys.first(hash(&self.hasher, &put.key.0));
+                let of_name = self.names.first(hash(&self.hasher, &put.body.0));
+                (of_key, of_name)
+            })
+            .collect();
+        let next = heads.iter().map(|(of_key, of_name)| {
+            let of_key = self.entries.get(*of_key).map_or(NONE, |entry| entry.next);
+            let of_name = named(&self.entries, &self.bodies, *of_name);
+            of_key ^ of_name.map_or(NONE, |(_, next)| next)
+        });
+        std::hint::black_box(next.fold(0, std::ops::BitXor::bitxor));
     }
 
     fn take_in(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {
@@ -658,15 +687,23 @@ impl Index {
         self.mark
     }
 
-    /// Picks the entry to evict next and removes it.
-    pub fn evict(&mut self) -> Option<Found> {
-        let entries = &self.entries;
-        let id = self
-            .queues
-            .victim(|id| entries.get(id).map_or(0, |entry| fingerprint(entry.key)))?;
-        let found = self.entries.get(id).map(Entry::found);
-        self.remove_id(id);
-        found
+    /// Evicts entries until no more than `bytes` are alive, but looks at no more than `looks`: whoever
+    /// waits for the index gets in between. Returns what went, and whether there is more to do.
+    pub fn evict(&mut self, bytes: u64, looks: u32) -> (Vec<Sequence>, bool) {
+        let mut gone = Vec::new();
+        for _ in 0..looks {
+            if self.live_bytes <= bytes {
+                return (gone, false);
+            }
+            let entries = &self.entries;
+            let target = |id| entries.get(id).map_or(0, |entry| fingerprint(entry.key));
+            match self.queues.look(target) {
+                Some(Due::Goes(id)) => gone.extend(self.remove_id(id)),
+                Some(Due::Stays) => {}
+                None => return (gone, false),
+            }
+        }
+        (gone, self.live_bytes > bytes)
     }
 
     /// Looks at `count` places from `from` on and removes entries that a mark covers or that can
@@ -702,17 +739,24 @@ impl Index {
         (puts, (to < end).then_some(to))
     }
 
+    /// All that is stored under a key; at most as many as it may have variants.
+    pub fn variants(&self, key: PrimaryKey) -> Vec<Put> {
+        self.chain(key)
+            .filter(|(_, entry)| !self.is_covered(entry))
+            .map(|(_, entry)| self.put(entry))
+            .collect()
+    }
+
     /// Bytes alive in a pack.
     pub fn live(&self, pack: PackId) -> u64 {
         self.live.get(&pack).copied().unwrap_or(0)
     }
 
-    /// The entry whose head lies at `location`, and whether it was asked for more than once.
-    pub fn head_at(&self, key: PrimaryKey, location: Location) -> Option<(Sequence, bool)> {
-        let (id, entry) = self
-            .chain(key)
-            .find(|(_, e)| e.head.location() == location)?;
-        Some((entry.sequence(), self.queues.is_used(id)))
+    /// The entry whose head lies at `location`.
+    pub fn head_at(&self, key: PrimaryKey, location: Location) -> Option<Sequence> {
+        let mut chain = self.chain(key);
+        let (_, entry) = chain.find(|(_, e)| e.head.location() == location)?;
+        Some(entry.sequence())
     }
 
     /// Is a live segment called `digest` at `location`?
@@ -764,6 +808,30 @@ impl Index {
         }
         self.add_live(to);
         self.sub_live(from);
+        true
+    }
+
+    /// Points an entry at the new places of its head and of the body right behind it, which are
+    /// side by side again. `false`: it is not at `from`, or the body is not its own.
+    pub fn move_both(&mut self, key: PrimaryKey, from: [Location; 2], to: [Location; 2]) -> bool {
+        let is_it = |entry: &Entry| {
+            let behind = entry.behind();
+            behind.is_some_and(|behind| from == [entry.head.location(), behind])
+        };
+        let found = self.chain(key).find(|(_, entry)| is_it(entry));
+        let ([head, body], Some(id)) = (to, found.map(|(id, _)| id)) else {
+            return false;
+        };
+        let (Some(place), true) = (Place::new(head), head.is_before(body)) else {
+            return false;
+        };
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.head = place;
+        }
+        for (from, to) in from.into_iter().zip(to) {
+            self.add_live(to);
+            self.sub_live(from);
+        }
         true
     }
 
@@ -1060,7 +1128,7 @@ impl Index {
                 body.references = body.references.checked_add(1)?;
                 Some(Held::Apart(id))
             }
-            (None, Parts::One(at)) if follows(put.head, *at) => Some(Held::Behind {
+            (None, Parts::One(at)) if put.head.is_before(*at) => Some(Held::Behind {
                 name: put.body,
                 bytes: Place::new(*at)?.bytes,
                 next: NONE,
@@ -1308,11 +1376,6 @@ fn is_cut_alike(parts: &Parts, known: &[Segment]) -> bool {
     };
     let digests = segments.iter().map(|segment| segment.digest);
     digests.eq(known.iter().map(|segment| segment.digest))
-}
-
-/// Does what lies at `at` begin where `head` ends?
-fn follows(head: Location, at: Location) -> bool {
-    head.pack == at.pack && head.offset.checked_add(head.bytes) == Some(at.offset)
 }
 
 /// Whoever chooses URLs and bodies chooses keys and names too: the hasher has a seed.
@@ -1947,7 +2010,8 @@ mod tests {
         let Some(put) = puts.get(chosen % puts.len().max(1)) else {
             return;
         };
-        let place = |n: usize, from: Location| at(pack, u32::try_from(n).unwrap() * 1000, from.bytes);
+        let place =
+            |n: usize, from: Location| at(pack, u32::try_from(n).unwrap() * 1000, from.bytes);
         assert!(index.move_head(put.key, put.head, place(1, put.head)));
         let bodies = (0..4).map(|body| Digest::of(&[body; 7]));
         let body = bodies.into_iter().find(|body| body.name() == put.body);
@@ -1975,7 +2039,7 @@ mod tests {
                 match step {
                     0..=2 => drop(index.insert(&put)),
                     3 => drop(index.mark_key(key(target), Sequence(sequence))),
-                    4 => drop(index.evict()),
+                    4 => drop(index.evict(0, 1)),
                     5 => move_one(&mut index, how.into(), u32::try_from(sequence).unwrap() + 100),
                     // From the journal: anew, or an older one at a new place.
                     6 | 7 => {

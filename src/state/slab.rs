@@ -34,7 +34,9 @@ impl<T> Slab<T> {
     /// All values, by number.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let blocks = self.blocks.iter().flat_map(|block| block.iter());
-        (0..).zip(blocks).filter_map(|(id, value)| Some((id, value.as_ref()?)))
+        (0..)
+            .zip(blocks)
+            .filter_map(|(id, value)| Some((id, value.as_ref()?)))
     }
 
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut T> {

@@ -13,6 +13,8 @@ use super::Put;
 use super::Record;
 use super::StoreError;
 use super::Usage;
+use super::files;
+use super::files::File;
 use super::folder::Folder;
 use super::folder::failed;
 use super::journal;
@@ -25,9 +27,12 @@ use super::pack::Sealed;
 use super::pack::rounded;
 use super::replay;
 use super::replay::Begun;
+use super::survey::Holdings;
 use super::table::Pack;
 use super::table::Table;
+use super::table::Way;
 use super::writer;
+use super::writer::HANG_TICKS;
 use super::writer::Job;
 use super::writer::Threads;
 use crate::rules::address::Location;
@@ -37,11 +42,7 @@ use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
-use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -49,6 +50,8 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -62,6 +65,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Lane {
     open: Option<PackId>,
+    moving: bool,
     shared: Arc<Shared>,
 }
 
@@ -87,6 +91,7 @@ pub struct Store {
     waiting: Mutex<Option<(mpsc::Receiver<Job>, Begun)>>,
     threads: Mutex<Option<Threads>>,
     snapshot: Mutex<()>,
+    newest: Sequence,
 }
 
 /// What the store's face, its lanes and its threads share.
@@ -97,6 +102,14 @@ pub(super) struct Shared {
     pub(super) files: Cache<PackId, Arc<File>>,
     table: RwLock<Table>,
     jobs: mpsc::Sender<Job>,
+    /// Ticks since the writing thread last gave a sign of life.
+    pub(super) unheeded: AtomicU32,
+    /// Lines handed in since it hangs.
+    held: AtomicU64,
+    /// Some were left out.
+    lacks: AtomicBool,
+    pub(super) write_errors: AtomicU64,
+    read_errors: AtomicU64,
     corrupt: AtomicU64,
 }
 
@@ -114,6 +127,29 @@ impl Shared {
     fn send(&self, job: Job) {
         drop(self.jobs.send(job));
     }
+
+    /// As [`send`](Self::send), for so many lines. While the disk hangs only a bounded number is held:
+    /// after that the journal lacks some, and must begin anew.
+    fn send_lines(&self, job: Job, lines: usize) {
+        let lines = u64::try_from(lines).unwrap_or(u64::MAX);
+        if self.hangs() && self.held.fetch_add(lines, Ordering::Relaxed) >= HELD_LINES_MAX {
+            self.lacks.store(true, Ordering::Relaxed);
+        } else {
+            self.send(job);
+        }
+    }
+
+    /// Has the writing thread given no sign of life for long?
+    fn hangs(&self) -> bool {
+        self.unheeded.load(Ordering::Relaxed) > HANG_TICKS
+    }
+
+    /// Notes a sign of life of the writing thread; says whether lines were left out before.
+    pub(super) fn heed(&self) -> bool {
+        self.unheeded.store(0, Ordering::Relaxed);
+        self.held.store(0, Ordering::Relaxed);
+        self.lacks.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl Store {
@@ -123,9 +159,11 @@ impl Store {
     /// not written, as a full one, is passed through. Blocking.
     pub fn open(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
+        journal::check_versions(&folder.journal())?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
         let damaged = begun.damaged;
+        let newest = begun.newest;
         let (jobs, receiver) = mpsc::channel();
         let shared = Shared {
             contents,
@@ -133,6 +171,11 @@ impl Store {
             files: Cache::new(FILES_OPEN_MAX),
             table: RwLock::new(table),
             jobs,
+            unheeded: AtomicU32::new(0),
+            held: AtomicU64::new(0),
+            lacks: AtomicBool::new(false),
+            write_errors: AtomicU64::new(0),
+            read_errors: AtomicU64::new(0),
             corrupt: AtomicU64::new(damaged),
         };
         Ok(Self {
@@ -140,7 +183,14 @@ impl Store {
             waiting: Mutex::new(Some((receiver, begun))),
             threads: Mutex::new(None),
             snapshot: Mutex::new(()),
+            newest,
         })
+    }
+
+    /// The newest sequence that the journal named when it was opened, also of what was not handed
+    /// on: none of them may be given out again.
+    pub fn newest(&self) -> Sequence {
+        self.newest
     }
 
     /// Starts the writing thread. Until then appends stay in memory, and what waits for the disk
@@ -166,10 +216,22 @@ impl Store {
     /// when there are too many.
     pub fn lane(&self) -> Result<Lane, StoreError> {
         self.shared.write().add_lane()?;
-        Ok(Lane {
+        Ok(self.new_lane(false))
+    }
+
+    /// A lane for what is moved so that packs can go: it may use room that is kept back for it. One
+    /// at a time, and [`settle`](Self::settle) before the next.
+    pub fn moving_lane(&self) -> Lane {
+        self.shared.write().add_moving_lane();
+        self.new_lane(true)
+    }
+
+    fn new_lane(&self, moving: bool) -> Lane {
+        Lane {
             open: None,
+            moving,
             shared: Arc::clone(&self.shared),
-        })
+        }
     }
 
     /// Appends pieces to the lane's open pack (`None`: the shared lane), all to the same pack and
@@ -183,8 +245,12 @@ impl Store {
         key: PrimaryKey,
         pieces: &[NewPiece],
     ) -> Result<Vec<Location>, StoreError> {
-        let open = lane.as_ref().map(|lane| lane.open);
-        let appended = self.shared.write().append(open, sequence, key, pieces)?;
+        let way = match lane.as_ref() {
+            Some(lane) if lane.moving => Way::Moving(lane.open),
+            Some(lane) => Way::Own(lane.open),
+            None => Way::Shared,
+        };
+        let appended = self.shared.write().append(way, sequence, key, pieces)?;
         if let Some(lane) = lane {
             lane.open = appended.open;
         }
@@ -226,11 +292,11 @@ impl Store {
     /// Journals a removal, soon.
     pub fn record_remove(&self, sequence: Sequence) {
         let line = Line::Record(Record::Remove(sequence));
-        self.shared.send(Job::Line(line));
+        self.shared.send_lines(Job::Line(line), 1);
     }
 
-    /// Journals a purge and returns when its records are written (not before). After an error they
-    /// are written when the disk recovers. Dropped half-way: once polled, they are written all the
+    /// Journals a purge and returns when its records are written (not before). After an error, which
+    /// comes at once when the disk hangs, they are written when it recovers. Dropped half-way: once polled, they are written all the
     /// same.
     pub async fn record_purge(
         &self,
@@ -244,7 +310,11 @@ impl Store {
         };
         self.check_started()?;
         let lines = selectors.iter().map(line).collect();
-        self.shared.send(Job::Purge(lines, reply));
+        self.shared
+            .send_lines(Job::Purge(lines, reply), selectors.len());
+        if self.shared.hangs() {
+            return Err(StoreError::Slow);
+        }
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
@@ -254,6 +324,15 @@ impl Store {
         let (reply, written) = oneshot::channel();
         self.check_started()?;
         self.shared.send(Job::Flush(reply));
+        written.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    /// Returns when what was handed in before is done: packs that were closed and the records that
+    /// can be are written. Packs that are open stay so. Dropped half-way it changes nothing.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let (reply, written) = oneshot::channel();
+        self.check_started()?;
+        self.shared.send(Job::Settle(reply));
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
@@ -332,20 +411,32 @@ impl Store {
     }
 
     /// Deletes a pack, wherever it is: an open one is forgotten with all it holds, a sealed one's
-    /// file is deleted. Readers that hold it open finish. Blocking.
-    pub fn drop_pack(&self, pack: PackId) {
-        let removed = self.shared.write().remove(pack);
-        self.shared.files.remove(&pack);
-        let sealed = match removed {
-            Some(Pack::Sealed(sealed)) => sealed,
-            // Puts may wait for it.
-            Some(Pack::Open(_) | Pack::Closed(_)) => return self.shared.send(Job::Seal(pack)),
-            None => return,
+    /// file is deleted. Readers that hold it open finish. `false` when the file could not be deleted:
+    /// then the pack stays, for it takes its room. Blocking.
+    pub fn drop_pack(&self, pack: PackId) -> bool {
+        let mut removed = {
+            let mut table = self.shared.write();
+            match table.get(pack) {
+                Some(Pack::Open(_) | Pack::Closed(_)) => table.remove(pack),
+                Some(Pack::Sealed(sealed)) => Some(Pack::Sealed(*sealed)),
+                None => None,
+            }
         };
-        if let Err(error) = self.shared.contents.remove(sealed.address) {
-            tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");
+        match &mut removed {
+            Some(Pack::Sealed(sealed)) => {
+                if let Err(error) = self.shared.contents.remove(sealed.address) {
+                    tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");
+                    return false;
+                }
+                drop(self.shared.write().remove(pack));
+                self.shared.files.remove(&pack);
+                self.shared.send(Job::Line(Line::Dropped(pack)));
+            }
+            // Puts may wait for it.
+            Some(Pack::Open(_) | Pack::Closed(_)) => self.shared.send(Job::Seal(pack)),
+            None => {}
         }
-        self.shared.send(Job::Line(Line::Dropped(pack)));
+        true
     }
 
     /// Starts a new journal and writes a snapshot: `next` hands out the live puts, and the purges
@@ -367,12 +458,13 @@ impl Store {
             .write_snapshot(&unfinished, &Part::Snapshot(number).copy_path(&path), next)
             // It names packs that are open, and what it replaces may say where the same entries lay
             // before.
-            .and_then(|bytes| self.settle().map(|()| bytes))
+            .and_then(|bytes| self.flush_blocking().map(|()| bytes))
             .and_then(|bytes| self.put_in_place(&unfinished, &path, number, failures, bytes));
         let mut table = self.shared.write();
         table.journal.writing = 0;
         match written {
             Ok(bytes) => {
+                table.written.add_journal(bytes);
                 table.journal.snapshot = bytes;
                 table.journal.earlier = table.journal.earlier.saturating_sub(earlier);
                 table.journal.parts = table.journal.parts.saturating_sub(parts).saturating_add(1);
@@ -381,18 +473,21 @@ impl Store {
             }
             Err(error) => {
                 drop(table);
-                drop(fs::remove_file(&unfinished));
-                drop(fs::remove_file(Part::Snapshot(number).copy_path(&path)));
+                if matches!(error, StoreError::Io { .. }) {
+                    self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
+                }
+                drop(files::remove_file(&unfinished));
+                drop(files::remove_file(&Part::Snapshot(number).copy_path(&path)));
                 Err(error)
             }
         }
     }
 
     /// As [`flush`](Self::flush), for a thread that may wait.
-    pub fn settle(&self) -> Result<(), StoreError> {
+    pub fn flush_blocking(&self) -> Result<(), StoreError> {
         self.check_started()?;
         let (reply, written) = mpsc::sync_channel(1);
-        self.shared.send(Job::Settle(reply));
+        self.shared.send(Job::FlushBlocking(reply));
         written.recv().map_err(|_| self.ended())?
     }
 
@@ -412,7 +507,7 @@ impl Store {
             return Err(StoreError::PassThrough(reason.into()));
         }
         let path = Part::Snapshot(number).path(folder);
-        fs::rename(unfinished, &path).map_err(failed("rename", unfinished))?;
+        files::rename(unfinished, &path).map_err(failed("rename", unfinished))?;
         // The files it replaces are deleted next: its name must be on disk before.
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(failed("sync", folder))?;
@@ -488,9 +583,62 @@ impl Store {
         self.shared.read().room_needed()
     }
 
+    /// Names this store among all that this machine has, as
+    /// [`identity`](super::survey::identity) does.
+    pub fn identity(&self) -> Result<String, StoreError> {
+        lock(&self.shared.folder).identity()
+    }
+
+    /// What lies on disk: the journal is read, packs are looked at. Damage in the journal is counted
+    /// and asks for a snapshot, which replaces it. Blocking.
+    pub fn holdings(&self) -> Result<Holdings, StoreError> {
+        // No file of the journal goes while a snapshot cannot be written.
+        let _no_snapshot = lock(&self.snapshot);
+        let path = lock(&self.shared.folder).journal();
+        let (damaged, journal_bytes) = replay::inspect(&path)?;
+        let mut table = self.shared.write();
+        if damaged > 0 && table.journal.failures <= table.journal.mended {
+            self.shared.corrupt.fetch_add(damaged, Ordering::Relaxed);
+            table.journal.failures = table.journal.mended.saturating_add(1);
+        }
+        drop(table);
+        let sealed = self.shared.read().sealed();
+        let (packs, missing) = sealed.into_iter().partition(|(_, sealed)| {
+            match self.shared.contents.look(sealed.address) {
+                Ok(there) => there.bytes == sealed.bytes,
+                // What cannot be looked at now may be there.
+                Err(error) => {
+                    error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound
+                }
+            }
+        });
+        let mut holdings = Holdings::new(packs, missing, damaged, journal_bytes);
+        // One that was dropped meanwhile is not missed.
+        let table = self.shared.read();
+        holdings.missing.retain(|pack| table.get(*pack).is_some());
+        Ok(holdings)
+    }
+
+    /// Would the store write more if there were more room? Not while the disk fails otherwise: what
+    /// lies on it may be all that can be served.
+    pub fn can_use_room(&self) -> bool {
+        let table = self.shared.read();
+        table.is_full() || *table.condition() == Condition::Healthy
+    }
+
     /// Counts a failed check, for metrics.
     pub fn count_corrupt(&self) {
         self.shared.corrupt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a read that failed or was given up, for metrics; not each of them is logged.
+    pub fn count_read_error(&self, error: &StoreError) {
+        let earlier = self.shared.read_errors.fetch_add(1, Ordering::Relaxed);
+        let count = earlier.saturating_add(1);
+        if count.is_power_of_two() {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, count, "stored bytes could not be read");
+        }
     }
 
     /// The condition of the disk.
@@ -502,6 +650,8 @@ impl Store {
     pub fn usage(&self) -> Usage {
         Usage {
             corrupt: self.shared.corrupt.load(Ordering::Relaxed),
+            read_errors: self.shared.read_errors.load(Ordering::Relaxed),
+            write_errors: self.shared.write_errors.load(Ordering::Relaxed),
             ..self.shared.read().usage()
         }
     }
@@ -521,6 +671,15 @@ impl Store {
             self.shared.send(Job::Close);
             threads.join();
         }
+    }
+
+    /// Has the writing thread do what it does each half second, and returns when it is done.
+    #[cfg(test)]
+    pub(crate) fn tick(&self) {
+        let (reply, done) = oneshot::channel();
+        self.shared.send(Job::Tick);
+        self.shared.send(Job::Purge(Vec::new(), reply));
+        drop(done.blocking_recv());
     }
 
     fn check_started(&self) -> Result<(), StoreError> {
@@ -556,7 +715,9 @@ impl Store {
     }
 
     fn unreadable(&self, sealed: Sealed, error: io::Error) -> StoreError {
-        failed("read", &self.shared.contents.path(sealed.address))(error)
+        let error = failed("read", &self.shared.contents.path(sealed.address))(error);
+        self.count_read_error(&error);
+        error
     }
 }
 
@@ -572,4 +733,6 @@ fn within(bytes: Option<Bytes>, location: Location) -> Result<Bytes, StoreError>
 }
 
 const FILES_OPEN_MAX: usize = 256;
+/// Lines held while the disk hangs.
+pub(super) const HELD_LINES_MAX: u64 = 1 << 16;
 const SNAPSHOT_WRITE_BYTES: usize = 256 << 10;

@@ -14,9 +14,13 @@
 
 use super::Put;
 use super::Record;
+use super::StoreError;
 use super::codec::Cursor;
 use super::codec::length;
 use super::codec::put_run;
+use super::files;
+use super::files::File;
+use super::folder::failed;
 use super::pack::Address;
 use super::pack::rounded;
 use crate::rules::address::BodyName;
@@ -31,11 +35,8 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::tag::TagKey;
 use http::HeaderName;
-use std::fs;
-use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -409,12 +410,38 @@ impl<'a, R: Read> Blocks<'a, R> {
 }
 
 fn header(bytes: &[u8]) -> Option<u32> {
+    let (version, next_pack) = any_header(bytes)?;
+    (version == VERSION).then_some(next_pack)
+}
+
+/// The version and the next pack's number of an intact header.
+fn any_header(bytes: &[u8]) -> Option<(u32, u32)> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let mut cursor = Cursor::new(header);
-    let known = cursor.array::<8>()? == MAGIC && cursor.u32()? == VERSION;
-    let next_pack = cursor.u32()?;
+    let known = cursor.array::<8>()? == MAGIC;
+    let (version, next_pack) = (cursor.u32()?, cursor.u32()?);
     let intact = cursor.u32()? == crc32fast::hash(header.get(..HEADER_BYTES - 4)?);
-    (known && intact).then_some(next_pack)
+    (known && intact).then_some((version, next_pack))
+}
+
+/// Refuses a folder with a file or a copy of another version: read as damage, it would be replaced.
+/// Blocking.
+pub(super) fn check_versions(folder: &Path) -> Result<(), StoreError> {
+    let (parts, _) = parts(folder).map_err(failed("list", folder))?;
+    let paths = |part: &Part| [part.path(folder), part.copy_path(folder)];
+    for path in parts.iter().flat_map(paths) {
+        // One that cannot be read, or ends in its header, is dealt with as damage.
+        let begin = File::open(&path).and_then(|file| file.read_start(HEADER_BYTES as u64));
+        let version = begin.ok().and_then(|begin| any_header(&begin));
+        if let Some((found, _)) = version.filter(|(version, _)| *version != VERSION) {
+            return Err(StoreError::JournalVersion {
+                path,
+                found,
+                expected: VERSION,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What begins with some bytes.
@@ -462,7 +489,7 @@ impl Part {
     /// Deletes it and its copy. Blocking.
     pub(super) fn delete(self, folder: &Path) -> io::Result<()> {
         for path in [self.path(folder), self.copy_path(folder)] {
-            match fs::remove_file(&path) {
+            match files::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -485,7 +512,7 @@ impl Part {
 /// on, and those before it, which count no more. Blocking.
 pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in files::read_dir(folder)? {
         found.extend(Part::of(&entry?.path()));
     }
     found.sort_by_key(|part| (part.number(), *part));
@@ -518,7 +545,7 @@ impl Journal {
         match Growing::create(part.path(folder), next_pack) {
             Ok(file) => Ok(Self { file, copy }),
             Err(error) => {
-                drop(fs::remove_file(&copy.path));
+                drop(files::remove_file(&copy.path));
                 Err(error)
             }
         }
@@ -557,7 +584,7 @@ impl Journal {
 
 impl Growing {
     fn create(path: PathBuf, next_pack: u32) -> io::Result<Self> {
-        let mut file = File::options().append(true).create_new(true).open(&path)?;
+        let mut file = File::begin(&path)?;
         let header = new_header(next_pack);
         file.write_all(&header)?;
         let bytes = header.len().try_into().unwrap_or(u64::MAX);
@@ -572,7 +599,7 @@ impl Growing {
     }
 
     fn is_in_place(&self) -> bool {
-        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+        match (files::look(&self.path), self.file.metadata()) {
             (Ok(there), Ok(open)) => there.ino() == open.ino() && there.dev() == open.dev(),
             _ => false,
         }
@@ -618,6 +645,7 @@ const SELECT_TAG: u8 = 2;
 pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     pub(in crate::store) fn put(sequence: u64, places: &[Location]) -> Put {
         let body = Digest::of(&sequence.to_le_bytes());

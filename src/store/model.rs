@@ -15,6 +15,7 @@ use super::replay::Packs;
 use super::replay::places;
 use super::table::Pack;
 use super::table::Table;
+use super::table::Way;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Put;
@@ -52,6 +53,8 @@ pub(crate) struct Paper {
     pub(crate) tasks: VecDeque<Task>,
     /// Records that are not written yet.
     kept: Vec<Line>,
+    /// The newest sequence of any record at the start.
+    pub(crate) newest: Sequence,
 }
 
 impl Paper {
@@ -60,9 +63,11 @@ impl Paper {
         let mut found = Packs::default();
         let lines = || disk.files.iter().flatten();
         lines().for_each(|line| found.note(line));
-        heir.expect(0, found.newest);
-        let expected: HashMap<PackId, u32> =
-            found.alive().map(|(pack, _, bytes)| (pack, bytes)).collect();
+        heir.expect(0);
+        let expected: HashMap<PackId, u32> = found
+            .alive()
+            .map(|(pack, _, bytes)| (pack, bytes))
+            .collect();
         let mut packs: HashMap<PackId, Sealed> = HashMap::new();
         for (pack, (sealed, _)) in &disk.packs {
             if expected.get(pack) == Some(&sealed.bytes) {
@@ -86,12 +91,22 @@ impl Paper {
             disk,
             tasks: VecDeque::new(),
             kept: Vec::new(),
+            newest: found.newest,
         }
     }
 
-    pub(crate) fn append(&mut self, sequence: Sequence, key: PrimaryKey, pieces: &[NewPiece]) -> Vec<Location> {
-        let appended = self.table.append(None, sequence, key, pieces).unwrap();
-        self.tasks.extend(appended.closed.into_iter().map(Task::Seal));
+    pub(crate) fn append(
+        &mut self,
+        sequence: Sequence,
+        key: PrimaryKey,
+        pieces: &[NewPiece],
+    ) -> Vec<Location> {
+        let appended = self
+            .table
+            .append(Way::Shared, sequence, key, pieces)
+            .unwrap();
+        self.tasks
+            .extend(appended.closed.into_iter().map(Task::Seal));
         appended.locations
     }
 
@@ -115,18 +130,28 @@ impl Paper {
 
     pub(crate) fn pieces(&self, pack: PackId) -> Vec<Piece> {
         let pack = self.disk.packs.get(&pack);
-        pack.map(|(_, builder)| builder.pieces()).unwrap_or_default()
+        pack.map(|(_, builder)| builder.pieces())
+            .unwrap_or_default()
     }
 
     pub(crate) fn sealed(&self) -> Vec<PackId> {
-        let mut packs: Vec<PackId> = self.table.sealed().into_iter().map(|(pack, _)| pack).collect();
+        let mut packs: Vec<PackId> = self
+            .table
+            .sealed()
+            .into_iter()
+            .map(|(pack, _)| pack)
+            .collect();
         packs.sort_unstable();
         packs
     }
 
     /// Every pack there is, and every pack on disk: the same when all is quiet.
     pub(crate) fn packs(&self) -> (HashSet<PackId>, HashSet<PackId>) {
-        let known = self.sealed().into_iter().chain(self.table.open()).chain(self.table.closed());
+        let known = self
+            .sealed()
+            .into_iter()
+            .chain(self.table.open())
+            .chain(self.table.closed());
         (known.collect(), self.disk.packs.keys().copied().collect())
     }
 
@@ -135,7 +160,8 @@ impl Paper {
         for pack in self.table.open() {
             self.table.close(pack);
         }
-        self.tasks.extend(self.table.closed().into_iter().map(Task::Seal));
+        self.tasks
+            .extend(self.table.closed().into_iter().map(Task::Seal));
     }
 
     /// The next task of the writing thread.
@@ -165,7 +191,8 @@ impl Paper {
         };
         let sealed = *sealed;
         if self.table.seal(pack, sealed) {
-            self.kept.push(Line::Sealed(pack, sealed.address, sealed.bytes));
+            self.kept
+                .push(Line::Sealed(pack, sealed.address, sealed.bytes));
         } else {
             self.disk.packs.remove(&pack);
         }
@@ -180,7 +207,9 @@ impl Paper {
     /// The puts that waited for a pack and need not wait any more, and whether their packs are there.
     pub(crate) fn release(&mut self, pack: PackId) -> Vec<(Put, bool)> {
         let puts = self.table.take_waiting(pack);
-        puts.into_iter().filter_map(|put| self.table.wait(put)).collect()
+        puts.into_iter()
+            .filter_map(|put| self.table.wait(put))
+            .collect()
     }
 
     pub(crate) fn place(&mut self, put: Put) -> Vec<(Put, bool)> {
@@ -227,6 +256,8 @@ impl Paper {
     /// Which packs a put names that are not there.
     pub(crate) fn missing(&self, put: &Put) -> Vec<PackId> {
         let packs = places(put).map(|place| place.pack);
-        packs.filter(|pack| self.table.get(*pack).is_none()).collect()
+        packs
+            .filter(|pack| self.table.get(*pack).is_none())
+            .collect()
     }
 }

@@ -1,6 +1,9 @@
 //! The store as its caller sees it: over real files, in folders of their own.
 
 use super::*;
+use crate::store::faults::Fault;
+use crate::store::faults::Faults;
+use crate::store::files::Step;
 use crate::store::head::tests::sample;
 use crate::store::journal::tests::put;
 use std::collections::HashSet;
@@ -387,6 +390,24 @@ fn a_pack_that_the_heir_needs_stays_though_what_names_it_was_purged() {
 }
 
 #[test]
+fn what_was_moved_is_on_disk_when_it_has_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _wants) = started(dir.path());
+    let piece = [NewPiece::Head(bytes(1, 100))];
+    store.append(None, Sequence(1), KEY, &piece).unwrap();
+    let mut lane = store.moving_lane();
+    let append = store.append(Some(&mut lane), Sequence(2), KEY, &piece);
+    let moved = append.unwrap()[0];
+    store.finish(lane);
+    wait(store.settle()).unwrap();
+    assert_eq!(store.read_open(moved), None, "it is not in memory any more");
+    assert_eq!(store.usage().appended, 200);
+    assert!(store.usage().packs_written > 100 && store.usage().journal_written > 0);
+    wait(store.flush()).unwrap();
+    assert_eq!(store.usage().packs, 2);
+}
+
+#[test]
 fn lanes_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
@@ -750,7 +771,7 @@ fn the_limit_is_never_exceeded() {
             assert!(matches!(error, StoreError::NoRoom));
             refused += 1;
             match store.packs().into_iter().min() {
-                Some((oldest, _)) if store.room_needed() > 0 => store.drop_pack(oldest),
+                Some((oldest, _)) if store.room_needed() > 0 => assert!(store.drop_pack(oldest)),
                 _ => wait(store.flush()).unwrap(),
             }
         }
@@ -867,24 +888,25 @@ fn a_start_on_a_disk_that_takes_no_journal_passes_through_and_recovers() {
 }
 
 #[test]
-fn a_pack_that_cannot_be_written_is_told_lost_and_the_rest_goes_on() {
+fn a_pack_that_cannot_be_written_is_written_when_the_disk_works_again() {
     let dir = tempfile::tempdir().unwrap();
     let (store, keeper) = started(dir.path());
     // A file where a folder belongs: as good as a broken disk, also for root.
     fs::remove_dir(dir.path().join("tmp")).unwrap();
     fs::write(dir.path().join("tmp"), b"").unwrap();
-    let lost = store_one(&store, 1, &bytes(1, 100));
+    let late = store_one(&store, 1, &bytes(1, 100));
     assert!(wait(store.flush()).is_err());
-    keeper.wait_until(|_, told| told == [lost.head.pack]);
     assert!(matches!(store.condition(), Condition::PassThrough(_)));
+    assert!(store.read(late.head).is_ok(), "it is in memory");
     let refused = store.append(None, Sequence(2), KEY, &[]);
     assert!(matches!(refused, Err(StoreError::PassThrough(_))));
     wait(store.record_purge(Sequence(3), &[Selector::All])).unwrap();
     fs::remove_file(dir.path().join("tmp")).unwrap();
     wait_for(|| store.condition() == Condition::Healthy);
+    keeper.wait_until(|sealed, lost| sealed == [late.head.pack] && lost.is_empty());
     let kept = store_one(&store, 4, &bytes(4, 100));
     drop(store);
-    assert_eq!(puts(&open_records(dir.path())), [kept]);
+    assert_eq!(puts(&open_records(dir.path())), [late, kept]);
 }
 
 #[test]
@@ -1022,12 +1044,11 @@ fn when_a_journal_and_its_copy_are_damaged_everything_before_is_purged() {
         flip(&dir.path().join("journal").join(name), 8 * 30);
     }
     let (store, records) = open(dir.path());
-    let last = records.last().unwrap();
-    let all = Record::Purge {
-        sequence: Sequence(7),
-        selector: Selector::All,
+    let Some(Record::Purge { sequence, selector }) = records.last() else {
+        panic!("{records:?}");
     };
-    assert_eq!(*last, all);
+    assert_eq!(*selector, Selector::All);
+    assert!(*sequence > Sequence(6) && *sequence <= store.newest());
     assert_eq!(store.usage().corrupt, 2);
     assert_eq!(store.packs(), [], "what is purged is deleted");
     assert!(
@@ -1095,4 +1116,81 @@ fn the_marks_of_a_damaged_snapshot_are_in_its_copy() {
 fn the_page_about_the_format_is_about_this_format() {
     let page = include_str!("../../docs/store.md");
     assert!(page.contains(&format!("larder store, format {}\"", folder::FORMAT)));
+}
+
+#[test]
+fn what_is_left_out_while_a_disk_hangs_undoes_no_purge() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::on(dir.path());
+    let (store, _) = started(dir.path());
+    store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    faults.begin(&[Step::Write], Fault::Hang);
+    store.record_remove(Sequence(7));
+    faults.await_strike();
+    wait_for(|| store.condition() != Condition::Healthy);
+    for _ in 0..=disk::HELD_LINES_MAX {
+        store.record_remove(Sequence(7));
+    }
+    let purge = store.record_purge(Sequence(8), &[Selector::All]);
+    assert!(matches!(wait(purge), Err(StoreError::Slow)));
+    faults.end();
+    wait_for(|| store.condition() == Condition::Healthy);
+    assert!(store.wants_snapshot());
+    let late = store_one(&store, 9, &bytes(9, 100));
+    wait(store.flush()).unwrap();
+    let copy = killed(dir.path());
+    assert_eq!(puts(&open_records(copy.path())), [late]);
+}
+
+#[test]
+fn a_disk_that_hangs_is_passed_through_and_what_was_begun_ends_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::on(dir.path());
+    let (store, _) = started(dir.path());
+    let before = store_one(&store, 1, &bytes(1, 100));
+    faults.begin(&[Step::Create, Step::Write], Fault::Hang);
+    wait_for(|| store.condition() != Condition::Healthy);
+    assert_eq!(
+        store.read(before.head).unwrap().len(),
+        before.head.bytes as usize
+    );
+    let refused = store.append(None, Sequence(2), KEY, &[]);
+    assert!(matches!(refused, Err(StoreError::PassThrough(_))));
+    assert!(store.usage().write_errors >= 1);
+    faults.end();
+    wait_for(|| store.condition() == Condition::Healthy);
+    let after = store_one(&store, 3, &bytes(3, 100));
+    drop(store);
+    assert_eq!(puts(&open_records(dir.path())), [before, after]);
+}
+
+#[test]
+fn a_number_once_given_out_does_not_come_again_though_its_record_is_not_handed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let put = store_one(&store, 5, &bytes(5, 100));
+    wait(store.flush()).unwrap();
+    store.record_remove(Sequence(6));
+    store.drop_pack(put.head.pack);
+    drop(store);
+    let (store, records) = open(dir.path());
+    assert_eq!(records, []);
+    assert_eq!(store.newest(), Sequence(6));
+}
+
+#[test]
+fn a_pack_that_cannot_be_deleted_takes_its_room_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::on(dir.path());
+    let (store, _) = started(dir.path());
+    let put = store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    let before = store.usage();
+    faults.begin(&[Step::Remove], Fault::Error(Errno::ROFS));
+    assert!(!store.drop_pack(put.head.pack));
+    assert_eq!(store.usage().allocated, before.allocated);
+    faults.end();
+    assert!(store.drop_pack(put.head.pack));
+    assert_eq!(store.usage().packs, 0);
 }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! Seal ─► content renamed in place ─► "sealed" record ─► puts that waited for it, if wanted
-//! an error ─► the pack is lost, its puts too ─► pass-through ─(probe, each tick)─► healthy
+//! an error ─► pass-through ─(probe, each tick)─► healthy ─► once more; in vain, the pack is lost
 //! ```
 //!
 //! A second thread sends a tick every half second; it stands for the clock, which this room does
-//! not read.
+//! not read. When the writing thread gives no sign of life for some ticks the disk hangs: then that
+//! second thread has the store pass through, and the first tick that is heeded ends it.
 
 use super::Condition;
 use super::Keeper;
@@ -19,12 +20,15 @@ use super::folder::is_full;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
+use super::journal::Part;
 use super::lock;
 use super::replay::Begun;
 use super::table::Pack;
 use crate::rules::address::PackId;
+use hashbrown::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -46,10 +50,12 @@ pub(super) enum Job {
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
+    /// Write the records kept so far and say when they are written.
+    Settle(oneshot::Sender<Result<(), StoreError>>),
     /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
     /// As `Flush`, for a thread that waits.
-    Settle(mpsc::SyncSender<Result<(), StoreError>>),
+    FlushBlocking(mpsc::SyncSender<Result<(), StoreError>>),
     /// Half a second has gone by.
     Tick,
 }
@@ -85,11 +91,17 @@ pub(super) fn start(
     ticks: mpsc::Sender<Job>,
 ) -> io::Result<Threads> {
     let (stop, stopped) = mpsc::channel::<()>();
+    let watched = Arc::clone(&shared);
     let ticker = thread::Builder::new()
         .name("store-tick".into())
         .spawn(move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
-                if ticks.send(Job::Tick).is_err() {
+                let unheeded = watched.unheeded.fetch_add(1, Ordering::Relaxed);
+                if unheeded == HANG_TICKS {
+                    pass_through(&watched, "the disk does not answer", false);
+                }
+                // One that was not heeded yet will do.
+                if unheeded == 0 && ticks.send(Job::Tick).is_err() {
                     break;
                 }
             }
@@ -103,6 +115,7 @@ pub(super) fn start(
         purges: Vec::new(),
         puts: 0,
         overflown: false,
+        tried: HashMap::new(),
         shared_before: None,
         ticks_low: 0,
     };
@@ -131,6 +144,8 @@ struct Writer {
     puts: u64,
     /// There was more to keep than `records` may hold: the files on disk must not be read again.
     overflown: bool,
+    /// How often packs that are still in memory could not be written.
+    tried: HashMap<PackId, u32>,
     /// The shared lane's open pack at the tick before.
     shared_before: Option<PackId>,
     /// Ticks since the limit was lowered or raised.
@@ -157,6 +172,9 @@ impl Writer {
 
     /// Does one job. False: it was the last.
     fn take(&mut self, job: Job) -> bool {
+        if self.shared.heed() {
+            self.lack();
+        }
         match job {
             Job::Close => {
                 drop(self.write_all());
@@ -173,7 +191,8 @@ impl Writer {
             Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
-            Job::Settle(reply) => drop(reply.send(self.write_all())),
+            Job::FlushBlocking(reply) => drop(reply.send(self.write_all())),
+            Job::Settle(reply) => drop(reply.send(self.write_records())),
             Job::Tick => self.tick(),
         }
         true
@@ -194,11 +213,25 @@ impl Writer {
         }
         drop(self.write_records());
         if self.records.len() >= RECORDS_BYTES_MAX {
-            self.records.clear();
-            self.purges.clear();
-            self.puts = 0;
-            self.overflown = true;
+            self.forget();
         }
+    }
+
+    /// There was more to write than could be kept.
+    fn forget(&mut self) {
+        self.records.clear();
+        self.purges.clear();
+        self.puts = 0;
+        self.overflown = true;
+    }
+
+    /// Lines were left out while the disk hung: among them may have been purges, so nothing older
+    /// may be read again.
+    fn lack(&mut self) {
+        self.forget();
+        self.journal = None;
+        let slow = io::Error::from(io::ErrorKind::TimedOut);
+        self.fail("writing the journal", &slow);
     }
 
     /// Writes the records kept so far. After an error they are kept on.
@@ -214,6 +247,10 @@ impl Writer {
                 let mut table = self.shared.write();
                 table.journal.current = journal.bytes();
                 table.journaled = table.journaled.saturating_add(self.puts);
+                let bytes = self.records.len().saturating_add(self.purges.len());
+                table
+                    .written
+                    .add_journal(bytes.try_into().unwrap_or(u64::MAX));
                 self.records.clear();
                 self.purges.clear();
                 self.puts = 0;
@@ -251,13 +288,15 @@ impl Writer {
         }
     }
 
-    /// Writes one closed pack and what waited for it. While the disk has failed it waits on.
+    /// Writes one closed pack and what waited for it. While the disk has failed it waits on, also
+    /// when it is this pack that could not be written: until it has been tried some times.
     fn seal(&mut self, pack: PackId) {
         let builder = match self.shared.read().get(pack) {
             Some(Pack::Closed(builder)) => Some(Arc::clone(builder)),
             Some(Pack::Open(_) | Pack::Sealed(_)) | None => None,
         };
         let Some(builder) = builder else {
+            self.tried.remove(&pack);
             self.release(pack);
             return;
         };
@@ -267,11 +306,17 @@ impl Writer {
         let sealed = match self.shared.contents.write(&builder) {
             Ok(sealed) => sealed,
             Err(error) => {
-                self.lose(&[pack]);
                 self.fail("writing a pack", &error);
+                let tries = self.tried.entry(pack).or_default();
+                *tries = tries.saturating_add(1);
+                if *tries >= TRIES_MAX {
+                    self.tried.remove(&pack);
+                    self.lose(&[pack]);
+                }
                 return;
             }
         };
+        self.tried.remove(&pack);
         if self.shared.write().seal(pack, sealed) {
             self.keep(&Line::Sealed(pack, sealed.address, sealed.bytes));
             self.keeper.sealed(pack, sealed.allocated.into());
@@ -346,7 +391,12 @@ impl Writer {
         self.overflown = false;
         self.number = number;
         self.journal = Some(journal);
-        self.write_records()
+        let written = self.write_records();
+        if written.is_err() {
+            // The next try begins another one.
+            drop(Part::Journal(number).delete(&path));
+        }
+        written
     }
 
     fn tick(&mut self) {
@@ -449,11 +499,7 @@ impl Writer {
 
     fn fail(&mut self, action: &str, error: &io::Error) {
         self.ticks_low = 0;
-        let reason: Arc<str> = format!("{action}: {error}").into();
-        let condition = Condition::PassThrough(Arc::clone(&reason));
-        if self.shared.write().set_condition(condition, is_full(error)) {
-            tracing::warn!(%reason, "the store passes through");
-        }
+        pass_through(&self.shared, &format!("{action}: {error}"), is_full(error));
     }
 
     fn healthy(&self) -> bool {
@@ -478,7 +524,20 @@ impl Drop for Writer {
     }
 }
 
+/// From now on nothing is appended, until the writing thread finds that the disk works again.
+fn pass_through(shared: &Shared, reason: &str, full: bool) {
+    shared.write_errors.fetch_add(1, Ordering::Relaxed);
+    let condition = Condition::PassThrough(reason.into());
+    if shared.write().set_condition(condition, full) {
+        tracing::warn!(reason, "the store passes through");
+    }
+}
+
 const TICK: Duration = Duration::from_millis(500);
+/// Two seconds: a disk that works answers sooner, also when it is busy.
+pub(super) const HANG_TICKS: u32 = 4;
+/// How often a pack is tried to be written before it is given up.
+const TRIES_MAX: u32 = 4;
 const BATCH_JOBS: usize = 4096;
 /// Bounds what the keeper must hold of their entries.
 const LOST_AT_ONCE: usize = 256;

@@ -23,11 +23,15 @@
 )]
 
 mod client;
+mod dial;
+mod frames;
 mod origin;
 mod scene;
 
 mod admin;
 mod bad_requests;
+mod certificates;
+mod client_certificates;
 mod collapse;
 mod commands;
 mod config;
@@ -36,9 +40,13 @@ mod crash;
 mod drain;
 mod errors;
 mod files;
+mod floods;
 mod forwarded;
 mod freshness;
+mod handshakes;
 mod harness;
+mod http2;
+mod https;
 mod invalidation;
 mod keys;
 mod killing;
@@ -53,7 +61,9 @@ mod properties;
 mod purge;
 mod range;
 mod requests;
+mod rfc9113;
 mod slices;
+mod soak;
 mod stale;
 mod store;
 mod storing;
@@ -61,6 +71,8 @@ mod targeted;
 mod telling;
 mod time;
 mod tls;
+mod tools;
+mod trouble;
 mod upstream;
 mod validation;
 mod vary;

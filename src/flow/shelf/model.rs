@@ -124,7 +124,8 @@ impl World {
     fn start(flaw: Flaw, disk: Disk) -> Self {
         let mut replay = Replay::default();
         let paper = Paper::start(disk, &mut replay);
-        let (index, newest, untold) = replay.finish();
+        let (index, untold) = replay.finish();
+        let newest = paper.newest;
         let world = Self {
             flaw,
             index: RwLock::new(index),
@@ -307,15 +308,29 @@ impl World {
     /// `Shelf::lookup`, `Shelf::load` and `Shelf::stored`, of one key.
     fn read(&self, n: u8, may_lose: bool) {
         let truth = self.truth.lock().unwrap().clone();
-        let found = self.index.read().unwrap().lookup([key(n)], &HeaderMap::new());
+        let found = self
+            .index
+            .read()
+            .unwrap()
+            .lookup([key(n)], &HeaderMap::new());
         let Lookup::Found(found) = found else {
             return;
         };
-        assert!(!truth.covers(n, found.sequence), "purged before it was looked up");
+        assert!(
+            !truth.covers(n, found.sequence),
+            "purged before it was looked up"
+        );
         let mut place = None;
         let whole = (0..4).find_map(|_| {
-            let now = self.index.read().unwrap().place(found.key, found.sequence)?;
-            assert!(may_lose || place != Some(now.clone()), "it lies where nothing is");
+            let now = self
+                .index
+                .read()
+                .unwrap()
+                .place(found.key, found.sequence)?;
+            assert!(
+                may_lose || place != Some(now.clone()),
+                "it lies where nothing is"
+            );
             place = Some(now.clone());
             let head = self.paper.lock().unwrap().read(now.head)?;
             let at = now.parts.locations().next().unwrap();
@@ -385,8 +400,10 @@ impl World {
         for _ in 0..2 {
             match thread_rng().gen_range(0..4) {
                 0 => {
-                    let gone = self.index.write().unwrap().evict();
-                    gone.into_iter().for_each(|found| self.record_remove(found.sequence));
+                    let gone = self.index.write().unwrap().evict(0, 1);
+                    gone.0
+                        .into_iter()
+                        .for_each(|sequence| self.record_remove(sequence));
                 }
                 1 => self.sweep(),
                 _ => self.compact(),
@@ -399,7 +416,9 @@ impl World {
         let (gone, _) = index.sweep(0, u32::MAX, 0);
         let mark = index.mark();
         drop(index);
-        gone.into_iter().filter(|s| *s >= mark).for_each(|s| self.record_remove(s));
+        gone.into_iter()
+            .filter(|s| *s >= mark)
+            .for_each(|s| self.record_remove(s));
         self.drop_empty_packs();
     }
 
@@ -410,7 +429,8 @@ impl World {
             let _gate = self.gate.write().unwrap();
             let index = self.index.read().unwrap();
             let pins = self.pins.lock().unwrap();
-            let is_pinned = |pack: &PackId| self.flaw != Flaw::DropPinned && pins.contains_key(pack);
+            let is_pinned =
+                |pack: &PackId| self.flaw != Flaw::DropPinned && pins.contains_key(pack);
             empty.retain(|pack| index.live(*pack) == 0 && !is_pinned(pack));
         } else {
             let index = self.index.read().unwrap();
@@ -455,15 +475,32 @@ impl World {
         self.drop_empty_packs();
     }
 
-    fn relocate(&self, piece: &Piece, moved: &mut Vec<(PrimaryKey, Sequence)>, shared: &mut HashSet<PackId>) {
-        let (Piece::Head { sequence, key, location } | Piece::Segment { sequence, key, location, .. }) = *piece;
+    fn relocate(
+        &self,
+        piece: &Piece,
+        moved: &mut Vec<(PrimaryKey, Sequence)>,
+        shared: &mut HashSet<PackId>,
+    ) {
+        let (Piece::Head {
+            sequence,
+            key,
+            location,
+        }
+        | Piece::Segment {
+            sequence,
+            key,
+            location,
+            ..
+        }) = *piece;
         let bytes = self.paper.lock().unwrap().read(location);
         let Some(bytes) = bytes else {
             return;
         };
         let live = match piece {
             Piece::Head { .. } => self.index.read().unwrap().head_at(key, location).is_some(),
-            Piece::Segment { digest, .. } => self.index.read().unwrap().segment_at(*digest, location),
+            Piece::Segment { digest, .. } => {
+                self.index.read().unwrap().segment_at(*digest, location)
+            }
         };
         if !live {
             return;
@@ -473,12 +510,16 @@ impl World {
             Piece::Segment { digest, .. } => NewPiece::Segment(*digest, bytes),
         };
         let _gate = self.gate.read().unwrap();
-        let to: Location = self.paper.lock().unwrap().append(sequence, key, &[piece_again])[0];
+        let to: Location = self
+            .paper
+            .lock()
+            .unwrap()
+            .append(sequence, key, &[piece_again])[0];
         let mut index = self.index.write().unwrap();
         match piece {
             Piece::Head { .. } => {
                 if index.move_head(key, location, to)
-                    && let Some((sequence, _)) = index.head_at(key, to)
+                    && let Some(sequence) = index.head_at(key, to)
                 {
                     moved.push((key, sequence));
                 }
@@ -528,7 +569,11 @@ impl World {
         let paper = self.paper.lock().unwrap();
         let (puts, _) = index.page(0, u32::MAX);
         for put in puts {
-            assert_eq!(paper.missing(&put), [], "a referrer without a pack: {put:?}");
+            assert_eq!(
+                paper.missing(&put),
+                [],
+                "a referrer without a pack: {put:?}"
+            );
             let n = put.key.0[0];
             assert_eq!(paper.read(put.head).unwrap(), head(n, put.sequence));
             let at = put.parts.locations().next().unwrap();
@@ -546,7 +591,10 @@ impl World {
         let (known, on_disk) = self.paper.lock().unwrap().packs();
         assert_eq!(known, on_disk);
         let live = |pack: &PackId| self.index.read().unwrap().live(*pack);
-        assert!(known.iter().all(|pack| live(pack) > 0), "a pack without a referrer");
+        assert!(
+            known.iter().all(|pack| live(pack) > 0),
+            "a pack without a referrer"
+        );
         let again = Self::start(self.flaw, self.paper.lock().unwrap().disk.clone());
         again.check();
         assert_eq!(again.puts(), self.puts(), "the journal says something else");
@@ -575,7 +623,10 @@ fn start_again(flaw: Flaw, disk: Disk, truth: &Truth, must: &[Put]) {
     }
     let back: HashSet<Sequence> = puts.iter().map(|put| put.sequence).collect();
     for put in must {
-        assert!(back.contains(&put.sequence), "a kill took what was written: {put:?}");
+        assert!(
+            back.contains(&put.sequence),
+            "a kill took what was written: {put:?}"
+        );
     }
     world.keep(1);
     world.keep(3);
@@ -616,7 +667,9 @@ impl Actor {
             Self::Read => world.read(any(), may_lose),
             Self::Room => world.make_room(),
             Self::Snapshot => world.snapshot(),
-            Self::Write => (0..6).for_each(|_| { world.write_one(); }),
+            Self::Write => (0..6).for_each(|_| {
+                world.write_one();
+            }),
         }
     }
 }
@@ -657,10 +710,7 @@ fn play(flaw: Flaw, actors: &[Actor]) {
 
 /// As many schedules as the environment asks for, else few enough for every run.
 fn schedules() -> usize {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "more are asked for from outside"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "more are asked for from outside")]
     let asked = std::env::var("LARDER_SCHEDULES").ok();
     asked.and_then(|asked| asked.parse().ok()).unwrap_or(60)
 }
@@ -693,18 +743,29 @@ fn every_rule_of_the_shelf_is_needed() {
     use Actor::Room;
     use Actor::Snapshot;
     use Actor::Write;
-    let (kill, journal) = ("a kill took what was written", "the journal says something else");
+    let (kill, journal) = (
+        "a kill took what was written",
+        "the journal says something else",
+    );
     let pack = "a referrer without a pack";
     let flaws: [(Flaw, &[Actor], &[&str]); 9] = [
         (Flaw::DropBeforeFlush, &[Room, Write], &[kill, journal]),
-        (Flaw::DropPinned, &[Read, Read, Room], &["a pinned pack is gone"]),
+        (
+            Flaw::DropPinned,
+            &[Read, Read, Room],
+            &["a pinned pack is gone"],
+        ),
         (Flaw::DropWithoutGate, &[Fill, Fill, Room, Write], &[pack]),
         (Flaw::ForgetLoss, &[Fill, Lose], &[pack]),
         (Flaw::PurgeWithoutMark, &[Fill, Purge], &[journal]),
         (Flaw::RemoveInSilence, &[Room], &[journal]),
         (Flaw::SnapshotAtOnce, &[Room, Snapshot], &[kill]),
         (Flaw::StartInSilence, &[Room, Write], &[journal]),
-        (Flaw::WriteUnwanted, &[Fill, Purge, Snapshot, Write], &[journal]),
+        (
+            Flaw::WriteUnwanted,
+            &[Fill, Purge, Snapshot, Write],
+            &[journal],
+        ),
     ];
     for (flaw, actors, expected) in flaws {
         let noticed = catch_unwind(AssertUnwindSafe(|| try_all(flaw, actors, 4000)));
@@ -712,7 +773,12 @@ fn every_rule_of_the_shelf_is_needed() {
             panic!("{flaw:?}, and nobody noticed");
         };
         let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-        assert!(expected.iter().any(|expected| said.contains(expected)), "{flaw:?}: {said}");
+        let said = said
+            .or(panic.downcast_ref::<&str>().copied())
+            .unwrap_or_default();
+        assert!(
+            expected.iter().any(|expected| said.contains(expected)),
+            "{flaw:?}: {said}"
+        );
     }
 }

@@ -89,7 +89,11 @@ impl Index {
                 used.extend(self.locations(id).map(|at| (at.pack, id)));
             }
         }
-        for id in self.large.keys().filter(|id| self.bodies.get(**id).is_none()) {
+        for id in self
+            .large
+            .keys()
+            .filter(|id| self.bodies.get(**id).is_none())
+        {
             wrong.push(format!("there are segments of body {id}, which is gone"));
         }
         let said = self.large_in.iter();
@@ -97,10 +101,14 @@ impl Index {
             .flat_map(|(pack, ids)| ids.iter().map(|id| (*pack, *id)))
             .collect();
         for (pack, id) in said.symmetric_difference(&used) {
-            wrong.push(format!("that body {id} uses {pack:?} is said or true, not both"));
+            wrong.push(format!(
+                "that body {id} uses {pack:?} is said or true, not both"
+            ));
         }
         for (pack, _) in self.large_in.iter().filter(|(_, ids)| ids.is_empty()) {
-            wrong.push(format!("{pack:?} is in the table of large bodies without one"));
+            wrong.push(format!(
+                "{pack:?} is in the table of large bodies without one"
+            ));
         }
     }
 
@@ -154,7 +162,11 @@ impl Index {
     }
 
     fn check_queues(&self, wrong: &mut Vec<String>) {
-        for (id, _) in self.entries.iter().filter(|(id, _)| !self.queues.holds(*id)) {
+        for (id, _) in self
+            .entries
+            .iter()
+            .filter(|(id, _)| !self.queues.holds(*id))
+        {
             wrong.push(format!("entry {id} is in no queue, so it is never evicted"));
         }
         let (entries, queued) = (self.entries.len(), self.queues.count());
@@ -184,9 +196,16 @@ mod tests {
     #[test]
     fn what_does_not_add_up_is_said() {
         let lost = said(|index| drop(index.bodies.remove(0)));
-        assert!(lost.contains("2 entries refer to body 0, which is gone"), "{lost}");
-        let counted = said(|index| index.bodies.get_mut(0).unwrap().references = 3.try_into().unwrap());
-        assert!(counted.contains("body 0 counts 3 references and has 2"), "{counted}");
+        assert!(
+            lost.contains("2 entries refer to body 0, which is gone"),
+            "{lost}"
+        );
+        let counted =
+            said(|index| index.bodies.get_mut(0).unwrap().references = 3.try_into().unwrap());
+        assert!(
+            counted.contains("body 0 counts 3 references and has 2"),
+            "{counted}"
+        );
         let live = said(|index| *index.live.get_mut(&PackId(1)).unwrap() = 7);
         assert!(live.contains("7 bytes live in PackId(1) are"), "{live}");
         let total = said(|index| index.live_bytes += 1);
