@@ -18,6 +18,7 @@
 //! | `pack` | many pieces in one cacache content |
 //! | `journal` | records as bytes, and the files they are in |
 //! | `replay` | what a start finds, keeps and sweeps away |
+//! | `roster` | the file that says which directories were used together |
 //! | `survey` | what a stopped store holds, for tools |
 //! | `writer` | the thread that writes |
 //! | `head`, `memory` | heads as bytes; hot responses in memory |
@@ -30,6 +31,7 @@ mod journal;
 pub mod memory;
 mod pack;
 mod replay;
+pub mod roster;
 pub mod survey;
 mod table;
 #[cfg(test)]
