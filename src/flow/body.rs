@@ -332,7 +332,7 @@ impl Segments {
     /// Reads the first part ahead; `false` when it cannot be read or fails its check.
     async fn prime(&mut self) -> bool {
         if self.left > 0 && matches!(self.part, Part::Due) {
-            self.part = Part::Here(self.read_next().await);
+            self.part = Part::Here(self.read_next(false).await);
         }
         !matches!(self.part, Part::Here(None))
     }
@@ -343,7 +343,7 @@ impl Segments {
             return Poll::Ready(None);
         }
         if matches!(self.part, Part::Due) {
-            self.part = Part::Reading(Box::pin(self.read_next()));
+            self.part = Part::Reading(Box::pin(self.read_next(true)));
         }
         let bytes = match &mut self.part {
             Part::Here(bytes) => bytes.take(),
@@ -361,16 +361,19 @@ impl Segments {
         Poll::Ready(Some(part))
     }
 
-    /// Reads the next segment, whole; forgets the entry when that fails.
-    fn read_next(&mut self) -> impl Future<Output = Option<Bytes>> + Send + use<> {
+    /// Reads the next segment, whole; forgets the entry when that fails. When the response has `begun`
+    /// it is cut then, and the next one would be too: whatever the reason, the entry goes.
+    fn read_next(&mut self, begun: bool) -> impl Future<Output = Option<Bytes>> + Send + use<> {
         let segment = self.segments.get(self.next).copied();
         self.next += 1;
         let (shelf, found) = (Arc::clone(&self.shelf), self.found);
         async move {
-            match shelf.read_segment(segment?).await {
+            match shelf.read_segment(segment?, begun).await {
                 Ok(bytes) => Some(bytes),
                 Err(error) => {
-                    shelf.forget(found, &error);
+                    if begun || !error.may_pass() {
+                        shelf.forget(found, &error);
+                    }
                     None
                 }
             }

@@ -510,7 +510,7 @@ impl Reader {
     fn read(&mut self, segment: Segment, skip: u64) {
         let shelf = Arc::clone(&self.fill.shelf);
         self.waiting = Some(Waiting::Segment(Box::pin(async move {
-            let bytes = shelf.read_segment(segment).await.ok()?;
+            let bytes = shelf.read_segment(segment, true).await.ok()?;
             let skip = usize::try_from(skip).ok()?;
             (skip < bytes.len()).then(|| bytes.slice(skip..))
         })));

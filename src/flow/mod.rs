@@ -31,6 +31,7 @@ use self::body::Body;
 use self::origin::Origin;
 use self::shelf::Shelf;
 use self::shelf::lock;
+use self::shelf::upkeep::Done;
 use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
@@ -209,8 +210,8 @@ pub struct Stats {
     pub fill_bytes: u64,
     /// Bytes in the memory tier.
     pub memory_bytes: u64,
-    /// Entries evicted to make room.
-    pub evicted: u64,
+    /// What its upkeep has done.
+    pub upkeep: Done,
     /// Variants pushed out because their target had too many.
     pub variants_pushed_out: u64,
     /// The targets with too many variants, the worst first; at most ten.
@@ -293,7 +294,7 @@ impl Engine {
     ) -> Result<Arc<Self>, StoreError> {
         let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
         shelf.write_index().limit_variants(params.variants_max);
-        shelf.write_index().choose_by(params.eviction);
+        shelf.choose_by(params.eviction);
         let space =
             shelf::space::start(&shelf, params.scrub_bytes_per_second).map_err(|source| {
                 StoreError::Io {
@@ -399,7 +400,7 @@ impl Engine {
             fills_active: self.fills_active.load(Ordering::Relaxed),
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
             memory_bytes: self.shelf.memory.bytes(),
-            evicted: self.shelf.evicted.load(Ordering::Relaxed),
+            upkeep: self.shelf.upkeep().done(),
             interim: self.origins.iter().map(Origin::interim).sum(),
             disk: self.shelf.usage(),
             pass_through: self.shelf.pass_through(),

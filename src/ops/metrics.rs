@@ -243,7 +243,16 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("store.packs", json!(stats.disk.packs)),
         ("store.journaled", json!(stats.disk.journaled)),
         ("store.corrupt", json!(stats.disk.corrupt)),
-        ("store.evicted", json!(stats.evicted)),
+        ("store.evicted", json!(stats.upkeep.evicted)),
+        ("store.read_errors", json!(stats.disk.read_errors)),
+        ("store.write_errors", json!(stats.disk.write_errors)),
+        ("store.packs_dropped", json!(stats.upkeep.dropped)),
+        ("store.packs_emptied", json!(stats.upkeep.emptied)),
+        ("store.snapshots", json!(stats.upkeep.snapshots)),
+        ("store.appended_bytes", json!(stats.disk.appended)),
+        ("store.moved_bytes", json!(stats.upkeep.moved_bytes)),
+        ("store.packs_written_bytes", json!(stats.disk.packs_written)),
+        ("store.journal_written_bytes", json!(stats.disk.journal_written)),
         ("variants.pushed_out", json!(stats.variants_pushed_out)),
         ("variants.crowded", crowds.collect()),
         ("store.pass_through", json!(stats.pass_through.as_deref())),
@@ -300,8 +309,8 @@ mod tests {
              memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
              responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
              store.evicted store.journaled store.limit store.live_bytes store.packs \
-             store.pass_through stored timeouts.request timeouts.write variants.crowded \
-             variants.pushed_out"
+             store.pass_through store.read_errors store.write_errors stored timeouts.request \
+             timeouts.write variants.crowded variants.pushed_out"
         );
     }
 

@@ -455,9 +455,16 @@ impl Index {
         sequence < self.mark.max(self.key_marks_floor).max(key_mark)
     }
 
-    /// Takes an entry in from the journal. One that is known already has moved: its new place
-    /// counts.
-    pub fn restore(&mut self, put: &Put) -> Result<(), Refused> {
+    /// Takes entries in from the journal, in order. One that is known already has moved: its new
+    /// place counts. One that a purge covers is left out, as is one that a newer one replaces.
+    pub fn restore_all(&mut self, puts: &[Put]) {
+        self.touch(puts);
+        for put in puts {
+            let _refused = self.restore(put);
+        }
+    }
+
+    fn restore(&mut self, put: &Put) -> Result<(), Refused> {
         if let Some(owner) = self.owner(put.body) {
             self.recut(owner, &put.parts);
         }
@@ -466,6 +473,25 @@ impl Index {
         } else {
             self.insert(put).map(drop)
         }
+    }
+
+    /// Looks at what [`restore`](Self::restore) will look at. Nothing in it waits for anything else,
+    /// so the memory of many entries is fetched at the same time.
+    fn touch(&self, puts: &[Put]) {
+        let heads: Vec<(u32, u32)> = puts
+            .iter()
+            .map(|put| {
+                let of_key = self.keys.first(hash(&self.hasher, &put.key.0));
+                let of_name = self.names.first(hash(&self.hasher, &put.body.0));
+                (of_key, of_name)
+            })
+            .collect();
+        let next = heads.iter().map(|(of_key, of_name)| {
+            let of_key = self.entries.get(*of_key).map_or(NONE, |entry| entry.next);
+            let of_name = named(&self.entries, &self.bodies, *of_name);
+            of_key ^ of_name.map_or(NONE, |(_, next)| next)
+        });
+        std::hint::black_box(next.fold(0, std::ops::BitXor::bitxor));
     }
 
     fn take_in(&mut self, put: &Put) -> Result<Vec<Sequence>, Refused> {

@@ -13,6 +13,8 @@ use super::Put;
 use super::Record;
 use super::StoreError;
 use super::Usage;
+use super::files;
+use super::files::File;
 use super::folder::Folder;
 use super::folder::failed;
 use super::journal;
@@ -28,6 +30,7 @@ use super::replay::Begun;
 use super::table::Pack;
 use super::table::Table;
 use super::writer;
+use super::writer::HANG_TICKS;
 use super::writer::Job;
 use super::writer::Threads;
 use crate::rules::address::Location;
@@ -37,11 +40,7 @@ use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
-use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -49,6 +48,7 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -87,6 +87,7 @@ pub struct Store {
     waiting: Mutex<Option<(mpsc::Receiver<Job>, Begun)>>,
     threads: Mutex<Option<Threads>>,
     snapshot: Mutex<()>,
+    newest: Sequence,
 }
 
 /// What the store's face, its lanes and its threads share.
@@ -97,6 +98,10 @@ pub(super) struct Shared {
     pub(super) files: Cache<PackId, Arc<File>>,
     table: RwLock<Table>,
     jobs: mpsc::Sender<Job>,
+    /// Ticks since the writing thread last gave a sign of life.
+    pub(super) unheeded: AtomicU32,
+    pub(super) write_errors: AtomicU64,
+    read_errors: AtomicU64,
     corrupt: AtomicU64,
 }
 
@@ -126,6 +131,7 @@ impl Store {
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
         let damaged = begun.damaged;
+        let newest = begun.newest;
         let (jobs, receiver) = mpsc::channel();
         let shared = Shared {
             contents,
@@ -133,6 +139,9 @@ impl Store {
             files: Cache::new(FILES_OPEN_MAX),
             table: RwLock::new(table),
             jobs,
+            unheeded: AtomicU32::new(0),
+            write_errors: AtomicU64::new(0),
+            read_errors: AtomicU64::new(0),
             corrupt: AtomicU64::new(damaged),
         };
         Ok(Self {
@@ -140,7 +149,14 @@ impl Store {
             waiting: Mutex::new(Some((receiver, begun))),
             threads: Mutex::new(None),
             snapshot: Mutex::new(()),
+            newest,
         })
+    }
+
+    /// The newest sequence that the journal named when it was opened, also of what was not handed
+    /// on: none of them may be given out again.
+    pub fn newest(&self) -> Sequence {
+        self.newest
     }
 
     /// Starts the writing thread. Until then appends stay in memory, and what waits for the disk
@@ -223,8 +239,8 @@ impl Store {
         self.shared.send(Job::Line(line));
     }
 
-    /// Journals a purge and returns when its records are written (not before). After an error they
-    /// are written when the disk recovers. Dropped half-way: once polled, they are written all the
+    /// Journals a purge and returns when its records are written (not before). After an error, which
+    /// comes at once when the disk hangs, they are written when it recovers. Dropped half-way: once polled, they are written all the
     /// same.
     pub async fn record_purge(
         &self,
@@ -239,6 +255,9 @@ impl Store {
         self.check_started()?;
         let lines = selectors.iter().map(line).collect();
         self.shared.send(Job::Purge(lines, reply));
+        if self.shared.unheeded.load(Ordering::Relaxed) > HANG_TICKS {
+            return Err(StoreError::Slow);
+        }
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
@@ -326,20 +345,32 @@ impl Store {
     }
 
     /// Deletes a pack, wherever it is: an open one is forgotten with all it holds, a sealed one's
-    /// file is deleted. Readers that hold it open finish. Blocking.
-    pub fn drop_pack(&self, pack: PackId) {
-        let removed = self.shared.write().remove(pack);
-        self.shared.files.remove(&pack);
-        let sealed = match removed {
-            Some(Pack::Sealed(sealed)) => sealed,
-            // Puts may wait for it.
-            Some(Pack::Open(_) | Pack::Closed(_)) => return self.shared.send(Job::Seal(pack)),
-            None => return,
+    /// file is deleted. Readers that hold it open finish. `false` when the file could not be deleted:
+    /// then the pack stays, for it takes its room. Blocking.
+    pub fn drop_pack(&self, pack: PackId) -> bool {
+        let mut removed = {
+            let mut table = self.shared.write();
+            match table.get(pack) {
+                Some(Pack::Open(_) | Pack::Closed(_)) => table.remove(pack),
+                Some(Pack::Sealed(sealed)) => Some(Pack::Sealed(*sealed)),
+                None => None,
+            }
         };
-        if let Err(error) = self.shared.contents.remove(sealed.address) {
-            tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");
+        match &mut removed {
+            Some(Pack::Sealed(sealed)) => {
+                if let Err(error) = self.shared.contents.remove(sealed.address) {
+                    tracing::warn!(pack = pack.0, %error, "could not delete a pack's file");
+                    return false;
+                }
+                drop(self.shared.write().remove(pack));
+                self.shared.files.remove(&pack);
+                self.shared.send(Job::Line(Line::Dropped(pack)));
+            }
+            // Puts may wait for it.
+            Some(Pack::Open(_) | Pack::Closed(_)) => self.shared.send(Job::Seal(pack)),
+            None => {}
         }
-        self.shared.send(Job::Line(Line::Dropped(pack)));
+        true
     }
 
     /// Starts a new journal and writes a snapshot: `next` hands out the live puts, and the purges
@@ -364,6 +395,7 @@ impl Store {
         table.journal.writing = 0;
         match written {
             Ok(bytes) => {
+                table.written.add_journal(bytes);
                 table.journal.snapshot = bytes;
                 table.journal.earlier = table.journal.earlier.saturating_sub(earlier);
                 table.journal.parts = table.journal.parts.saturating_sub(parts).saturating_add(1);
@@ -372,8 +404,11 @@ impl Store {
             }
             Err(error) => {
                 drop(table);
-                drop(fs::remove_file(&unfinished));
-                drop(fs::remove_file(Part::Snapshot(number).copy_path(&path)));
+                if matches!(error, StoreError::Io { .. }) {
+                    self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
+                }
+                drop(files::remove_file(&unfinished));
+                drop(files::remove_file(&Part::Snapshot(number).copy_path(&path)));
                 Err(error)
             }
         }
@@ -395,7 +430,7 @@ impl Store {
             return Err(StoreError::PassThrough(reason.into()));
         }
         let path = Part::Snapshot(number).path(folder);
-        fs::rename(unfinished, &path).map_err(failed("rename", unfinished))?;
+        files::rename(unfinished, &path).map_err(failed("rename", unfinished))?;
         // The files it replaces are deleted next: its name must be on disk before.
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(failed("sync", folder))?;
@@ -471,9 +506,26 @@ impl Store {
         self.shared.read().room_needed()
     }
 
+    /// Would the store write more if there were more room? Not while the disk fails otherwise: what
+    /// lies on it may be all that can be served.
+    pub fn can_use_room(&self) -> bool {
+        let table = self.shared.read();
+        table.is_full() || *table.condition() == Condition::Healthy
+    }
+
     /// Counts a failed check, for metrics.
     pub fn count_corrupt(&self) {
         self.shared.corrupt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a read that failed or was given up, for metrics; not each of them is logged.
+    pub fn count_read_error(&self, error: &StoreError) {
+        let earlier = self.shared.read_errors.fetch_add(1, Ordering::Relaxed);
+        let count = earlier.saturating_add(1);
+        if count.is_power_of_two() {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, count, "stored bytes could not be read");
+        }
     }
 
     /// The condition of the disk.
@@ -485,6 +537,8 @@ impl Store {
     pub fn usage(&self) -> Usage {
         Usage {
             corrupt: self.shared.corrupt.load(Ordering::Relaxed),
+            read_errors: self.shared.read_errors.load(Ordering::Relaxed),
+            write_errors: self.shared.write_errors.load(Ordering::Relaxed),
             ..self.shared.read().usage()
         }
     }
@@ -504,6 +558,15 @@ impl Store {
             self.shared.send(Job::Close);
             threads.join();
         }
+    }
+
+    /// Has the writing thread do what it does each half second, and returns when it is done.
+    #[cfg(test)]
+    pub(crate) fn tick(&self) {
+        let (reply, done) = oneshot::channel();
+        self.shared.send(Job::Tick);
+        self.shared.send(Job::Purge(Vec::new(), reply));
+        drop(done.blocking_recv());
     }
 
     fn check_started(&self) -> Result<(), StoreError> {
@@ -539,7 +602,9 @@ impl Store {
     }
 
     fn unreadable(&self, sealed: Sealed, error: io::Error) -> StoreError {
-        failed("read", &self.shared.contents.path(sealed.address))(error)
+        let error = failed("read", &self.shared.contents.path(sealed.address))(error);
+        self.count_read_error(&error);
+        error
     }
 }
 

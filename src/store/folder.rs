@@ -9,14 +9,12 @@
 //! ```
 
 use super::StoreError;
+use super::files;
+use super::files::File;
 use super::pack::PACK_BYTES_MAX;
 use std::ffi::OsStr;
-use std::fs;
-use std::fs::File;
 use std::fs::TryLockError;
 use std::io;
-use std::io::Read;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -32,7 +30,7 @@ impl Folder {
     /// Makes the store's directory when it is missing or empty, checks that it is one of ours
     /// otherwise, and locks it. Nothing is changed in a directory that is not.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(dir).map_err(failed("make", dir))?;
+        files::create_dir_all(dir).map_err(failed("make", dir))?;
         let marked = check_marker(dir)?;
         if !marked && !is_blank(dir)? {
             return Err(StoreError::Foreign {
@@ -82,18 +80,20 @@ impl Folder {
         self.dir.join("journal")
     }
 
-    /// Deletes what an earlier process left half written. What cannot be deleted stays.
+    /// Deletes what was left half written. What cannot be deleted stays.
     pub(super) fn sweep_tmp(&self) {
-        let Ok(entries) = fs::read_dir(self.tmp()) else {
+        let Ok(entries) = files::read_dir(&self.tmp()) else {
             return;
         };
         for entry in entries.flatten() {
-            drop(fs::remove_file(entry.path()));
+            drop(files::remove_file(&entry.path()));
         }
     }
 
-    /// Makes whole again what someone took away: folders, marker and lock.
+    /// Makes whole again what someone took away, folders and marker, and deletes what a write left
+    /// that failed.
     pub(super) fn restore(&self) -> Result<(), StoreError> {
+        self.sweep_tmp();
         self.make_folders().map_err(failed("make", &self.dir))?;
         if !check_marker(&self.dir)? {
             self.write_marker()
@@ -104,7 +104,7 @@ impl Folder {
 
     /// Does the lock that others would meet still belong to this process?
     pub(super) fn holds_lock(&self) -> bool {
-        match (fs::metadata(self.dir.join(LOCK)), self.lock.metadata()) {
+        match (files::look(&self.dir.join(LOCK)), self.lock.metadata()) {
             (Ok(there), Ok(ours)) => there.ino() == ours.ino() && there.dev() == ours.dev(),
             _ => false,
         }
@@ -118,7 +118,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes and deletes a file in `tmp`: a small one, or one as long as a pack.
+    /// Does what writing a pack takes, in `tmp`: makes a file, a small one or one as long as a pack,
+    /// gives it another name and deletes it.
     pub(super) fn probe(&self, pack: bool) -> io::Result<()> {
         let path = self.tmp().join("probe");
         let bytes = if pack {
@@ -127,8 +128,10 @@ impl Folder {
             4096
         };
         let tried = File::create(&path).and_then(|mut file| file.write_all(&vec![0x55; bytes]));
-        let deleted = fs::remove_file(&path);
-        tried.and(deleted)
+        let renamed = tried.and_then(|()| files::rename(&path, &self.tmp().join("probed")));
+        let left = if renamed.is_ok() { "probed" } else { "probe" };
+        let deleted = files::remove_file(&self.tmp().join(left));
+        renamed.and(deleted)
     }
 
     fn tmp(&self) -> PathBuf {
@@ -136,8 +139,8 @@ impl Folder {
     }
 
     fn make_folders(&self) -> io::Result<()> {
-        fs::create_dir_all(self.journal())?;
-        fs::create_dir_all(self.tmp())
+        files::create_dir_all(&self.journal())?;
+        files::create_dir_all(&self.tmp())
     }
 
     /// Whole or not at all, also when the power fails: a half marker would be taken for another
@@ -147,19 +150,18 @@ impl Folder {
         let mut file = File::create(&new)?;
         file.write_all(format!("{MARKER_TEXT}{FORMAT}\n").as_bytes())?;
         file.sync_all()?;
-        fs::rename(new, self.dir.join(MARKER))
+        files::rename(&new, &self.dir.join(MARKER))
     }
 }
 
 /// Is there a marker of this format? An error when there is one of another.
 fn check_marker(dir: &Path) -> Result<bool, StoreError> {
     let path = dir.join(MARKER);
-    let mut bytes = Vec::new();
-    match File::open(&path).and_then(|file| file.take(100).read_to_end(&mut bytes)) {
+    let bytes = match File::open(&path).and_then(|file| file.read_start(100)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(failed("read", &path)(error)),
-        Ok(_) => {}
-    }
+        Ok(bytes) => bytes,
+    };
     let text = String::from_utf8_lossy(&bytes);
     let found = text.strip_prefix(MARKER_TEXT).unwrap_or(&text).trim();
     if found == FORMAT.to_string() {
@@ -174,7 +176,7 @@ fn check_marker(dir: &Path) -> Result<bool, StoreError> {
 
 /// Does the directory hold nothing, or only what an opening that was cut short left?
 fn is_blank(dir: &Path) -> Result<bool, StoreError> {
-    let entries = fs::read_dir(dir).map_err(failed("list", dir))?;
+    let entries = files::read_dir(dir).map_err(failed("list", dir))?;
     for entry in entries {
         let entry = entry.map_err(failed("list", dir))?;
         let name = entry.file_name();
@@ -193,12 +195,7 @@ fn is_blank(dir: &Path) -> Result<bool, StoreError> {
 
 fn take_lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join(LOCK);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed("open", &path))?;
+    let file = File::keep(&path).map_err(failed("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
@@ -237,6 +234,7 @@ const LOCK: &str = "lock";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_missing_directory_is_made_and_opens_again() {

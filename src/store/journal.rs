@@ -17,6 +17,8 @@ use super::Record;
 use super::codec::Cursor;
 use super::codec::length;
 use super::codec::put_run;
+use super::files;
+use super::files::File;
 use super::pack::Address;
 use super::pack::rounded;
 use crate::rules::address::BodyName;
@@ -31,11 +33,8 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::tag::TagKey;
 use http::HeaderName;
-use std::fs;
-use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -462,7 +461,7 @@ impl Part {
     /// Deletes it and its copy. Blocking.
     pub(super) fn delete(self, folder: &Path) -> io::Result<()> {
         for path in [self.path(folder), self.copy_path(folder)] {
-            match fs::remove_file(&path) {
+            match files::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -485,7 +484,7 @@ impl Part {
 /// on, and those before it, which count no more. Blocking.
 pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in files::read_dir(folder)? {
         found.extend(Part::of(&entry?.path()));
     }
     found.sort_by_key(|part| (part.number(), *part));
@@ -518,7 +517,7 @@ impl Journal {
         match Growing::create(part.path(folder), next_pack) {
             Ok(file) => Ok(Self { file, copy }),
             Err(error) => {
-                drop(fs::remove_file(&copy.path));
+                drop(files::remove_file(&copy.path));
                 Err(error)
             }
         }
@@ -557,7 +556,7 @@ impl Journal {
 
 impl Growing {
     fn create(path: PathBuf, next_pack: u32) -> io::Result<Self> {
-        let mut file = File::options().append(true).create_new(true).open(&path)?;
+        let mut file = File::begin(&path)?;
         let header = new_header(next_pack);
         file.write_all(&header)?;
         let bytes = header.len().try_into().unwrap_or(u64::MAX);
@@ -572,7 +571,7 @@ impl Growing {
     }
 
     fn is_in_place(&self) -> bool {
-        match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+        match (files::look(&self.path), self.file.metadata()) {
             (Ok(there), Ok(open)) => there.ino() == open.ino() && there.dev() == open.dev(),
             _ => false,
         }
@@ -618,6 +617,7 @@ const SELECT_TAG: u8 = 2;
 pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     pub(in crate::store) fn put(sequence: u64, places: &[Location]) -> Put {
         let body = Digest::of(&sequence.to_le_bytes());

@@ -13,6 +13,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `disk` | the store's face: appends, reads, records |
+//! | `files` | every step on the file system |
 //! | `folder` | whose directory is it, is it locked, can it be written |
 //! | `table` | which packs there are and how much room is taken; no IO |
 //! | `pack` | many pieces in one cacache content |
@@ -25,6 +26,9 @@
 
 mod codec;
 mod disk;
+#[cfg(test)]
+pub(crate) mod faults;
+pub(crate) mod files;
 mod folder;
 pub mod head;
 mod journal;
@@ -168,8 +172,18 @@ pub struct Usage {
     pub packs: u64,
     /// Entries whose record was written to the journal since start.
     pub journaled: u64,
+    /// Bytes of heads and segments that were appended since start.
+    pub appended: u64,
+    /// Bytes of packs written since start.
+    pub packs_written: u64,
+    /// Bytes of journals and snapshots written since start.
+    pub journal_written: u64,
     /// Segments or heads that failed their check since start.
     pub corrupt: u64,
+    /// Reads that the disk refused or did not answer in time, since start.
+    pub read_errors: u64,
+    /// Writes that the disk refused or did not answer in time, since start.
+    pub write_errors: u64,
 }
 
 /// Why the store could not do what was asked.
@@ -241,16 +255,35 @@ pub enum StoreError {
 
 impl StoreError {
     /// Does the error say nothing of the bytes? As when this process is short of something, such
-    /// as file descriptors, or the disk hangs.
+    /// as file descriptors or a permission, or the disk hangs.
     pub fn may_pass(&self) -> bool {
-        let Self::Io { source, .. } = self else {
-            return matches!(self, Self::Slow);
-        };
-        matches!(
-            source.raw_os_error().map(Errno::from_raw_os_error),
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)
-        )
+        match self {
+            Self::Io { source, .. } => !is_damage(source),
+            Self::Slow => true,
+            Self::Corrupt { .. }
+            | Self::Foreign { .. }
+            | Self::Locked { .. }
+            | Self::Missing(_)
+            | Self::NoRoom
+            | Self::None { .. }
+            | Self::PassThrough(_)
+            | Self::TooLarge { .. }
+            | Self::Version { .. } => false,
+        }
     }
+}
+
+/// Does the system say that the bytes cannot be had from the disk any more? Everything else that it
+/// refuses it may grant later.
+fn is_damage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_none_or(|errno| {
+        // A device, and a file system that finds its own structure or sums damaged.
+        matches!(
+            errno,
+            Errno::IO | Errno::NODATA | Errno::UCLEAN | Errno::BADMSG
+        )
+    })
 }
 
 /// Locks, whatever became of the thread that held the lock before: the bookkeeping behind these

@@ -13,6 +13,11 @@ use super::NewPiece;
 use super::Piece;
 use super::codec::Cursor;
 use super::codec::length;
+use super::files;
+use super::files::File;
+use super::files::Step;
+use super::files::write_once;
+use super::is_damage;
 use super::lock;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
@@ -25,12 +30,9 @@ use cacache::Integrity;
 use cacache::WriteOpts;
 use hashbrown::HashMap;
 use std::fs;
-use std::fs::File;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -369,17 +371,19 @@ impl Contents {
     /// Writes a pack, in one go, and says where it came to lie. After an error nothing of it is
     /// left.
     pub(super) fn write(&self, builder: &Builder) -> io::Result<Sealed> {
+        files::meet(Step::Create, &self.dir)?;
         let mut writer = WriteOpts::new()
             .algorithm(Algorithm::Xxh3)
             .open_hash_sync(&self.dir)
             .map_err(into_io)?;
-        write_once(&mut writer, &builder.header())?;
+        write_once(&mut writer, &self.dir, &builder.header())?;
         for (_, part) in &builder.parts {
-            write_once(&mut writer, part.bytes())?;
+            write_once(&mut writer, &self.dir, part.bytes())?;
         }
-        write_once(&mut writer, &builder.table())?;
+        write_once(&mut writer, &self.dir, &builder.table())?;
         let integrity = {
             let _folders = lock(&self.folders);
+            files::meet(Step::Rename, &self.dir)?;
             writer.commit().map_err(into_io)?
         };
         let (_, hex) = integrity.to_hex();
@@ -398,7 +402,7 @@ impl Contents {
 
     /// Opens a pack's file for reading.
     pub(super) fn open(&self, address: Address) -> io::Result<File> {
-        File::open(content_path(&self.dir, address))
+        File::open(&content_path(&self.dir, address))
     }
 
     /// Where a pack's file lies.
@@ -408,7 +412,7 @@ impl Contents {
 
     /// Reads a whole pack's file and says whether every bit of it is as it was written.
     pub(super) fn is_intact(&self, sealed: Sealed) -> io::Result<bool> {
-        let bytes = fs::read(content_path(&self.dir, sealed.address))?;
+        let bytes = files::read(&content_path(&self.dir, sealed.address))?;
         let hex = format!("{:032x}", sealed.address.0);
         let name = Integrity::from_hex(hex, Algorithm::Xxh3).map_err(io::Error::other)?;
         Ok(name.check(&bytes).is_ok())
@@ -416,14 +420,14 @@ impl Contents {
 
     /// Looks at a pack's file without opening it.
     pub(super) fn look(&self, address: Address) -> io::Result<Sealed> {
-        let metadata = fs::symlink_metadata(content_path(&self.dir, address))?;
+        let metadata = files::look(&content_path(&self.dir, address))?;
         sealed_as(address, &metadata).ok_or_else(|| io::Error::other("not a pack file"))
     }
 
     /// Deletes a pack's file and the folders it leaves empty. A missing file is no error.
     pub(super) fn remove(&self, address: Address) -> io::Result<()> {
         let path = content_path(&self.dir, address);
-        match fs::remove_file(&path) {
+        match files::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -431,7 +435,7 @@ impl Contents {
         let emptied = path.ancestors().skip(1).take(2);
         for folder in emptied {
             // Fails when it is not empty, which is the question.
-            if fs::remove_dir(folder).is_err() {
+            if files::remove_dir(folder).is_err() {
                 break;
             }
         }
@@ -439,11 +443,20 @@ impl Contents {
     }
 
     /// Walks all content files: tells `known` ones' state and deletes the others, with the empty
-    /// folders. What cannot be read or deleted stays.
-    pub(super) fn sweep(&self, known: &HashMap<Address, PackId>) -> HashMap<PackId, Sealed> {
+    /// folders. What the disk has lost and what cannot be deleted is passed over; what it may tell
+    /// another time is an error.
+    pub(super) fn sweep(
+        &self,
+        known: &HashMap<Address, PackId>,
+    ) -> io::Result<HashMap<PackId, Sealed>> {
         let mut found = HashMap::new();
-        self.sweep_folder(&self.dir.join(CONTENT_FOLDER), 0, known, &mut found);
-        found
+        self.sweep_folder(&self.folder(), 0, known, &mut found)?;
+        Ok(found)
+    }
+
+    /// Where all content files lie.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.dir.join(CONTENT_FOLDER)
     }
 
     fn sweep_folder(
@@ -452,20 +465,19 @@ impl Contents {
         depth: usize,
         known: &HashMap<Address, PackId>,
         found: &mut HashMap<PackId, Sealed>,
-    ) {
-        let Ok(entries) = fs::read_dir(folder) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            let Ok(metadata) = fs::symlink_metadata(&path) else {
+    ) -> io::Result<()> {
+        for entry in unless_lost(files::read_dir(folder))?.into_iter().flatten() {
+            let Some(path) = unless_lost(entry)?.map(|entry| entry.path()) else {
+                continue;
+            };
+            let Some(metadata) = unless_lost(files::look(&path))? else {
                 continue;
             };
             if metadata.is_dir() {
                 // cacache makes three levels; deeper ones are nobody's.
                 if depth < 3 {
-                    self.sweep_folder(&path, depth.saturating_add(1), known, found);
-                    drop(fs::remove_dir(&path));
+                    self.sweep_folder(&path, depth.saturating_add(1), known, found)?;
+                    drop(files::remove_dir(&path));
                 }
                 continue;
             }
@@ -474,10 +486,20 @@ impl Contents {
             let sealed = pack.and_then(|(address, _)| sealed_as(address, &metadata));
             if let (Some((_, pack)), Some(sealed)) = (pack, sealed) {
                 found.insert(pack, sealed);
-            } else if fs::remove_file(&path).is_err() {
+            } else if files::remove_file(&path).is_err() {
                 tracing::warn!(path = %path.display(), "could not delete an unknown content");
             }
         }
+        Ok(())
+    }
+}
+
+/// `None` for what is not there or what the disk has lost.
+fn unless_lost<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -531,18 +553,6 @@ fn address_of(dir: &Path, path: &Path) -> Option<Address> {
     (content_path(dir, address) == path).then_some(address)
 }
 
-/// One `write`, whole or an error: cacache hashes a buffer before it writes it, so the rest of a
-/// short write can never be made good.
-fn write_once(writer: &mut impl Write, buffer: &[u8]) -> io::Result<()> {
-    let written = writer.write(buffer)?;
-    if written == buffer.len() {
-        Ok(())
-    } else {
-        // In practice the disk is full: the kernel wrote what still fitted.
-        Err(io::ErrorKind::StorageFull.into())
-    }
-}
-
 fn into_io(error: cacache::Error) -> io::Error {
     match error {
         cacache::Error::IoError(source, _) => source,
@@ -577,6 +587,7 @@ const RUN_BYTES: usize = 256 << 10;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Write;
 
     const KEY: PrimaryKey = PrimaryKey([3; 16]);
 
@@ -685,7 +696,9 @@ mod tests {
         let kept = contents.write(&built().0).unwrap();
         let gone = contents.write(&built().0).unwrap();
         fs::write(dir.path().join("content-v2/stray"), b"x").unwrap();
-        let found = contents.sweep(&HashMap::from([(kept.address, PackId(5))]));
+        let found = contents
+            .sweep(&HashMap::from([(kept.address, PackId(5))]))
+            .unwrap();
         assert_eq!(found, HashMap::from([(PackId(5), kept)]));
         assert!(contents.open(gone.address).is_err());
         assert!(!dir.path().join("content-v2/stray").exists());

@@ -13,9 +13,12 @@ use super::Heir;
 use super::Put;
 use super::Record;
 use super::StoreError;
+use super::files;
+use super::files::File;
 use super::folder::Folder;
 use super::folder::failed;
 use super::folder::is_full;
+use super::is_damage;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
@@ -34,8 +37,6 @@ use crate::rules::key::PrimaryKey;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
 use std::ffi::OsStr;
-use std::fs;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,18 +60,18 @@ pub(super) fn replay(
     let mut found = Packs::default();
     let mut kept = Vec::new();
     for part in parts.iter().copied() {
-        let read = Kept::read(&path, part, &mut found);
+        let read = Kept::read(&path, part, &mut found)?;
         if !(read.is_empty() && part.delete(&path).is_ok()) {
             kept.push(read);
         }
     }
-    let mut packs = found.on_disk(contents);
+    let mut packs = found.on_disk(contents)?;
     heir.expect(
         found
             .puts
             .saturating_sub(found.removed.len().try_into().unwrap_or(0)),
     );
-    let named = hand_on(&path, &kept, &found, &packs, heir);
+    let named = hand_on(&path, &kept, &found, &packs, heir)?;
     drop_unnamed(contents, &mut packs, &named);
     let newest = parts
         .iter()
@@ -97,7 +98,7 @@ pub(super) fn replay(
             Part::Snapshot(_) => table.journal.snapshot = bytes,
         }
     }
-    let begun = begin(&path, number, damaged, &mut table);
+    let begun = begin(&path, number, damaged, found.newest, &mut table);
     Ok((table, begun))
 }
 
@@ -109,7 +110,7 @@ fn hand_on(
     found: &Packs,
     packs: &HashMap<PackId, Sealed>,
     heir: &mut dyn Heir,
-) -> HashSet<PackId> {
+) -> Result<HashSet<PackId>, StoreError> {
     let mut named = HashSet::new();
     for kept in kept {
         kept.hand_on(folder, &mut |record| {
@@ -122,9 +123,9 @@ fn hand_on(
                 }
             }
             heir.take(record);
-        });
+        })?;
     }
-    named
+    Ok(named)
 }
 
 /// What [`look`] found.
@@ -138,13 +139,17 @@ pub(super) struct Looked {
 }
 
 /// Hands every record that a start would hand on to `each`, and changes nothing. Blocking.
-pub(super) fn look(folder: &Path, contents: &Contents, heir: &mut dyn Heir) -> io::Result<Looked> {
-    let (parts, _) = journal::parts(folder)?;
+pub(super) fn look(
+    folder: &Path,
+    contents: &Contents,
+    heir: &mut dyn Heir,
+) -> Result<Looked, StoreError> {
+    let (parts, _) = journal::parts(folder).map_err(failed("list", folder))?;
     let mut found = Packs::default();
-    let kept: Vec<Kept> = parts
+    let kept = parts
         .iter()
         .map(|part| Kept::read(folder, *part, &mut found))
-        .collect();
+        .collect::<Result<Vec<Kept>, _>>()?;
     let mut packs = HashMap::new();
     let mut missing = Vec::new();
     for (pack, address, bytes) in found.alive() {
@@ -154,7 +159,7 @@ pub(super) fn look(folder: &Path, contents: &Contents, heir: &mut dyn Heir) -> i
         }
     }
     missing.sort_unstable();
-    hand_on(folder, &kept, &found, &packs, heir);
+    hand_on(folder, &kept, &found, &packs, heir)?;
     Ok(Looked {
         packs,
         missing,
@@ -175,9 +180,11 @@ pub(super) struct Begun {
     pub(super) journal: Option<Journal>,
     /// Damaged places found in the journal's files.
     pub(super) damaged: u64,
+    /// The newest sequence of any record, also of those that were not handed on.
+    pub(super) newest: Sequence,
 }
 
-fn begin(folder: &Path, number: u64, damaged: u64, table: &mut Table) -> Begun {
+fn begin(folder: &Path, number: u64, damaged: u64, newest: Sequence, table: &mut Table) -> Begun {
     let journal = match Journal::create(folder, number, table.next_pack()) {
         Ok(journal) => {
             table.journal.current = journal.bytes();
@@ -194,6 +201,7 @@ fn begin(folder: &Path, number: u64, damaged: u64, table: &mut Table) -> Begun {
         number,
         journal,
         damaged,
+        newest,
     }
 }
 
@@ -218,13 +226,13 @@ struct Kept {
 
 impl Kept {
     /// Reads both and notes what they say about packs and purges.
-    fn read(folder: &Path, part: Part, found: &mut Packs) -> Self {
-        let file = read(&part.path(folder), &mut |line| found.note(&line));
+    fn read(folder: &Path, part: Part, found: &mut Packs) -> Result<Self, StoreError> {
+        let file = read(&part.path(folder), &mut |line| found.note(&line))?;
         let copy = read(&part.copy_path(folder), &mut |line| {
             if let Line::Record(Record::Purge { .. }) = line {
                 found.note(&line);
             }
-        });
+        })?;
         found.note_scan(file.scan);
         let mut kept = Self {
             part,
@@ -239,7 +247,7 @@ impl Kept {
             );
             kept.doubtful = Some(found.purge_all());
         }
-        kept
+        Ok(kept)
     }
 
     /// Is it a journal that nothing was written to?
@@ -275,14 +283,14 @@ impl Kept {
 
     /// Hands on its puts and purges, and those of the copy where it is damaged: there they may come
     /// twice. What was removed is known by now.
-    fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) {
+    fn hand_on(&self, folder: &Path, each: &mut dyn FnMut(Record)) -> Result<(), StoreError> {
         let mut records = |line| match line {
             Line::Record(Record::Remove(_)) | Line::Dropped(_) | Line::Sealed(..) => {}
             Line::Record(record) => each(record),
         };
-        let again = read(&self.part.path(folder), &mut records);
+        let again = read(&self.part.path(folder), &mut records)?;
         if again.scan.damaged > 0 {
-            read(&self.part.copy_path(folder), &mut records);
+            read(&self.part.copy_path(folder), &mut records)?;
         }
         if let Some(sequence) = self.doubtful {
             each(Record::Purge {
@@ -290,11 +298,13 @@ impl Kept {
                 selector: Selector::All,
             });
         }
+        Ok(())
     }
 }
 
-/// Reads one file. What cannot be read counts as damaged.
-fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
+/// Reads one file. What the disk has lost counts as damaged; what it may give another time is an
+/// error, for a start without it would give up all that it names.
+fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Result<Seen, StoreError> {
     let scanned = File::open(path).and_then(|mut file| journal::scan(&mut file, each));
     let scan = match scanned {
         Ok(scan) => scan,
@@ -303,6 +313,9 @@ fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
             );
+            if !missing && !is_damage(&error) {
+                return Err(failed("read", path)(error));
+            }
             if !missing {
                 tracing::warn!(path = %path.display(), %error, "could not read a journal file");
             }
@@ -311,7 +324,7 @@ fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
                 stretches: 1,
                 ..Scan::default()
             };
-            return Seen { scan, missing };
+            return Ok(Seen { scan, missing });
         }
     };
     if scan.damaged > 0 {
@@ -322,15 +335,15 @@ fn read(path: &Path, each: &mut dyn FnMut(Line)) -> Seen {
             "skipped damage in a journal file"
         );
     }
-    Seen {
+    Ok(Seen {
         scan,
         missing: false,
-    }
+    })
 }
 
 /// Deletes snapshots whose writing was cut short.
 fn sweep_unfinished(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
+    let Ok(entries) = files::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
@@ -340,7 +353,7 @@ fn sweep_unfinished(folder: &Path) {
             .extension()
             .is_some_and(|end| end == "new" || lonely(end))
         {
-            drop(fs::remove_file(path));
+            drop(files::remove_file(&path));
         }
     }
 }
@@ -448,6 +461,7 @@ impl Packs {
         if scan.damaged > 0 {
             // The damaged records may have named higher numbers; far fewer than these.
             self.next_pack = self.next_pack.saturating_add(DAMAGE_NUMBERS);
+            self.newest = Sequence(self.newest.0.saturating_add(DAMAGE_SEQUENCES));
         }
     }
 
@@ -460,10 +474,12 @@ impl Packs {
     }
 
     /// Those that are on disk, as long as they were written. All other contents are deleted.
-    fn on_disk(&self, contents: &Contents) -> HashMap<PackId, Sealed> {
+    fn on_disk(&self, contents: &Contents) -> Result<HashMap<PackId, Sealed>, StoreError> {
         let alive = self.alive();
         let known = alive.map(|(pack, address, _)| (address, pack)).collect();
-        let mut found = contents.sweep(&known);
+        let mut found = contents
+            .sweep(&known)
+            .map_err(failed("list", &contents.folder()))?;
         found.retain(|pack, sealed| {
             let expected = self.sealed.get(pack).map(|(_, bytes)| *bytes);
             let whole = expected == Some(sealed.bytes);
@@ -477,9 +493,10 @@ impl Packs {
             }
             whole || contents.remove(sealed.address).is_err()
         });
-        found
+        Ok(found)
     }
 }
 
 const HEADER_BYTES: u64 = journal::HEADER_BYTES as u64;
 const DAMAGE_NUMBERS: u32 = 1 << 16;
+const DAMAGE_SEQUENCES: u64 = 1 << 32;

@@ -15,7 +15,6 @@ use crate::rules::address::PackId;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A store that is only read.
@@ -39,7 +38,7 @@ impl Survey {
         let folder = Folder::look(dir)?;
         let contents = Contents::new(dir);
         let journal = folder.journal();
-        let found = replay::look(&journal, &contents, heir).map_err(failed("list", &journal))?;
+        let found = replay::look(&journal, &contents, heir)?;
         Ok(Self {
             contents,
             packs: found.packs,

@@ -95,6 +95,24 @@ impl JournalRoom {
     }
 }
 
+/// How much came in and was written since start, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// Pieces appended.
+    appended: u64,
+    /// Pack files.
+    packs: u64,
+    /// Journal files, their copies and snapshots.
+    journal: u64,
+}
+
+impl Written {
+    /// Counts a journal file's growth.
+    pub(super) fn add_journal(&mut self, bytes: u64) {
+        self.journal = self.journal.saturating_add(bytes);
+    }
+}
+
 /// All packs and all room of one store.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -119,6 +137,8 @@ pub(super) struct Table {
     pub(super) journal: JournalRoom,
     /// Records written since start.
     pub(super) journaled: u64,
+    /// Bytes since start.
+    pub(super) written: Written,
 }
 
 /// What an append came to.
@@ -158,6 +178,7 @@ impl Table {
             full: false,
             journal: JournalRoom::default(),
             journaled: 0,
+            written: Written::default(),
         }
     }
 
@@ -279,6 +300,8 @@ impl Table {
             .filter_map(|piece| builder.push(sequence, key, piece))
             .collect();
         let more = builder.file_bytes().saturating_sub(before);
+        let bytes = locations.iter().map(|piece| u64::from(piece.bytes));
+        self.written.appended = self.written.appended.saturating_add(bytes.sum());
         self.unsealed_bytes = self.unsealed_bytes.saturating_add(more.into());
         let early = self.unsealed_bytes > UNSEALED_BYTES_EASY && lane.is_some();
         if early && self.check_queue().is_ok() {
@@ -338,6 +361,7 @@ impl Table {
 
     /// Notes that a closed pack is on disk. False when it is gone meanwhile.
     pub(super) fn seal(&mut self, pack: PackId, sealed: Sealed) -> bool {
+        self.written.packs = self.written.packs.saturating_add(sealed.bytes.into());
         let Some(Pack::Closed(_)) = self.packs.get(&pack) else {
             return false;
         };
@@ -477,14 +501,17 @@ impl Table {
         self.limit = self.limit.saturating_add(step).min(self.limit_given);
     }
 
-    /// Sizes and counts; `corrupt` is counted elsewhere.
+    /// Sizes and counts; what failed is counted elsewhere.
     pub(super) fn usage(&self) -> Usage {
         Usage {
             allocated: self.allocated(),
             limit: self.limit,
             packs: self.sealed,
             journaled: self.journaled,
-            corrupt: 0,
+            appended: self.written.appended,
+            packs_written: self.written.packs,
+            journal_written: self.written.journal,
+            ..Usage::default()
         }
     }
 }

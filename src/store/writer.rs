@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! Seal ─► content renamed in place ─► "sealed" record ─► puts that waited for it, if wanted
-//! an error ─► the pack is lost, its puts too ─► pass-through ─(probe, each tick)─► healthy
+//! an error ─► pass-through ─(probe, each tick)─► healthy ─► once more; in vain, the pack is lost
 //! ```
 //!
 //! A second thread sends a tick every half second; it stands for the clock, which this room does
-//! not read.
+//! not read. When the writing thread gives no sign of life for some ticks the disk hangs: then that
+//! second thread has the store pass through, and the first tick that is heeded ends it.
 
 use super::Condition;
 use super::Keeper;
@@ -19,12 +20,15 @@ use super::folder::is_full;
 use super::journal;
 use super::journal::Journal;
 use super::journal::Line;
+use super::journal::Part;
 use super::lock;
 use super::replay::Begun;
 use super::table::Pack;
 use crate::rules::address::PackId;
+use hashbrown::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -83,11 +87,17 @@ pub(super) fn start(
     ticks: mpsc::Sender<Job>,
 ) -> io::Result<Threads> {
     let (stop, stopped) = mpsc::channel::<()>();
+    let watched = Arc::clone(&shared);
     let ticker = thread::Builder::new()
         .name("store-tick".into())
         .spawn(move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
-                if ticks.send(Job::Tick).is_err() {
+                let unheeded = watched.unheeded.fetch_add(1, Ordering::Relaxed);
+                if unheeded == HANG_TICKS {
+                    pass_through(&watched, "the disk does not answer".into(), false);
+                }
+                // One that was not heeded yet will do.
+                if unheeded == 0 && ticks.send(Job::Tick).is_err() {
                     break;
                 }
             }
@@ -101,6 +111,7 @@ pub(super) fn start(
         purges: Vec::new(),
         puts: 0,
         overflown: false,
+        tried: HashMap::new(),
         shared_before: None,
         ticks_low: 0,
     };
@@ -129,6 +140,8 @@ struct Writer {
     puts: u64,
     /// There was more to keep than `records` may hold: the files on disk must not be read again.
     overflown: bool,
+    /// How often packs that are still in memory could not be written.
+    tried: HashMap<PackId, u32>,
     /// The shared lane's open pack at the tick before.
     shared_before: Option<PackId>,
     /// Ticks since the limit was lowered or raised.
@@ -155,6 +168,7 @@ impl Writer {
 
     /// Does one job. False: it was the last.
     fn take(&mut self, job: Job) -> bool {
+        self.shared.unheeded.store(0, Ordering::Relaxed);
         match job {
             Job::Close => {
                 drop(self.write_all());
@@ -211,6 +225,8 @@ impl Writer {
                 let mut table = self.shared.write();
                 table.journal.current = journal.bytes();
                 table.journaled = table.journaled.saturating_add(self.puts);
+                let bytes = self.records.len().saturating_add(self.purges.len());
+                table.written.add_journal(bytes.try_into().unwrap_or(u64::MAX));
                 self.records.clear();
                 self.purges.clear();
                 self.puts = 0;
@@ -248,13 +264,15 @@ impl Writer {
         }
     }
 
-    /// Writes one closed pack and what waited for it. While the disk has failed it waits on.
+    /// Writes one closed pack and what waited for it. While the disk has failed it waits on, also
+    /// when it is this pack that could not be written: until it has been tried some times.
     fn seal(&mut self, pack: PackId) {
         let builder = match self.shared.read().get(pack) {
             Some(Pack::Closed(builder)) => Some(Arc::clone(builder)),
             Some(Pack::Open(_) | Pack::Sealed(_)) | None => None,
         };
         let Some(builder) = builder else {
+            self.tried.remove(&pack);
             self.release(pack);
             return;
         };
@@ -264,11 +282,17 @@ impl Writer {
         let sealed = match self.shared.contents.write(&builder) {
             Ok(sealed) => sealed,
             Err(error) => {
-                self.lose(&[pack]);
                 self.fail("writing a pack", &error);
+                let tries = self.tried.entry(pack).or_default();
+                *tries = tries.saturating_add(1);
+                if *tries >= TRIES_MAX {
+                    self.tried.remove(&pack);
+                    self.lose(&[pack]);
+                }
                 return;
             }
         };
+        self.tried.remove(&pack);
         if self.shared.write().seal(pack, sealed) {
             self.keep(&Line::Sealed(pack, sealed.address, sealed.bytes));
             self.keeper.sealed(pack, sealed.allocated.into());
@@ -343,7 +367,12 @@ impl Writer {
         self.overflown = false;
         self.number = number;
         self.journal = Some(journal);
-        self.write_records()
+        let written = self.write_records();
+        if written.is_err() {
+            // The next try begins another one.
+            drop(Part::Journal(number).delete(&path));
+        }
+        written
     }
 
     fn tick(&mut self) {
@@ -446,11 +475,8 @@ impl Writer {
 
     fn fail(&mut self, action: &str, error: &io::Error) {
         self.ticks_low = 0;
-        let reason: Arc<str> = format!("{action}: {error}").into();
-        let condition = Condition::PassThrough(Arc::clone(&reason));
-        if self.shared.write().set_condition(condition, is_full(error)) {
-            tracing::warn!(%reason, "the store passes through");
-        }
+        let reason = format!("{action}: {error}").into();
+        pass_through(&self.shared, reason, is_full(error));
     }
 
     fn healthy(&self) -> bool {
@@ -475,7 +501,20 @@ impl Drop for Writer {
     }
 }
 
+/// From now on nothing is appended, until the writing thread finds that the disk works again.
+fn pass_through(shared: &Shared, reason: Arc<str>, full: bool) {
+    shared.write_errors.fetch_add(1, Ordering::Relaxed);
+    let condition = Condition::PassThrough(Arc::clone(&reason));
+    if shared.write().set_condition(condition, full) {
+        tracing::warn!(%reason, "the store passes through");
+    }
+}
+
 const TICK: Duration = Duration::from_millis(500);
+/// Two seconds: a disk that works answers sooner, also when it is busy.
+pub(super) const HANG_TICKS: u32 = 4;
+/// How often a pack is tried to be written before it is given up.
+const TRIES_MAX: u32 = 4;
 const BATCH_JOBS: usize = 4096;
 /// Bounds what the keeper must hold of their entries.
 const LOST_AT_ONCE: usize = 256;

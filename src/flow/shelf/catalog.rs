@@ -24,7 +24,7 @@ impl Catalog {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let mut replay = Replay::default();
         let survey = Survey::open(dir, &mut replay)?;
-        let (index, _newest) = replay.finish();
+        let index = replay.finish();
         Ok(Self { survey, index })
     }
 

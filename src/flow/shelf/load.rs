@@ -16,6 +16,7 @@ use crate::store::memory::Hot;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -49,6 +50,7 @@ impl Shelf {
                 }
                 // It was moved to another pack meanwhile: look there.
                 Err(_) if self.read_index().place(found.key, found.sequence) != Some(place) => {}
+                Err(error) if error.may_pass() => return None,
                 Err(error) => {
                     self.forget(found, &error);
                     return None;
@@ -64,40 +66,53 @@ impl Shelf {
         }
         let shelf = Arc::clone(self);
         let place = place.clone();
-        self.off_thread(place.head.pack, move || shelf.load_disk(&place))
+        self.off_thread(place.head.pack, READ_WAIT, move || shelf.load_disk(&place))
             .await
     }
 
-    /// Reads on a thread of its own, and waits no longer than a disk may take. A read that hangs
-    /// keeps its thread until it ends; when many do, no more are begun.
+    /// Reads on a thread of its own, and waits no longer than a disk may take, or than `longest`
+    /// where nobody else has the bytes. A read that hangs keeps its thread until it ends; when many
+    /// do, none is begun that others could answer.
     async fn off_thread<T: Send + 'static>(
         &self,
         pack: PackId,
+        longest: Duration,
         read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        if self.overdue.load(Ordering::Relaxed) >= OVERDUE_MAX {
+        if longest <= READ_WAIT && self.overdue.load(Ordering::Relaxed) >= OVERDUE_MAX {
             return Err(StoreError::Slow);
         }
         let mut reading = tokio::task::spawn_blocking(read);
+        let gone = Err(StoreError::Missing(pack));
         if let Ok(ended) = timeout(READ_WAIT, &mut reading).await {
-            return ended.unwrap_or(Err(StoreError::Missing(pack)));
+            return ended.unwrap_or(gone);
         }
-        let overdue = Arc::clone(&self.overdue);
-        overdue.fetch_add(1, Ordering::Relaxed);
+        let overdue = Overdue::count(&self.overdue);
+        self.store.count_read_error(&StoreError::Slow);
+        let more = longest.saturating_sub(READ_WAIT);
+        if let Ok(ended) = timeout(more, &mut reading).await {
+            return ended.unwrap_or(gone);
+        }
         tokio::spawn(async move {
             drop(reading.await);
-            overdue.fetch_sub(1, Ordering::Relaxed);
+            drop(overdue);
         });
         Err(StoreError::Slow)
     }
 
-    /// Reads one segment of a large body and checks it.
-    pub async fn read_segment(self: &Arc<Self>, segment: Segment) -> Result<Bytes, StoreError> {
+    /// Reads one segment of a large body and checks it. What comes before it may have been sent
+    /// already: then a disk that hangs is waited for, since the response would have to be cut.
+    pub async fn read_segment(
+        self: &Arc<Self>,
+        segment: Segment,
+        begun: bool,
+    ) -> Result<Bytes, StoreError> {
         if let Some(bytes) = self.store.read_open(segment.location) {
             return Ok(bytes);
         }
         let shelf = Arc::clone(self);
-        self.off_thread(segment.location.pack, move || {
+        let longest = if begun { READ_WAIT_BEGUN } else { READ_WAIT };
+        self.off_thread(segment.location.pack, longest, move || {
             let bytes = shelf.store.read(segment.location)?;
             shelf.check(segment, bytes)
         })
@@ -106,10 +121,6 @@ impl Shelf {
 
     /// Removes an entry that turned out unreadable.
     pub(in crate::flow) fn forget(&self, found: Found, error: &StoreError) {
-        if error.may_pass() {
-            tracing::warn!(%error, "a stored response could not be read now");
-            return;
-        }
         tracing::warn!(%error, "a stored response could not be read; it is forgotten");
         if matches!(error, StoreError::Corrupt { .. }) {
             self.store.count_corrupt();
@@ -210,8 +221,26 @@ impl Shelf {
     }
 }
 
+/// Counts a read that is late, for as long as it stands on its thread.
+struct Overdue(Arc<AtomicUsize>);
+
+impl Overdue {
+    fn count(reads: &Arc<AtomicUsize>) -> Self {
+        reads.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(reads))
+    }
+}
+
+impl Drop for Overdue {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A disk that works answers sooner; the origin is asked instead.
 const READ_WAIT: Duration = Duration::from_secs(2);
+/// As long as a client waits for an origin that pauses.
+const READ_WAIT_BEGUN: Duration = Duration::from_secs(30);
 /// Reads that may hang at the same time: each keeps a thread.
 const OVERDUE_MAX: usize = 16;
 /// How often a load follows an entry that is being moved.

@@ -16,12 +16,16 @@ mod load;
 mod patience;
 mod pins;
 mod record;
-pub(super) mod space;
+pub mod space;
 #[cfg(test)]
 mod trials;
+#[cfg(test)]
+mod trouble;
+pub mod upkeep;
 
 use self::record::Replay;
 use self::record::Witness;
+use self::upkeep::Upkeep;
 use crate::rules::address::PackId;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
@@ -29,6 +33,7 @@ use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
+use crate::state::eviction;
 use crate::state::index::Found;
 use crate::state::index::Index;
 use crate::state::index::Lookup;
@@ -78,7 +83,7 @@ pub struct Shelf {
     sequence: AtomicU64,
     /// The newest mark on a tag, so that most hits need not ask the index.
     newest_tag_mark: AtomicU64,
-    pub(super) evicted: AtomicU64,
+    pub(super) upkeep: Upkeep,
     /// Wakes the thread that makes room.
     pub(super) wanting: (Mutex<Wanting>, Condvar),
     /// Tells those who wait that room was made.
@@ -134,7 +139,8 @@ impl Shelf {
     ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
         let store = Store::open(params, &mut replay)?;
-        let (index, newest) = replay.finish();
+        let index = replay.finish();
+        let next_sequence = AtomicU64::new(store.newest().0.saturating_add(1));
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
@@ -147,14 +153,19 @@ impl Shelf {
             lanes: AtomicUsize::new(0),
             overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
-            sequence: AtomicU64::new(newest.0 + 1),
+            sequence: next_sequence,
             newest_tag_mark,
-            evicted: AtomicU64::new(0),
+            upkeep: Upkeep::default(),
             wanting: (Mutex::default(), Condvar::new()),
             room: Notify::new(),
         });
         shelf.store.start(Arc::new(Witness(Arc::downgrade(&shelf))));
         Ok(shelf)
+    }
+
+    /// Sets what goes first when room is needed, and what is let in.
+    pub fn choose_by(&self, params: eviction::Params) {
+        self.write_index().choose_by(params);
     }
 
     /// Takes the next sequence.
@@ -311,6 +322,16 @@ impl Shelf {
         self.read_index().len()
     }
 
+    /// Bytes of heads and bodies alive.
+    pub fn live_bytes(&self) -> u64 {
+        self.read_index().live_bytes()
+    }
+
+    /// What making room and tidying up has come to.
+    pub fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
+    }
+
     /// Writes everything that is pending and ends the store's thread. Blocks for as long as that
     /// takes.
     pub fn close(&self) {
@@ -419,7 +440,21 @@ pub(super) mod tests {
     }
 
     pub(super) async fn keep_bytes(shelf: &Arc<Shelf>, key: PrimaryKey, body: Bytes) -> Stored {
-        let response = StoredResponse {
+        try_keep_bytes(shelf, key, body).await.unwrap()
+    }
+
+    pub(super) async fn try_keep_bytes(
+        shelf: &Arc<Shelf>,
+        key: PrimaryKey,
+        body: Bytes,
+    ) -> Result<Stored, NotKept> {
+        let response = Arc::new(response(key, &body));
+        shelf.keep(shelf.next_sequence(), response, body).await
+    }
+
+    /// What is stored with `body` under `key`.
+    pub(super) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
+        StoredResponse {
             key,
             variant: VariantKey::ONLY,
             vary: Vec::new(),
@@ -438,12 +473,9 @@ pub(super) mod tests {
             must_revalidate: false,
             validators: None,
             body_bytes: body.len() as u64,
-            body: Digest::of(&body),
+            body: Digest::of(body),
             part: None,
-        };
-        let sequence = shelf.next_sequence();
-        let kept = shelf.keep(sequence, Arc::new(response), body).await;
-        kept.unwrap()
+        }
     }
 
     pub(in crate::flow) fn found(shelf: &Shelf, key: PrimaryKey) -> Option<Found> {

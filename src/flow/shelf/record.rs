@@ -17,15 +17,22 @@ use std::sync::Weak;
 #[derive(Default)]
 pub(super) struct Replay {
     index: Index,
-    newest: Sequence,
+    /// Puts to be taken in together: that is twice as fast.
+    waiting: Vec<Put>,
 }
 
 impl Replay {
-    /// The index as it was, and the newest sequence that was given out.
-    pub(super) fn finish(mut self) -> (Index, Sequence) {
+    /// The index as it was.
+    pub(super) fn finish(mut self) -> Index {
+        self.settle();
         // What a purge of everything covers has lost its packs: its bodies must not be counted on.
         drop(self.index.sweep(0, u32::MAX, 0));
-        (self.index, self.newest)
+        self.index
+    }
+
+    fn settle(&mut self) {
+        self.index.restore_all(&self.waiting);
+        self.waiting.clear();
     }
 }
 
@@ -37,13 +44,14 @@ impl Heir for Replay {
     fn take(&mut self, record: Record) {
         match record {
             Record::Put(put) => {
-                self.newest = self.newest.max(put.sequence);
-                // Refused when a later purge covers it or a newer response is there already.
-                let _refused = self.index.restore(&put);
+                self.waiting.push(put);
+                if self.waiting.len() >= TOGETHER {
+                    self.settle();
+                }
             }
             Record::Remove(_) => {}
             Record::Purge { sequence, selector } => {
-                self.newest = self.newest.max(sequence);
+                self.settle();
                 match selector {
                     Selector::All => self.index.mark_all(sequence),
                     Selector::Tag(tag) => self.index.mark_tag(tag, sequence),
@@ -117,3 +125,4 @@ impl Keeper for Witness {
 }
 
 const BATCH: usize = 256;
+const TOGETHER: usize = 64;

@@ -15,6 +15,7 @@
 
 use super::Shelf;
 use super::lock;
+use super::upkeep::Task;
 use crate::clock;
 use crate::rules::address::Digest;
 use crate::rules::address::Location;
@@ -37,7 +38,6 @@ use hashbrown::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -50,7 +50,7 @@ pub(super) fn slack(limit: u64) -> u64 {
 
 /// Starts the thread. It ends after [`close`].
 /// It reads as many bytes a second of the packs, to find damage; 0 for none.
-pub(in crate::flow) fn start(
+pub fn start(
     shelf: &Arc<Shelf>,
     scrub_bytes_per_second: u64,
 ) -> io::Result<thread::JoinHandle<()>> {
@@ -62,7 +62,7 @@ pub(in crate::flow) fn start(
 }
 
 /// Asks the thread to end.
-pub(in crate::flow) fn close(shelf: &Shelf) {
+pub fn close(shelf: &Shelf) {
     lock(&shelf.wanting.0).close = true;
     shelf.wanting.1.notify_one();
 }
@@ -82,13 +82,16 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         }
         wanting.room = false;
         drop(wanting);
+        shelf.upkeep.begin(Task::Sweeping);
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.make_room();
         shelf.room.notify_waiters();
         shelf.drop_empty_packs();
         shelf.merge_small_packs();
         snapshots.tend(shelf, clock::instant());
+        shelf.upkeep.begin(Task::Scrubbing);
         scrubber.tend(shelf, clock::instant());
+        shelf.upkeep.begin(Task::Resting);
     }
     if let Some(running) = snapshots.running {
         // A snapshot that panicked has left the old journal in place.
@@ -123,14 +126,19 @@ impl Snapshots {
 }
 
 impl Shelf {
-    fn make_room(&self) {
+    pub(super) fn make_room(&self) {
         for _ in 0..ROUNDS_MAX {
             let usage = self.store.usage();
             let slack = slack(usage.limit);
-            if usage.allocated + slack <= usage.limit {
+            if usage.allocated + slack <= usage.limit || !self.store.can_use_room() {
                 return;
             }
-            if self.drop_empty_packs() > 0 {
+            let (dropped, refused) = self.drop_empty();
+            if refused {
+                // Evicting would make no room.
+                return;
+            }
+            if dropped > 0 {
                 continue;
             }
             let room = usage.limit - slack;
@@ -153,6 +161,7 @@ impl Shelf {
 
     /// Evicts entries of `bytes` altogether; `false` when there was nothing to evict.
     fn evict(&self, bytes: u64) -> bool {
+        self.upkeep.begin(Task::Evicting);
         let mut any = false;
         let start = self.read_index().live_bytes();
         let until = start.saturating_sub(bytes);
@@ -174,7 +183,7 @@ impl Shelf {
                 self.store.record_remove(*sequence);
             }
             any |= !gone.is_empty();
-            self.evicted.fetch_add(gone.len() as u64, Ordering::Relaxed);
+            self.upkeep.count_evicted(gone.len());
             if gone.len() < BATCH || live <= until {
                 return any;
             }
@@ -182,6 +191,15 @@ impl Shelf {
     }
 
     pub(in crate::flow) fn drop_empty_packs(&self) -> usize {
+        self.drop_empty().0
+    }
+
+    /// Drops the packs with nothing alive; how many, and whether the disk refused to delete one.
+    fn drop_empty(&self) -> (usize, bool) {
+        if !self.store.can_use_room() {
+            return (0, false);
+        }
+        self.upkeep.begin(Task::Dropping);
         let packs = self.store.packs();
         let mut empty: Vec<PackId> = {
             let index = self.read_index();
@@ -195,10 +213,10 @@ impl Shelf {
             let index = self.read_index();
             empty.retain(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack));
         }
-        for pack in &empty {
-            self.store.drop_pack(*pack);
-        }
-        empty.len()
+        // Where one cannot be deleted, as on a disk that became read-only, nor can the others.
+        let dropped = empty.iter().take_while(|pack| self.store.drop_pack(**pack));
+        let dropped = dropped.inspect(|_| self.upkeep.count_dropped()).count();
+        (dropped, dropped < empty.len())
     }
 
     /// The packs with the least alive among those that `worth` picks by live and allocated bytes;
@@ -229,13 +247,21 @@ impl Shelf {
 
     /// Moves what is alive (or used) out of `packs` and drops them; `false` when there was no room
     /// to move anything to.
-    fn compact(&self, packs: &[PackId], keep: Keep) -> bool {
+    pub(super) fn compact(&self, packs: &[PackId], keep: Keep) -> bool {
+        self.upkeep.begin(Task::Compacting);
         let mut moved = Moved::default();
         let mut emptied = Vec::new();
         for pack in packs {
             match self.empty(*pack, keep, &mut moved) {
-                Ok(()) => emptied.push(*pack),
+                Ok(()) => {
+                    self.upkeep.count_emptied();
+                    emptied.push(*pack);
+                }
                 Err(StoreError::NoRoom | StoreError::PassThrough(_)) => break,
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(%error, "a pack cannot be compacted now");
+                    break;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a pack could not be compacted; what it held is dropped");
                     self.clear(&[*pack]);
@@ -286,6 +312,7 @@ impl Shelf {
                 self.store.count_corrupt();
                 self.parts_in(pack)
             }
+            Err(error @ StoreError::Io { .. }) if !error.may_pass() => self.parts_in(pack),
             pieces => pieces?,
         };
         if keep == Keep::Used {
@@ -312,6 +339,10 @@ impl Shelf {
             match sound {
                 Ok(bytes) => self.relocate(&piece, bytes, moved)?,
                 Err(StoreError::Corrupt { location }) => self.give_up(location),
+                Err(error @ StoreError::Io { .. }) if !error.may_pass() => {
+                    let (Piece::Head { location, .. } | Piece::Segment { location, .. }) = piece;
+                    self.give_up(location);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -428,8 +459,13 @@ impl Shelf {
                 }
                 false
             }
-            Err(error) => {
+            Err(error) if error.may_pass() => {
                 tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(pack = pack.0, %error, "what can be read moves out of a pack");
+                self.compact(&[pack], Keep::All);
                 false
             }
         }
@@ -452,7 +488,7 @@ impl Shelf {
         for sequence in &gone {
             self.store.record_remove(*sequence);
         }
-        self.evicted.fetch_add(gone.len() as u64, Ordering::Relaxed);
+        self.upkeep.count_evicted(gone.len());
     }
 
     fn relocate(
@@ -465,6 +501,7 @@ impl Shelf {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let places = self.store.append(None, sequence, key, &[bytes])?;
         let to = *places.first().ok_or(StoreError::NoRoom)?;
+        self.upkeep.count_moved(to.bytes);
         let mut index = self.write_index();
         // What went away in the meantime leaves a dead piece behind, no more.
         match *piece {
@@ -500,8 +537,7 @@ impl Shelf {
             self.memory.remove(put.sequence);
             self.store.record_remove(put.sequence);
         }
-        self.evicted
-            .fetch_add(residents.len() as u64, Ordering::Relaxed);
+        self.upkeep.count_evicted(residents.len());
         self.drop_empty_packs();
     }
 
@@ -557,8 +593,9 @@ impl Shelf {
             }
             Vec::new()
         });
-        if let Err(error) = &written {
-            tracing::warn!(%error, "the journal's snapshot could not be written");
+        match &written {
+            Ok(()) => self.upkeep.count_snapshot(),
+            Err(error) => tracing::warn!(%error, "the journal's snapshot could not be written"),
         }
         written.is_ok()
     }
@@ -629,7 +666,7 @@ fn marked((tag, sequence): (TagKey, Sequence)) -> Record {
 
 /// What a compaction keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keep {
+pub(super) enum Keep {
     /// Everything alive.
     All,
     /// What was asked for lately.

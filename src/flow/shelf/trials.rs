@@ -14,12 +14,14 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
 
 /// xorshift: chance that comes the same in every run.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -27,19 +29,20 @@ impl Chance {
     }
 }
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(future)
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().unwrap();
 }
 
-fn key(n: u8) -> PrimaryKey {
+pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
+    RUNTIME.with(|runtime| runtime.block_on(future))
+}
+
+pub(super) fn key(n: u8) -> PrimaryKey {
     PrimaryKey([n; 16])
 }
 
 /// The one body that `n` has; every third shares it with the one before.
-fn body(n: u8) -> Bytes {
+pub(super) fn body(n: u8) -> Bytes {
     let seed = if n.is_multiple_of(3) {
         n
     } else {
@@ -53,15 +56,15 @@ fn body(n: u8) -> Bytes {
     Bytes::from(bytes)
 }
 
-const COUNT: u8 = 24;
-const PURGED: u8 = 200;
+pub(super) const COUNT: u8 = 24;
+pub(super) const PURGED: u8 = 200;
 
-fn fill(shelf: &Arc<Shelf>, n: u8) {
+pub(super) fn fill(shelf: &Arc<Shelf>, n: u8) {
     wait(keep_bytes(shelf, key(n), body(n)));
 }
 
 /// Is `n` a hit? Then with the right bytes.
-fn is_hit(shelf: &Arc<Shelf>, n: u8) -> bool {
+pub(super) fn is_hit(shelf: &Arc<Shelf>, n: u8) -> bool {
     let Some(found) = found(shelf, key(n)) else {
         return false;
     };
@@ -73,7 +76,7 @@ fn is_hit(shelf: &Arc<Shelf>, n: u8) -> bool {
         StoredBody::Memory(bytes) => assert_eq!(bytes, body(n), "a wrong byte"),
         StoredBody::Segments(segments, _pins) => {
             for segment in segments.iter() {
-                let Ok(bytes) = wait(shelf.read_segment(*segment)) else {
+                let Ok(bytes) = wait(shelf.read_segment(*segment, false)) else {
                     shelf.remove(found);
                     return false;
                 };
@@ -158,7 +161,7 @@ fn a_bit_flipped_in_any_pack_costs_who_needs_it_is_counted_and_heals() {
 }
 
 /// A closed store with entries, of which one was purged, half of them in a snapshot.
-fn closed(dir: &Path) {
+pub(super) fn closed(dir: &Path) {
     let shelf = open_at(dir);
     for n in [PURGED, PURGED + 1] {
         fill(&shelf, n);
@@ -178,7 +181,7 @@ fn closed(dir: &Path) {
     shelf.close();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
         let to = to.join(entry.file_name());
