@@ -132,10 +132,11 @@ impl Command {
                 json,
                 action,
             } => match (dir, config.path()) {
-                (Some(dir), _) => store::run(&dir, &action, json),
+                (Some(dir), _) => store::run(&[dir], &action, json),
                 (None, Some(path)) => {
                     let (_file, plan) = config::load(&path)?;
-                    store::run(&plan.store.dir, &action, json)
+                    let dirs: Vec<PathBuf> = plan.store.into_iter().map(|store| store.dir).collect();
+                    store::run(&dirs, &action, json)
                 }
                 (None, None) => Ok(no_config()),
             },

@@ -42,8 +42,40 @@ pub(super) enum Action {
     },
 }
 
+/// Does what was asked for in each directory of the store. Of several the path is said before.
+pub(super) fn run(dirs: &[PathBuf], action: &Action, json: bool) -> anyhow::Result<ExitCode> {
+    if let [dir] = dirs {
+        return run_in(dir, action, json);
+    }
+    let mut worst = ExitCode::SUCCESS;
+    for (number, dir) in dirs.iter().enumerate() {
+        if json {
+            line(&json!({"dir": dir.display().to_string()}))?;
+        } else {
+            print(format!("{}:\n", dir.display()).as_bytes())?;
+        }
+        // Two directories may hold different responses under one name.
+        let action = match action {
+            Action::Export { folder } => Action::Export {
+                folder: folder.join(number.to_string()),
+            },
+            Action::Stat | Action::List | Action::Verify => action.clone(),
+        };
+        match run_in(dir, &action, json) {
+            Ok(code) if code == ExitCode::SUCCESS => {}
+            Ok(code) => worst = code,
+            // One that cannot be opened does not keep the others from being looked at.
+            Err(error) => {
+                eprintln!("larder: {error:#}");
+                worst = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(worst)
+}
+
 /// Opens the store in `dir` and does what was asked for.
-pub(super) fn run(dir: &Path, action: &Action, json: bool) -> anyhow::Result<ExitCode> {
+fn run_in(dir: &Path, action: &Action, json: bool) -> anyhow::Result<ExitCode> {
     let catalog = match Catalog::open(dir) {
         Err(error @ StoreError::Locked { .. }) => {
             return Err(error).context(

@@ -39,6 +39,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -63,8 +64,8 @@ pub struct Plan {
     pub flow: flow::Params,
     /// Upstreams, in the order that sites name them by.
     pub upstreams: Vec<upstream::Params>,
-    /// The store.
-    pub store: store::Params,
+    /// The store's directories, at least one.
+    pub store: Vec<store::Params>,
     /// Logs.
     pub log: Log,
 }
@@ -151,10 +152,7 @@ impl Plan {
             admin,
             flow: flow_params(file, problems),
             upstreams: upstreams(file, folder, problems),
-            store: store::Params {
-                dir: folder.join(&file.cache.dir.value),
-                disk_bytes_max: file.cache.disk_bytes_max.value,
-            },
+            store: store_dirs(&file.cache, folder, problems),
             log: log(&file.log, folder),
         }
     }
@@ -255,7 +253,71 @@ fn eviction_params(cache: &keys::Cache) -> eviction::Params {
     let percent = cache.second_request_percent.value as u64;
     eviction::Params {
         favour: cache.favour.value,
-        second_request_over: cache.disk_bytes_max.value / 100 * percent,
+        second_request_over: disk_bytes_max(cache) / 100 * percent,
+    }
+}
+
+/// The limits of all directories together.
+fn disk_bytes_max(cache: &keys::Cache) -> u64 {
+    match cache.dirs.value.as_slice() {
+        [] => cache.disk_bytes_max.value,
+        dirs => dirs.iter().fold(0, |sum, dir| sum.saturating_add(dir.disk_bytes_max)),
+    }
+}
+
+/// The store's directories: `dirs`, or else the one that `dir` names.
+fn store_dirs(
+    cache: &keys::Cache,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<store::Params> {
+    if cache.dirs.value.is_empty() {
+        return vec![store::Params {
+            dir: folder.join(&cache.dir.value),
+            disk_bytes_max: cache.disk_bytes_max.value,
+        }];
+    }
+    let key = "cache.dirs";
+    if cache.dir.line.is_some() || cache.disk_bytes_max.line.is_some() {
+        let reason = "takes the place of cache.dir and cache.disk_bytes_max: leave these out";
+        problem(problems, &cache.dirs, key, reason);
+    }
+    let dirs = cache.dirs.value.iter().map(|dir| store::Params {
+        dir: folder.join(&dir.path),
+        disk_bytes_max: dir.disk_bytes_max,
+    });
+    let dirs: Vec<store::Params> = dirs.collect();
+    for (number, dir) in dirs.iter().enumerate() {
+        let own = settled(&dir.dir);
+        for other in dirs.iter().skip(number + 1) {
+            let other = settled(&other.dir);
+            if own.starts_with(&other) || other.starts_with(&own) {
+                let reason = format!(
+                    "{} and {} are the same directory, or one lies in the other",
+                    own.display(),
+                    other.display()
+                );
+                problem(problems, &cache.dirs, key, &reason);
+            }
+        }
+    }
+    dirs
+}
+
+/// A path without links and detours, as far as it exists.
+fn settled(path: &Path) -> PathBuf {
+    if let Ok(path) = path.canonicalize() {
+        return path;
+    }
+    match (path.parent(), path.components().next_back()) {
+        (Some(parent), Some(Component::Normal(name))) => settled(parent).join(name),
+        (Some(parent), Some(Component::ParentDir)) => {
+            let mut above = settled(parent);
+            above.pop();
+            above
+        }
+        (Some(parent), Some(Component::CurDir)) => settled(parent),
+        _ => path.to_path_buf(),
     }
 }
 

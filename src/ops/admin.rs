@@ -189,10 +189,16 @@ impl Admin {
         if self.draining.load(Ordering::Relaxed) {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
+        let stats = self.engine.stats();
         if self.engine.ready() {
-            return text(StatusCode::OK, "ready\n");
+            // Others serve in its place: traffic may come.
+            let out = stats.dirs.iter().filter_map(|dir| {
+                let reason = dir.out.as_deref()?;
+                Some(format!("degraded: {} is out: {reason}\n", dir.path.display()))
+            });
+            return text(StatusCode::OK, &format!("ready\n{}", out.collect::<String>()));
         }
-        let reason = match self.engine.stats().pass_through {
+        let reason = match stats.pass_through {
             Some(reason) => format!("the store passes through: {reason}\n"),
             None => "not ready\n".to_owned(),
         };

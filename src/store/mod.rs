@@ -186,6 +186,26 @@ pub struct Usage {
     pub write_errors: u64,
 }
 
+impl Usage {
+    /// Adds up two stores.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let sum = u64::saturating_add;
+        Self {
+            allocated: sum(self.allocated, other.allocated),
+            limit: sum(self.limit, other.limit),
+            packs: sum(self.packs, other.packs),
+            journaled: sum(self.journaled, other.journaled),
+            appended: sum(self.appended, other.appended),
+            packs_written: sum(self.packs_written, other.packs_written),
+            journal_written: sum(self.journal_written, other.journal_written),
+            corrupt: sum(self.corrupt, other.corrupt),
+            read_errors: sum(self.read_errors, other.read_errors),
+            write_errors: sum(self.write_errors, other.write_errors),
+        }
+    }
+}
+
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

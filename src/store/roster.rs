@@ -4,19 +4,15 @@
 //! journal, since it says whether the journal can be believed.
 
 use super::StoreError;
+use super::files;
+use super::files::File;
 use super::folder::failed;
-use std::fs;
-use std::fs::File;
-use std::io::Read;
-use std::io::Write;
 use std::path::Path;
 
 /// Reads the roster of the store in `dir`. `None` when there is none that can be read. Blocking.
 pub fn read(dir: &Path) -> Option<String> {
-    let mut text = String::new();
-    let file = File::open(dir.join(NAME)).ok()?;
-    file.take(BYTES_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
+    let file = File::open(&dir.join(NAME)).ok()?;
+    String::from_utf8(file.read_start(BYTES_MAX).ok()?).ok()
 }
 
 /// Writes the roster of the store in `dir`, in place of the one before. Blocking.
@@ -27,7 +23,7 @@ pub fn write(dir: &Path, text: &str) -> Result<(), StoreError> {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         })
-        .and_then(|()| fs::rename(&new, &path));
+        .and_then(|()| files::rename(&new, &path));
     written.map_err(failed("write", &path))
 }
 
