@@ -3,20 +3,24 @@
 //! ```text
 //! plan ─► engine (locks and replays the store) ─► listeners (all bound, or nothing starts)
 //!      ─► worker threads ─ net::serve ─► Engine::handle          signals ─► Phase
-//!      ─► admin thread   ─ net::serve ─► ops::admin
+//!      ─► admin thread   ─ net::serve ─► ops::admin                 SIGHUP ─► certificates
 //! ```
 //!
 //! A worker keeps its runtime until every worker has served its last connection: a fill that runs
 //! on one may have readers on another.
 
+use super::certificates;
+use super::certificates::Watcher;
 use super::logging;
 use super::print;
+use crate::clock;
 use crate::config;
 use crate::config::plan;
 use crate::config::plan::Plan;
 use crate::flow::Client;
 use crate::flow::Engine;
 use crate::net::Event;
+use crate::net::Handshake;
 use crate::net::Params;
 use crate::net::Peer;
 use crate::net::Phase;
@@ -79,12 +83,19 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let announcement = sockets.announcement();
     let (phase, phases) = watch::channel(Phase::Serve);
     let workers = Workers::start(&plan, &engine, &metrics, sockets.workers, &phases)?;
+    let tls = sockets.tls;
     let admin = match plan.admin.clone().zip(sockets.admin) {
-        Some((admin, socket)) => Some(AdminThread::start(
-            admin, socket, &plan.net, &engine, &metrics,
-        )?),
+        Some((admin, socket)) => {
+            let tls = tls.clone();
+            let look = Box::new(move || certificates::tell(tls.as_deref()));
+            let handler = Admin::new(engine.clone(), metrics, look, admin.token);
+            Some(AdminThread::start(handler, socket, &plan.net)?)
+        }
         None => None,
     };
+    let watcher = tls
+        .map(|tls| Watcher::start(tls, plan.files_interval))
+        .transpose()?;
     let control = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -92,9 +103,13 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let signals = signals.context("could not listen for signals")?;
     print(announcement.as_bytes())?;
 
-    control.block_on(supervise(signals, &phase, workers, admin.as_ref()));
+    let supervised = supervise(signals, &phase, workers, admin.as_ref(), watcher.as_ref());
+    control.block_on(supervised);
     if let Some(admin) = admin {
         admin.stop();
+    }
+    if let Some(watcher) = watcher {
+        watcher.stop();
     }
     engine.close();
     if let Some(log) = access_log {
@@ -115,6 +130,8 @@ struct Sockets {
     /// For each worker, its listeners.
     workers: Vec<Vec<Socket>>,
     admin: Option<TcpListener>,
+    /// What the TLS listeners share.
+    tls: Option<Arc<tls::Front>>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
 }
@@ -127,7 +144,7 @@ impl Sockets {
         };
         let tls = match plan.https.is_empty() {
             true => None,
-            false => Some(Arc::new(tls::Front::new(plan.certificates())?)),
+            false => Some(Arc::new(tls::Front::new(plan.tls().clone(), clock::now())?)),
         };
         let mut workers: Vec<Vec<Socket>> = (0..runtimes).map(|_| Vec::new()).collect();
         let mut bind_all = |addresses: &[SocketAddr], tls: Option<&Arc<tls::Front>>| {
@@ -154,6 +171,7 @@ impl Sockets {
         Ok(Self {
             workers,
             admin,
+            tls,
             http,
             https,
         })
@@ -200,6 +218,7 @@ impl Workers {
                 let client = Client {
                     address: peer.address,
                     scheme: peer.scheme,
+                    identity: peer.identity,
                 };
                 engine.handle(request.map(body), client).await
             }
@@ -282,14 +301,7 @@ struct AdminThread {
 }
 
 impl AdminThread {
-    fn start(
-        admin: plan::Admin,
-        listener: TcpListener,
-        params: &Params,
-        engine: &Arc<Engine>,
-        metrics: &Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        let admin = Admin::new(Arc::clone(engine), Arc::clone(metrics), admin.token);
+    fn start(admin: Admin, listener: TcpListener, params: &Params) -> anyhow::Result<Self> {
         let admin = Arc::new(admin);
         let (phase, phases) = watch::channel(Phase::Serve);
         let answering = Arc::clone(&admin);
@@ -342,6 +354,7 @@ async fn supervise(
     phase: &watch::Sender<Phase>,
     workers: Workers,
     admin: Option<&AdminThread>,
+    watcher: Option<&Watcher>,
 ) {
     let ended = workers.end();
     tokio::pin!(ended);
@@ -352,7 +365,12 @@ async fn supervise(
         };
         let now = *phase.borrow();
         match (asked, now) {
-            (Asked::Reload, _) => tracing::info!("SIGHUP is ignored: restart to read the config"),
+            (Asked::Reload, _) => {
+                tracing::info!("SIGHUP: reading certificates; restart to read the config");
+                if let Some(watcher) = watcher {
+                    watcher.look();
+                }
+            }
             (Asked::End, Phase::Serve) => {
                 tracing::info!("draining; signal again to cut what is under way");
                 if let Some(admin) = admin {
@@ -421,7 +439,11 @@ fn counting(metrics: Arc<Metrics>) -> Arc<dyn Fn(Event) + Send + Sync> {
     Arc::new(move |event| match event {
         Event::Accept => metrics.connections_accepted.add(1),
         Event::Close => metrics.connections_closed.add(1),
-        Event::Handshake => metrics.handshakes_failed.add(1),
+        Event::Handshake(Handshake::Failed(failure)) => {
+            metrics.count_handshake_failure(failure.token());
+        }
+        Event::Handshake(Handshake::Full) => metrics.handshakes_full.add(1),
+        Event::Handshake(Handshake::Resumed) => metrics.handshakes_resumed.add(1),
         Event::Malformed(status) => metrics.count_malformed(status),
         Event::RequestTimeout => metrics.timeouts_request.add(1),
         Event::WriteTimeout => metrics.timeouts_write.add(1),

@@ -11,6 +11,7 @@ use super::keys::Certificate;
 use super::keys::Log;
 use super::keys::Server;
 use super::keys::Site;
+use super::keys::Tls;
 use super::keys::Upstream;
 use super::kinds::Kind;
 use super::kinds::nearest;
@@ -23,6 +24,8 @@ use toml::de::DeValue;
 pub struct File {
     /// `[server]`.
     pub server: Server,
+    /// `[tls]`.
+    pub tls: Tls,
     /// Every `[[tls.certificate]]`.
     pub certificates: Vec<Certificate>,
     /// `[cache]`.
@@ -112,9 +115,11 @@ impl File {
         }
         let root = document.get_ref();
         reader.refuse_unknown_sections(root);
+        let (tls, certificates) = reader.tls(root);
         let file = Self {
             server: reader.section(root, "server"),
-            certificates: reader.certificates(root),
+            tls,
+            certificates,
             cache: reader.section(root, "cache"),
             admin: reader.section(root, "admin"),
             upstreams: reader.upstreams(root),
@@ -128,6 +133,7 @@ impl File {
     pub fn effective(&self) -> String {
         let mut out = String::new();
         effective(&mut out, "[server]", &self.server);
+        effective(&mut out, Tls::HEADER, &self.tls);
         for certificate in &self.certificates {
             effective(&mut out, Certificate::HEADER, certificate);
         }
@@ -148,6 +154,7 @@ impl File {
 pub fn reference() -> String {
     let mut out = String::from(PREFACE);
     reference_section::<Server>(&mut out, Server::HEADER, "");
+    reference_section::<Tls>(&mut out, Tls::HEADER, "");
     reference_section::<Certificate>(&mut out, Certificate::HEADER, "# ");
     reference_section::<Cache>(&mut out, Cache::HEADER, "");
     reference_section::<Admin>(&mut out, Admin::HEADER, "");
@@ -266,23 +273,23 @@ impl<'d> Reader<'d> {
         sections
     }
 
-    fn certificates(&mut self, root: &DeTable<'_>) -> Vec<Certificate> {
-        let Some(tls) = root
-            .get("tls")
-            .and_then(|spanned| self.table(spanned, "tls"))
-        else {
-            return Vec::new();
-        };
-        for name in tls.keys().filter(|name| name.get_ref() != "certificate") {
-            let line = Some(self.line(name.span().start));
-            let hint = hint(nearest(name.get_ref(), ["certificate"]), name.get_ref());
-            self.problem(
-                line,
-                join("tls", name.get_ref()),
-                format!("unknown key{hint}"),
-            );
+    /// Reads `[tls]`, which has the certificates in it.
+    fn tls(&mut self, root: &DeTable<'_>) -> (Tls, Vec<Certificate>) {
+        let spanned = root.get("tls");
+        let table = spanned.and_then(|spanned| self.table(spanned, "tls"));
+        let mut keys = table.cloned();
+        if let Some(keys) = &mut keys {
+            keys.remove("certificate");
         }
-        self.sections(tls, "certificate", "tls.certificate")
+        let place = Place {
+            path: "tls".to_owned(),
+            line: spanned.map(|spanned| self.line(spanned.span().start)),
+            table: keys.as_ref(),
+        };
+        let tls = Tls::read(self, &place);
+        let certificates =
+            table.map(|table| self.sections(table, "certificate", "tls.certificate"));
+        (tls, certificates.unwrap_or_default())
     }
 
     fn upstreams(&mut self, root: &DeTable<'_>) -> Vec<(String, Upstream)> {
@@ -365,6 +372,7 @@ fn home_of(name: &str) -> Option<&'static str> {
             .then_some(S::HEADER)
     }
     has::<Server>(name)
+        .or_else(|| has::<Tls>(name))
         .or_else(|| has::<Certificate>(name))
         .or_else(|| has::<Cache>(name))
         .or_else(|| has::<Admin>(name))

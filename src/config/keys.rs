@@ -19,8 +19,12 @@ use super::kinds::List;
 use super::kinds::Size;
 use super::kinds::Text;
 use super::kinds::Time;
+use super::plan::ClientCertificate;
 use super::plan::Level;
 use super::plan::Runtime;
+use crate::net::tls::INTERVAL_MAX;
+use crate::net::tls::UnknownName;
+use crate::net::tls::Version;
 use crate::ops::access_log::Format;
 use crate::rules::forwarded::Told;
 use crate::rules::part::RangePolicy;
@@ -99,6 +103,8 @@ sections! {
         https: List(0, 64) = [];
         /// HTTP/2 by prior knowledge on plain listeners; only false is possible, HTTP/2 is not spoken.
         h2c: Flag() = false;
+        /// Port that clients reach https at, for redirects to it.
+        https_port: Count(1, 65_535) = 443;
         /// Threads that serve clients; 0: one a core.
         workers: Count(0, 1024) = 0;
         /// per-core: each worker is a runtime of its own; shared: one runtime, work moves between threads.
@@ -144,12 +150,31 @@ sections! {
         tries_max: Count(1, 16) = 3;
     }
 
-    /// A certificate for https. Files are PEM; relative paths start at this file's folder.
+    /// Handshakes on the https addresses.
+    Tls in "[tls]" {
+        /// Protocols offered by ALPN, the preferred first; only "http/1.1" is spoken.
+        alpn: List(1, 2) = ["http/1.1"];
+        /// Oldest version spoken.
+        version_min: Choice<Version>(VERSIONS) = "1.2";
+        /// Who asks for no name, or for one that no certificate is for: shown the first certificate, or refused.
+        unknown_name: Choice<UnknownName>(UNKNOWN_NAMES) = "first";
+        /// How long a key of session tickets is used; it is accepted once as long after. "0s": no tickets.
+        ticket_rotation: Time(millis(0), INTERVAL_MAX) = "1h";
+        /// Most handshakes under way once the client has said hello; more wait within handshake_timeout.
+        handshakes_max: Count(1, 1_000_000) = 2048;
+        /// How often files are looked at; what has changed is taken up. So does SIGHUP, at once.
+        files_interval: Time(millis(100), DAY) = "5s";
+    }
+
+    /// A certificate for https, chosen by the names in it. Relative paths start at this file's folder.
+    /// Changed files are taken up while running; what is bad is logged, and the old stays in use.
     Certificate in "[[tls.certificate]]" {
-        /// The certificate, followed by its chain.
+        /// The certificate, followed by its chain (PEM).
         cert: Text(), as in "cert.pem";
-        /// Its private key.
+        /// Its private key (PEM).
         key: Text(), as in "key.pem";
+        /// An OCSP response to staple (DER); "" for none. Without a good one the certificate is used without.
+        ocsp: Text() = "";
     }
 
     /// The store of responses.
@@ -230,6 +255,21 @@ sections! {
         targeted_pass: Flag() = true;
         /// Address blocks whose PURGE requests on the front are obeyed, such as "10.0.0.0/8".
         purge_from: List(0, 256) = [];
+        /// Ask clients for a certificate in the handshake. Origins read who it is in X-Client-Cert-Subject
+        /// and X-Client-Cert-San, which clients cannot write. Connections made for other hosts get 421.
+        client_certificate: Choice<ClientCertificate>(CLIENT_CERTIFICATES) = "off";
+        /// The authorities that issue them (PEM; relative to this file's folder).
+        client_authorities: Text() = "";
+        /// Keep the responses for different client certificates apart.
+        key_client: Flag() = true;
+        /// Send requests in clear text to https (308).
+        redirect_https: Flag() = false;
+        /// max-age of Strict-Transport-Security on every response by https (RFC 6797); "0s": the origin's own.
+        hsts: Time(millis(0), TEN_YEARS) = "0s";
+        /// Add includeSubDomains to it.
+        hsts_subdomains: Flag() = false;
+        /// Add preload to it.
+        hsts_preload: Flag() = false;
         /// Store responses that carry Set-Cookie.
         store_set_cookie: Flag() = false;
         /// Store bodies that end with the connection; a cut one cannot be told from a whole one.
@@ -269,6 +309,19 @@ sections! {
     }
 }
 
+const VERSIONS: &[(&str, Version)] = &[("1.2", Version::Tls12), ("1.3", Version::Tls13)];
+
+const UNKNOWN_NAMES: &[(&str, UnknownName)] = &[
+    ("first", UnknownName::First),
+    ("refuse", UnknownName::Refuse),
+];
+
+const CLIENT_CERTIFICATES: &[(&str, ClientCertificate)] = &[
+    ("off", ClientCertificate::Off),
+    ("optional", ClientCertificate::Optional),
+    ("required", ClientCertificate::Required),
+];
+
 const RUNTIMES: &[(&str, Runtime)] = &[("per-core", Runtime::PerCore), ("shared", Runtime::Shared)];
 
 const FORWARDED: &[(&str, Told)] = &[("set", Told::Set), ("append", Told::Append)];
@@ -307,6 +360,7 @@ const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)

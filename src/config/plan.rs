@@ -12,12 +12,15 @@ use super::kinds::nearest;
 use crate::flow;
 use crate::net;
 use crate::net::tls;
+use crate::net::tls::Protocol;
 use crate::ops::access_log::Destination;
 use crate::ops::access_log::Format;
 use crate::ops::admin::Token;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::guard::Network;
+use crate::rules::identity;
+use crate::rules::identity::CertificatePolicy;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::is_unseen;
 use crate::rules::request;
@@ -35,6 +38,7 @@ use crate::store;
 use crate::upstream;
 use crate::upstream::Backend;
 use http::HeaderName;
+use http::HeaderValue;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs;
@@ -42,6 +46,7 @@ use std::net::SocketAddr;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Everything `serve` needs to know.
 #[derive(Clone, Debug)]
@@ -51,7 +56,9 @@ pub struct Plan {
     /// Addresses for TLS; not empty only when there is a certificate.
     pub https: Vec<SocketAddr>,
     // Private, so that a plan can only be made here.
-    certificates: Vec<(PathBuf, PathBuf)>,
+    tls: tls::Params,
+    /// How often certificate files are looked at.
+    pub files_interval: Duration,
     /// Threads that serve clients; 0: one a core.
     pub workers: usize,
     /// How the threads share the work.
@@ -78,6 +85,18 @@ pub enum Runtime {
     PerCore,
     /// One runtime over all workers.
     Shared,
+}
+
+/// Whether a site asks clients for certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// No.
+    #[default]
+    Off,
+    /// Who has none comes in without a name.
+    Optional,
+    /// Who has none does not come in.
+    Required,
 }
 
 /// The admin listener.
@@ -142,15 +161,17 @@ impl Plan {
                 "needs at least one [[tls.certificate]]",
             );
         }
+        let flow = flow_params(file, problems);
         Self {
             http,
             https,
-            certificates: certificates(file, folder, problems),
+            tls: tls_params(file, folder, &flow, problems),
+            files_interval: file.tls.files_interval.value,
             workers: file.server.workers.value,
             runtime: file.server.runtime.value,
             net: net_params(&file.server),
             admin,
-            flow: flow_params(file, problems),
+            flow,
             upstreams: upstreams(file, folder, problems),
             store: store_dirs(&file.cache, folder, problems),
             log: log(&file.log, folder),
@@ -159,9 +180,9 @@ impl Plan {
 }
 
 impl Plan {
-    /// Lists the certificates for TLS as pairs of PEM files: chain, key.
-    pub fn certificates(&self) -> &[(PathBuf, PathBuf)] {
-        &self.certificates
+    /// What TLS listeners are to be.
+    pub fn tls(&self) -> &tls::Params {
+        &self.tls
     }
 }
 
@@ -229,6 +250,7 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
             told: file.server.forwarded.value,
             forwarded_field: file.server.forwarded_field.value,
         },
+        https_port: u16::try_from(file.server.https_port.value).unwrap_or(u16::MAX),
         hops_max: file.server.hops_max.value,
         via_response: file.server.via_response.value,
         cache_status_key: file.server.cache_status_key.value,
@@ -333,15 +355,15 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             problems,
         );
         sites.push(flow::Site {
-            name: site
-                .hosts
-                .value
-                .first()
-                .map(|host| host.to_ascii_lowercase())
-                .unwrap_or_default(),
+            name: site_name(site),
+            hsts: hsts(site, number, problems),
             upstream: upstream_of(file, site, number, problems),
             key: key_policy(site, number, problems),
-            guard: GuardPolicy { purge_from },
+            guard: GuardPolicy {
+                purge_from,
+                certificate: certificate_policy(site),
+                redirect_https: site.redirect_https.value,
+            },
             store: store_policy(file, site, number, problems),
             targeted_pass: site.targeted_pass.value,
             client_cache_control: site.client_cache_control.value,
@@ -349,6 +371,45 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
         });
     }
     sites
+}
+
+/// A site goes by the first of its hosts; no other has that one.
+fn site_name(site: &keys::Site) -> String {
+    let first = site.hosts.value.first();
+    first
+        .map(|host| host.to_ascii_lowercase())
+        .unwrap_or_default()
+}
+
+fn certificate_policy(site: &keys::Site) -> Option<CertificatePolicy> {
+    let required = match site.client_certificate.value {
+        ClientCertificate::Off => return None,
+        ClientCertificate::Optional => false,
+        ClientCertificate::Required => true,
+    };
+    let site = site_name(site).into();
+    Some(CertificatePolicy { site, required })
+}
+
+/// What the site says in Strict-Transport-Security (RFC 6797 §6.1).
+fn hsts(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> Option<HeaderValue> {
+    let (subdomains, preload) = (&site.hsts_subdomains, &site.hsts_preload);
+    if site.hsts.value.is_zero() {
+        let lost = [(subdomains, "hsts_subdomains"), (preload, "hsts_preload")];
+        for (flag, name) in lost.into_iter().filter(|(flag, _)| flag.value) {
+            let key = format!("site[{number}].{name}");
+            problem(problems, flag, &key, "means nothing without hsts");
+        }
+        return None;
+    }
+    let mut text = format!("max-age={}", site.hsts.value.as_secs());
+    if subdomains.value {
+        text.push_str("; includeSubDomains");
+    }
+    if preload.value {
+        text.push_str("; preload");
+    }
+    HeaderValue::from_str(&text).ok()
 }
 
 fn store_policy(
@@ -402,6 +463,9 @@ fn key_policy(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> 
                 problem(problems, &site.key_cookies, &key, &reason);
             }
         }
+    }
+    if site.client_certificate.value != ClientCertificate::Off && site.key_client.value {
+        selecting.extend([identity::SUBJECT, identity::ALTERNATIVES]);
     }
     selecting.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     selecting.dedup();
@@ -611,19 +675,56 @@ fn backend(text: &str, folder: &Path) -> Result<Backend, String> {
     })
 }
 
-fn certificates(
+fn tls_params(
     file: &File,
     folder: &Path,
+    flow: &flow::Params,
     problems: &mut Vec<Problem>,
-) -> Vec<(PathBuf, PathBuf)> {
-    let mut pairs = Vec::new();
+) -> tls::Params {
+    let tls = &file.tls;
+    tls::Params {
+        certificates: certificates(file, folder, problems),
+        unknown_name: tls.unknown_name.value,
+        alpn: alpn(&tls.alpn, problems),
+        version_min: tls.version_min.value,
+        ticket_rotation: tls.ticket_rotation.value,
+        handshakes_max: tls.handshakes_max.value,
+        routes: flow.routes.clone(),
+        clients: client_rules(file, folder, flow, problems),
+    }
+}
+
+fn alpn(given: &Given<Vec<String>>, problems: &mut Vec<Problem>) -> Vec<Protocol> {
+    let mut protocols = Vec::new();
+    for text in &given.value {
+        let reason = match text.as_str() {
+            "http/1.1" if protocols.contains(&Protocol::Http1) => "\"http/1.1\" is there twice",
+            "http/1.1" => {
+                protocols.push(Protocol::Http1);
+                continue;
+            }
+            "h2" => "only \"http/1.1\" is possible: HTTP/2 is not spoken",
+            _ => "is not \"http/1.1\"",
+        };
+        problem(problems, given, "tls.alpn", reason);
+    }
+    protocols
+}
+
+fn certificates(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<tls::Files> {
+    let mut sets = Vec::new();
     for (number, certificate) in file.certificates.iter().enumerate() {
         let (cert, key) = (&certificate.cert.value, &certificate.key.value);
-        let pair = (folder.join(cert), folder.join(key));
+        let ocsp = Some(&certificate.ocsp.value).filter(|ocsp| !ocsp.is_empty());
+        let files = tls::Files {
+            cert: folder.join(cert),
+            key: folder.join(key),
+            staple: ocsp.map(|ocsp| folder.join(ocsp)),
+        };
         // Files that were not named have been reported when the section was read.
         if !cert.is_empty()
             && !key.is_empty()
-            && let Err(error) = tls::Front::new(std::slice::from_ref(&pair))
+            && let Err(error) = tls::check_files(&files)
         {
             let key = format!("tls.certificate[{number}]");
             problems.push(Problem {
@@ -632,9 +733,47 @@ fn certificates(
                 reason: error.to_string(),
             });
         }
-        pairs.push(pair);
+        sets.push(files);
     }
-    pairs
+    sets
+}
+
+fn client_rules(
+    file: &File,
+    folder: &Path,
+    flow: &flow::Params,
+    problems: &mut Vec<Problem>,
+) -> Vec<(SiteId, tls::ClientRules)> {
+    let mut all = Vec::new();
+    for (number, (site, planned)) in file.sites.iter().zip(&flow.sites).enumerate() {
+        let authorities = &site.client_authorities;
+        let place = format!("site[{number}].client_authorities");
+        let Some(policy) = planned.guard.certificate.clone() else {
+            if !authorities.value.is_empty() {
+                let reason = "means nothing while client_certificate is \"off\"";
+                problem(problems, authorities, &place, reason);
+            }
+            continue;
+        };
+        let rules = tls::ClientRules {
+            policy,
+            authorities: folder.join(&authorities.value),
+        };
+        let given = &site.client_certificate;
+        let key = format!("site[{number}].client_certificate");
+        if authorities.value.is_empty() {
+            problem(problems, given, &key, "needs client_authorities");
+        } else if let Err(error) = tls::check_authorities(&rules) {
+            problem(problems, authorities, &place, &error.to_string());
+        }
+        if file.server.https.value.is_empty() {
+            problem(problems, given, &key, "needs an address in server.https");
+        }
+        if let Ok(number) = u16::try_from(number) {
+            all.push((SiteId(number), rules));
+        }
+    }
+    all
 }
 
 fn log(log: &keys::Log, folder: &Path) -> Log {

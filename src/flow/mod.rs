@@ -46,6 +46,7 @@ use crate::rules::forwarded::Sender;
 use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::hops::Hop;
+use crate::rules::identity::Identity;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
 use crate::rules::part::RangePolicy;
@@ -67,6 +68,7 @@ use crate::store::StoreError;
 use crate::store::Usage;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
+use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -104,6 +106,8 @@ pub struct Site {
     pub key: KeyPolicy,
     /// Who may come in.
     pub guard: GuardPolicy,
+    /// Strict-Transport-Security on every response by `https` (RFC 6797), instead of the origin's.
+    pub hsts: Option<HeaderValue>,
     /// What is stored and for how long.
     pub store: StorePolicy,
     /// Targeted fields go on to clients.
@@ -112,6 +116,29 @@ pub struct Site {
     pub client_cache_control: ClientCacheControl,
     /// What is asked for when a client wants a part of something that is not stored.
     pub range_fetch: RangePolicy,
+}
+
+impl Site {
+    /// Puts on a response what the site says about every one of them, and takes off what it keeps
+    /// to itself.
+    fn finish(&self, headers: &mut HeaderMap, scheme: Scheme, close_after: bool) {
+        if !self.targeted_pass {
+            for field in &self.store.targeted {
+                headers.remove(field.name());
+            }
+        }
+        if let Some(hsts) = &self.hsts {
+            // One field, and none in clear text (RFC 6797 §7.1, §7.2).
+            match scheme {
+                Scheme::Http => headers.remove(header::STRICT_TRANSPORT_SECURITY),
+                Scheme::Https => headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone()),
+            };
+        }
+        if close_after {
+            // What follows on the connection cannot be trusted (RFC 9112 §6.1).
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
 }
 
 /// What the engine is to be.
@@ -123,6 +150,8 @@ pub struct Params {
     pub forwarded: ForwardedPolicy,
     /// How many others of our name a request may have come through.
     pub hops_max: usize,
+    /// The port that clients reach `https` at, for redirects to it.
+    pub https_port: u16,
     /// Responses say in Via that they came through here.
     pub via_response: bool,
     /// Cache-Status names the target that the response is kept under.
@@ -152,12 +181,14 @@ pub struct Params {
 }
 
 /// The client's end of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its address.
     pub address: SocketAddr,
     /// How it reached us.
     pub scheme: Scheme,
+    /// What its handshake found out about it, where a site asks for certificates.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// What to purge.
@@ -348,7 +379,9 @@ impl Engine {
             false => SocketAddr::new(sender.address, 0),
         };
         let mut report = Report::new(&parts, address, clock::now());
-        let answer = self.answer(parts, body, sender, &mut report).await;
+        let identity = client.identity.as_deref();
+        let answer = self.answer(parts, body, sender, identity, &mut report);
+        let answer = answer.await;
         let of_origin = answer.is_of_origin();
         let mut response = answer.response;
         report.status = response.status();
@@ -422,9 +455,10 @@ impl Engine {
         parts: Parts,
         body: RequestBody,
         sender: Sender,
+        identity: Option<&Identity>,
         report: &mut Report,
     ) -> Answer {
-        let request = match NormalRequest::new(parts, sender.scheme, &self.params.request) {
+        let mut request = match NormalRequest::new(parts, sender.scheme, &self.params.request) {
             Ok(request) => request,
             Err(refusal) => return refuse(refusal),
         };
@@ -438,57 +472,67 @@ impl Engine {
         let Some(site) = self.params.sites.get(usize::from(site_id.0)) else {
             return no_site();
         };
-        let request = request.reduced(&site.key);
-        report.key = self.params.cache_status_key.then(|| request.url());
-        let ask = Ask {
-            alike: self.alike(site, &request),
-            key: PrimaryKey::new(&site.name, &request, &site.key),
-            directives: RequestDirectives::read(request.headers()),
-            sender,
-            site: site_id,
-            request,
-        };
-        let close_after = ask.request.close_after();
-        let mut answer = match Guard::decide(&ask.request, ask.sender.address, &site.guard) {
-            Guard::Answer => Answer::new(synth::options(), synthetic()),
+        let verdict = Guard::decide(&request, sender.address, identity, &site.guard);
+        let (scheme, close_after) = (request.scheme(), request.close_after());
+        let mut answer = match verdict {
+            Guard::Redirect => {
+                let url = request.https_url(self.params.https_port);
+                Answer::new(synth::redirected(&url), synthetic())
+            }
             Guard::Refuse(refusal) => refuse(refusal),
-            Guard::Purge => {
-                let keys = self.keys_of_target(
-                    site,
-                    ask.request.authority(),
-                    ask.request.target(),
-                    ask.request.scheme(),
-                );
-                let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
-                Answer::new(synth::purged(entries), synthetic())
-            }
-            Guard::Admit if ask.request.cacheable() => self.serve(ask).await,
-            Guard::Admit => {
-                let method = ask.request.method();
-                // A GET with a body has no such meaning: it is we who do not look (RFC 9110 §9.3.1).
-                let (fwd, detail) = match *method == Method::GET || *method == Method::HEAD {
-                    true => (Forward::Bypass, Some(Detail::RequestBody)),
-                    false => (Forward::Method, None),
+            Guard::Admit | Guard::Answer | Guard::Purge => {
+                // A handshake by another site's rules is nothing to this site's origin.
+                let name = identity.filter(|_| site.guard.certificate.is_some());
+                if let Some(name) = name.and_then(|identity| identity.name.as_ref()) {
+                    request = request.from_client(name);
+                }
+                let request = request.reduced(&site.key);
+                report.key = self.params.cache_status_key.then(|| request.url());
+                let ask = Ask {
+                    alike: self.alike(site, &request),
+                    key: PrimaryKey::new(&site.name, &request, &site.key),
+                    directives: RequestDirectives::read(request.headers()),
+                    sender,
+                    site: site_id,
+                    request,
                 };
-                let outcome = Outcome {
-                    fwd: Some(fwd),
-                    detail,
-                    ..Outcome::default()
-                };
-                Box::pin(self.pass_unsafe(ask, body, outcome)).await
+                self.admitted(verdict, ask, body).await
             }
         };
-        if !site.targeted_pass {
-            for field in &site.store.targeted {
-                answer.response.headers_mut().remove(field.name());
-            }
-        }
-        if close_after {
-            // What follows on the connection cannot be trusted (RFC 9112 §6.1).
-            let headers = answer.response.headers_mut();
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+        site.finish(answer.response.headers_mut(), scheme, close_after);
         answer
+    }
+
+    /// Answers a request that the guard let in.
+    async fn admitted(self: &Arc<Self>, verdict: Guard, ask: Ask, body: RequestBody) -> Answer {
+        if verdict == Guard::Answer {
+            return Answer::new(synth::options(), synthetic());
+        }
+        if verdict == Guard::Purge {
+            let keys = self.keys_of_target(
+                self.site(&ask),
+                ask.request.authority(),
+                ask.request.target(),
+                ask.request.scheme(),
+            );
+            let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
+            return Answer::new(synth::purged(entries), synthetic());
+        }
+        if ask.request.cacheable() {
+            return self.serve(ask).await;
+        }
+        let method = ask.request.method();
+        // A GET with a body has no such meaning: it is we who do not look (RFC 9110 §9.3.1).
+        let (fwd, detail) = match *method == Method::GET || *method == Method::HEAD {
+            true => (Forward::Bypass, Some(Detail::RequestBody)),
+            false => (Forward::Method, None),
+        };
+        let outcome = Outcome {
+            fwd: Some(fwd),
+            detail,
+            ..Outcome::default()
+        };
+        Box::pin(self.pass_unsafe(ask, body, outcome)).await
     }
 
     /// A delimiter that no body can know beforehand (RFC 2046 §5.1.1).

@@ -31,6 +31,15 @@ pub(super) fn options() -> Response<Body> {
     response
 }
 
+/// Clear text to a site that wants TLS: the same request again, to `url` (RFC 9110 §15.4.9).
+pub(super) fn redirected(url: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::PERMANENT_REDIRECT, url);
+    if let Ok(url) = HeaderValue::from_str(url) {
+        response.headers_mut().insert(header::LOCATION, url);
+    }
+    response
+}
+
 /// A host that no site serves (RFC 9110 §15.5.20).
 pub(super) fn no_site() -> Response<Body> {
     plain(StatusCode::MISDIRECTED_REQUEST, "no site serves this host")

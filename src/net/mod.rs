@@ -7,8 +7,11 @@ pub mod listen;
 pub mod serve;
 pub mod tls;
 
+use crate::net::tls::HandshakeFailure;
+use crate::rules::identity::Identity;
 use crate::rules::request::Scheme;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bounds on connections and messages.
@@ -35,7 +38,7 @@ pub struct Params {
 }
 
 /// Who sent a request, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The client's address.
     pub address: SocketAddr,
@@ -43,6 +46,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// Clear text or TLS.
     pub scheme: Scheme,
+    /// What the handshake found out, where the site asked for has rules for client certificates.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// What the net room sees that no handler does.
@@ -58,8 +63,19 @@ pub enum Event {
     RequestTimeout,
     /// A client that read too slowly.
     WriteTimeout,
-    /// A TLS handshake that failed.
-    Handshake,
+    /// A TLS handshake that ended.
+    Handshake(Handshake),
+}
+
+/// How a TLS handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// There is no connection.
+    Failed(HandshakeFailure),
+    /// With a certificate and a new session.
+    Full,
+    /// With a session from before.
+    Resumed,
 }
 
 /// Where a server is in its life; sent over a `watch` channel.

@@ -40,6 +40,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
 use crate::net::Event;
+use crate::net::Handshake;
 use crate::net::Params;
 use crate::net::Peer;
 use crate::net::Phase;
@@ -52,6 +53,7 @@ use crate::net::io::Socket;
 use crate::net::io::Timer;
 use crate::net::listen;
 use crate::net::tls;
+use crate::net::tls::Protocol;
 use crate::rules::request::Scheme;
 
 /// An error of any kind, as bodies carry it.
@@ -137,6 +139,7 @@ async fn accept_all<H, F, B>(
             address,
             local: listen::canonical(local),
             scheme: tls.map_or(Scheme::Http, |_| Scheme::Https),
+            identity: None,
         };
         let arrival = Arrival { tcp, peer, permit };
         tokio::spawn(connection(
@@ -214,15 +217,25 @@ async fn connection<H, F, B>(
     let Some(tls) = tls else {
         return converse(ClientIo::new(socket, limits), peer, &front, phase).await;
     };
-    let handshake = tokio::time::timeout(params.handshake_timeout, tls.handshake(socket));
     let done = tokio::select! {
         biased;
-        done = handshake => done,
+        done = tls.accept(socket, params.handshake_timeout) => done,
         _ = later_than(&mut phase, Phase::Serve) => return,
     };
-    match done {
-        Ok(Ok(stream)) => converse(ClientIo::new(stream, limits), peer, &front, phase).await,
-        Ok(Err(_)) | Err(_) => (front.events)(Event::Handshake),
+    (front.events)(Event::Handshake(match &done {
+        Ok(secured) if secured.resumed => Handshake::Resumed,
+        Ok(_) => Handshake::Full,
+        Err(failure) => Handshake::Failed(*failure),
+    }));
+    let Ok(secured) = done else {
+        return;
+    };
+    let identity = secured.identity;
+    let peer = Peer { identity, ..peer };
+    let io = ClientIo::new(secured.stream, limits);
+    match secured.protocol {
+        // Only what can be spoken is offered.
+        Protocol::Http1 | Protocol::Http2 => converse(io, peer, &front, phase).await,
     }
 }
 
@@ -244,7 +257,7 @@ async fn converse<C, H, F, B>(
     let service = service_fn(|request: Request<Incoming>| {
         let reply = progress.reply();
         let request = request.map(|body| RequestBody::new(body, timeout, &progress));
-        let answer = (front.handler)(request, peer);
+        let answer = (front.handler)(request, peer.clone());
         async move {
             let mut response = answer.await;
             if reply.body_unread() {
@@ -483,6 +496,7 @@ const HTTP_VERSION_NOT_SUPPORTED: &[u8] =
 mod tests {
     use super::*;
 
+    use crate::net::tls::HandshakeFailure;
     use http::StatusCode;
     use http_body_util::BodyExt;
     use http_body_util::Either;
@@ -1124,7 +1138,8 @@ mod tests {
         let (front, _) = tls::tests::front_and_client();
         let mut rig = Rig::with(params(), Some(front)).await;
         let _client = rig.client(&get("/one"));
-        assert_eq!(rig.story().await, [Event::Accept, Event::Handshake]);
+        let failed = Event::Handshake(Handshake::Failed(HandshakeFailure::Malformed));
+        assert_eq!(rig.story().await, [Event::Accept, failed]);
     }
 
     #[tokio::test]
@@ -1137,6 +1152,7 @@ mod tests {
         let mut rig = Rig::with(params, Some(front)).await;
         let mut client = rig.client("");
         assert_eq!(rest(&mut client).await, "");
-        assert_eq!(rig.story().await, [Event::Accept, Event::Handshake]);
+        let failed = Event::Handshake(Handshake::Failed(HandshakeFailure::Timeout));
+        assert_eq!(rig.story().await, [Event::Accept, failed]);
     }
 }

@@ -12,7 +12,9 @@
 //! Without one (only on a loopback listener) a request that a web page sent is refused, so a
 //! browser on the same machine cannot be tricked into purging.
 
+use super::metrics::Certificates;
 use super::metrics::Metrics;
+use crate::clock;
 use crate::flow::Engine;
 use crate::flow::Purge;
 use crate::flow::PurgeError;
@@ -44,13 +46,16 @@ use std::sync::atomic::Ordering;
 use subtle::ConstantTimeEq;
 
 /// Answers admin requests.
-#[derive(Debug)]
 pub struct Admin {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
+    certificates: Look,
     token: Option<Token>,
     draining: AtomicBool,
 }
+
+/// Looks at the certificates that TLS listeners show now.
+pub type Look = Box<dyn Fn() -> Certificates + Send + Sync>;
 
 /// The secret that admin requests must bring; only its digest is kept.
 #[derive(Clone)]
@@ -124,10 +129,16 @@ struct PurgeBody {
 
 impl Admin {
     /// Makes the handler.
-    pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>, token: Option<Token>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        metrics: Arc<Metrics>,
+        certificates: Look,
+        token: Option<Token>,
+    ) -> Self {
         Self {
             engine,
             metrics,
+            certificates,
             token,
             draining: AtomicBool::new(false),
         }
@@ -165,10 +176,11 @@ impl Admin {
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
             Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
             Ask::Ready => Ok(self.ready()),
-            Ask::Stats => Ok(respond(
-                StatusCode::OK,
-                &self.metrics.render(&self.engine.stats()),
-            )),
+            Ask::Stats => {
+                let (sizes, certificates) = (self.engine.stats(), (self.certificates)());
+                let stats = self.metrics.render(&sizes, &certificates, clock::now());
+                Ok(respond(StatusCode::OK, &stats))
+            }
         }
     }
 
@@ -239,6 +251,14 @@ impl Token {
     /// time, so neither content nor length of the secret shows in how long it takes.
     pub fn matches(&self, presented: &[u8]) -> bool {
         blake3::hash(presented).as_bytes().ct_eq(&self.0).into()
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
 

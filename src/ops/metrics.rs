@@ -17,6 +17,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::SystemTime;
 
 /// A number that only grows. Relaxed: no other memory hangs on it.
 #[derive(Debug, Default)]
@@ -72,6 +74,8 @@ macro_rules! counters {
             malformed: Labelled<u16>,
             /// Responses that are errors of ours, by their type in RFC 9209.
             errors: Labelled<&'static str>,
+            /// TLS handshakes that failed, by the reason's token.
+            handshake_failures: Labelled<&'static str>,
         }
 
         impl Metrics {
@@ -136,6 +140,10 @@ counters! {
     timeouts_write = "timeouts.write";
     /// TLS handshakes that failed.
     handshakes_failed = "handshakes.failed";
+    /// TLS handshakes with a new session.
+    handshakes_full = "handshakes.full";
+    /// TLS handshakes with a session from before.
+    handshakes_resumed = "handshakes.resumed";
     /// Access log lines given up because the writer could not follow.
     access_log_dropped = "access_log.dropped";
 }
@@ -169,6 +177,12 @@ impl Metrics {
     /// Counts bytes that were no request, by the status they were answered with; 0: none.
     pub fn count_malformed(&self, status: u16) {
         self.malformed.count(status);
+    }
+
+    /// Counts a TLS handshake that failed, by the token of the reason.
+    pub fn count_handshake_failure(&self, reason: &'static str) {
+        self.handshakes_failed.add(1);
+        self.handshake_failures.count(reason);
     }
 
     fn count_outcome(&self, report: &Report) {
@@ -205,7 +219,7 @@ impl Metrics {
     }
 
     /// Writes all counters and sizes as one JSON object.
-    pub fn render(&self, stats: &Stats) -> Value {
+    pub fn render(&self, stats: &Stats, certificates: &Certificates, now: SystemTime) -> Value {
         let mut root = Map::new();
         for (name, value) in self.counters() {
             put(&mut root, name, json!(value));
@@ -216,12 +230,85 @@ impl Metrics {
         put(&mut root, "refused", self.refused.render());
         put(&mut root, "malformed", self.malformed.render());
         put(&mut root, "errors", self.errors.render());
+        let failures = self.handshake_failures.render();
+        put(&mut root, "handshakes.failures", failures);
+        for (name, value) in certificates.sizes(now) {
+            put(&mut root, name, value);
+        }
         for (name, value) in sizes(stats) {
             put(&mut root, name, value);
         }
         Value::Object(root)
     }
 }
+
+/// The certificates that TLS listeners show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// All of them.
+    pub all: Vec<Certificate>,
+    /// Changed files that were taken up.
+    pub files_taken: u64,
+    /// Changed files that could not be used; the old stayed.
+    pub files_refused: u64,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Where it came from.
+    pub source: String,
+    /// The DNS names it is for.
+    pub names: Vec<String>,
+    /// When it expires.
+    pub not_after: SystemTime,
+    /// An OCSP response is stapled.
+    pub stapled: bool,
+    /// What is wrong with its files, if anything.
+    pub trouble: Option<String>,
+}
+
+impl Certificates {
+    /// Lists them by name: how many, those that expire first, and how long the first has.
+    fn sizes(&self, now: SystemTime) -> Vec<(&'static str, Value)> {
+        let mut all: Vec<&Certificate> = self.all.iter().collect();
+        all.sort_by_key(|certificate| certificate.not_after);
+        let first = all.first().map(|first| seconds(now, first.not_after));
+        let told = all.iter().take(CERTIFICATES_TOLD).map(|certificate| {
+            json!({
+                "source": certificate.source,
+                "names": certificate.names,
+                "not_after": humantime::format_rfc3339_seconds(certificate.not_after).to_string(),
+                "expires_in_s": seconds(now, certificate.not_after),
+                "stapled": certificate.stapled,
+                "trouble": certificate.trouble,
+            })
+        });
+        let troubled = all
+            .iter()
+            .filter(|certificate| certificate.trouble.is_some());
+        vec![
+            ("tls.certificates", json!(all.len())),
+            ("tls.troubled", json!(troubled.count())),
+            ("tls.expires_in_s", json!(first)),
+            ("tls.expire_first", told.collect()),
+            ("tls.files_taken", json!(self.files_taken)),
+            ("tls.files_refused", json!(self.files_refused)),
+        ]
+    }
+}
+
+/// Seconds from `now` to `then`; negative when it is over.
+fn seconds(now: SystemTime, then: SystemTime) -> i64 {
+    let signed = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match then.duration_since(now) {
+        Ok(left) => signed(left),
+        Err(over) => -signed(over.duration()),
+    }
+}
+
+/// How many certificates are named, those that expire first.
+const CERTIFICATES_TOLD: usize = 100;
 
 /// Lists the engine's sizes by name.
 fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
@@ -298,6 +385,12 @@ mod tests {
     use crate::rules::cache_status::Outcome;
     use std::sync::Arc;
 
+    const BORN: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn render(metrics: &Metrics) -> Value {
+        metrics.render(&Stats::default(), &Certificates::default(), BORN)
+    }
+
     fn flat(prefix: &str, value: &Value, names: &mut Vec<String>) {
         let Value::Object(fields) = value else {
             names.push(prefix.trim_end_matches('.').to_owned());
@@ -311,23 +404,24 @@ mod tests {
     #[test]
     fn names_stay_what_they_are() {
         let mut names = Vec::new();
-        flat(
-            "",
-            &Metrics::default().render(&Stats::default()),
-            &mut names,
-        );
+        flat("", &render(&Metrics::default()), &mut names);
         assert_eq!(
             names.join(" "),
             "access_log.dropped backends body_bytes collapsed connections.accepted \
              connections.closed connections.open duration_us fill.bytes fills_active \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
-             forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed hits incomplete \
-             interim_responses \
+             forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed handshakes.full \
+             handshakes.resumed hits incomplete interim_responses \
              memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
              responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
              store.evicted store.journaled store.limit store.live_bytes store.packs \
+             store.journal_written_bytes store.moved_bytes store.appended_bytes \
+             store.packs_dropped store.packs_emptied store.packs_written_bytes store.snapshots \
              store.pass_through store.read_errors store.write_errors stored timeouts.request \
-             timeouts.write variants.crowded variants.pushed_out"
+             timeouts.write tls.certificates \
+             tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken tls.troubled \
+             variants.crowded \
+             variants.pushed_out"
         );
     }
 
@@ -335,7 +429,7 @@ mod tests {
     fn a_hit_is_counted_as_a_hit() {
         let metrics = Metrics::default();
         metrics.count(&report());
-        let stats = metrics.render(&Stats::default());
+        let stats = render(&metrics);
         assert_eq!(stats["requests"], 1);
         assert_eq!(stats["hits"], 1);
         assert_eq!(stats["misses"], 0);
@@ -365,7 +459,7 @@ mod tests {
             ..Outcome::default()
         };
         metrics.count(&miss);
-        let stats = metrics.render(&Stats::default());
+        let stats = render(&metrics);
         assert_eq!(stats["hits"], 0);
         assert_eq!(stats["misses"], 1);
         assert_eq!(stats["forwarded"]["vary-miss"], 1);
@@ -378,7 +472,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count_malformed(431);
         metrics.count_malformed(431);
-        let stats = metrics.render(&Stats::default());
+        let stats = render(&metrics);
         assert_eq!(stats["malformed"], json!({"431": 2}));
         assert_eq!(stats["refused"], json!({}));
     }
@@ -388,7 +482,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.connections_accepted.add(3);
         metrics.connections_closed.add(1);
-        assert_eq!(metrics.render(&Stats::default())["connections"]["open"], 2);
+        assert_eq!(render(&metrics)["connections"]["open"], 2);
     }
 
     #[test]
@@ -401,8 +495,59 @@ mod tests {
             ..Stats::default()
         };
         assert_eq!(
-            Metrics::default().render(&stats)["backends"],
+            Metrics::default().render(&stats, &Certificates::default(), BORN)["backends"],
             json!([{"name": "http://a:1", "usable": true}, {"name": "http://b:1", "usable": false}])
         );
+    }
+
+    #[test]
+    fn handshakes_that_fail_are_counted_by_reason_and_together() {
+        let metrics = Metrics::default();
+        metrics.count_handshake_failure("timeout");
+        metrics.count_handshake_failure("alpn");
+        let stats = render(&metrics);
+        assert_eq!(stats["handshakes"]["failed"], 2);
+        assert_eq!(
+            stats["handshakes"]["failures"],
+            json!({"alpn": 1, "timeout": 1})
+        );
+    }
+
+    fn certificate(name: &str, not_after: u64) -> Certificate {
+        Certificate {
+            source: format!("{name}.pem"),
+            names: vec![name.to_owned()],
+            not_after: BORN + Duration::from_secs(not_after),
+            stapled: false,
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn the_certificate_that_expires_first_is_told_first() {
+        let certificates = Certificates {
+            all: vec![certificate("a.test", 200), certificate("b.test", 100)],
+            ..Certificates::default()
+        };
+        let now = BORN + Duration::from_secs(150);
+        let stats = Metrics::default().render(&Stats::default(), &certificates, now);
+        let tls = &stats["tls"];
+        assert_eq!(tls["certificates"], 2);
+        assert_eq!(tls["expires_in_s"], -50);
+        assert_eq!(tls["expire_first"][0]["names"][0], "b.test");
+        assert_eq!(tls["expire_first"][0]["not_after"], "1970-01-01T00:01:40Z");
+        assert_eq!(tls["expire_first"][1]["expires_in_s"], 50);
+    }
+
+    #[test]
+    fn no_more_certificates_are_named_than_the_bound() {
+        let all = (0..2 * CERTIFICATES_TOLD).map(|_| certificate("a.test", 1));
+        let certificates = Certificates {
+            all: all.collect(),
+            ..Certificates::default()
+        };
+        let stats = Metrics::default().render(&Stats::default(), &certificates, BORN);
+        let told = stats["tls"]["expire_first"].as_array().unwrap().len();
+        assert_eq!(told, CERTIFICATES_TOLD);
     }
 }

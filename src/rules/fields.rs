@@ -3,6 +3,7 @@
 //! [`request`](super::request) takes them off what clients send, [`stored`](super::stored) off what
 //! origins answer.
 
+use super::identity::RESERVED;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -62,9 +63,12 @@ fn ends_here(name: &str) -> bool {
 /// None of them is in a key, so a stored answer to one would be served to everybody.
 fn steers(name: &str) -> bool {
     name.starts_with("x-forwarded-")
+        || name.starts_with(RESERVED)
         || matches!(
             name,
-            "forwarded"
+            "client-cert"
+                | "client-cert-chain"
+                | "forwarded"
                 | "front-end-https"
                 | "proxy"
                 | "surrogate-capability"

@@ -1,10 +1,12 @@
 //! Security rules: which requests may come in at all, by method and address.
 //!
 //! ```text
-//! PURGE from a listed address ─► Purge
-//! PURGE from any other, TRACE ─► Refuse
-//! OPTIONS, Max-Forwards: 0 ────► Answer
-//! everything else ─────────────► Admit
+//! without the certificate that the site wants ─► Refuse, or Redirect when it came in clear text
+//! PURGE from a listed address ─────────────────► Purge
+//! PURGE from any other, TRACE ─────────────────► Refuse
+//! OPTIONS, Max-Forwards: 0 ────────────────────► Answer
+//! in clear text, to a site that wants TLS ─────► Redirect
+//! everything else ─────────────────────────────► Admit
 //! ```
 //!
 //! TRACE is refused whatever its Max-Forwards: it would show a script the credentials that its own
@@ -14,8 +16,12 @@
 //! [`request`](super::request) refuses them. Which site's policy applies is asked in
 //! [`route`](super::route).
 
+use super::identity::CertificatePolicy;
+use super::identity::Identity;
+use super::identity::admits;
 use super::request::NormalRequest;
 use super::request::Refusal;
+use super::request::Scheme;
 use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -27,6 +33,10 @@ use std::str::FromStr;
 pub struct GuardPolicy {
     /// Addresses whose `PURGE` requests on the front are obeyed.
     pub purge_from: Vec<Network>,
+    /// Its rules for client certificates; none when it asks for none.
+    pub certificate: Option<CertificatePolicy>,
+    /// Requests in clear text are sent to `https`.
+    pub redirect_https: bool,
 }
 
 /// An address block, as in `10.0.0.0/8`.
@@ -63,18 +73,36 @@ pub enum Guard {
     Answer,
     /// Obey it as a purge of its target.
     Purge,
+    /// Send the client to the same target by `https`.
+    Redirect,
     /// Answer with the refusal's status.
     Refuse(Refusal),
 }
 
 impl Guard {
-    /// Decides about a request from `client`.
-    pub fn decide(request: &NormalRequest, client: IpAddr, policy: &GuardPolicy) -> Self {
+    /// Decides about a request from `client`, whose handshake, if there was one, found out
+    /// `identity`.
+    pub fn decide(
+        request: &NormalRequest,
+        client: IpAddr,
+        identity: Option<&Identity>,
+        policy: &GuardPolicy,
+    ) -> Self {
+        // `OPTIONS *` asks about the server and has no URL to be sent to.
+        let redirect =
+            policy.redirect_https && request.scheme() == Scheme::Http && request.target() != "*";
+        if !admits(policy.certificate.as_ref(), identity) {
+            return match redirect {
+                true => Self::Redirect,
+                false => Self::Refuse(Refusal::MisdirectedRequest),
+            };
+        }
         match request.method().as_str() {
             "PURGE" if policy.purge_from.iter().any(|net| net.contains(client)) => Self::Purge,
             "PURGE" => Self::Refuse(Refusal::PurgeMethod),
             "TRACE" => Self::Refuse(Refusal::TraceMethod),
             "OPTIONS" if request.last_hop() => Self::Answer,
+            _ if redirect => Self::Redirect,
             _ => Self::Admit,
         }
     }
@@ -167,19 +195,39 @@ mod tests {
         network(text).contains(address.parse().unwrap())
     }
 
-    /// What becomes of a request with `method` from 10.1.2.3 when 10.0.0.0/8 may purge.
-    fn decide(method: &str, client: &str) -> Guard {
-        let request = Request::builder().method(method).header("host", "a.test");
+    fn request(method: &str, target: &str, scheme: Scheme, hops: &str) -> NormalRequest {
+        let request = Request::builder().method(method).uri(target);
+        let request = request.header("host", "a.test");
+        let request = request.header("max-forwards", hops).body(()).unwrap();
         let params = Params {
             body_bytes_max: 0,
             target_bytes_max: 10,
         };
-        let parts = request.body(()).unwrap().into_parts().0;
-        let request = NormalRequest::new(parts, Scheme::Http, &params).unwrap();
+        NormalRequest::new(request.into_parts().0, scheme, &params).unwrap()
+    }
+
+    /// What becomes of a request with `method` from `client` when 10.0.0.0/8 may purge.
+    fn decide(method: &str, client: &str) -> Guard {
         let policy = GuardPolicy {
             purge_from: vec![network("192.0.2.1"), network("10.0.0.0/8")],
+            ..GuardPolicy::default()
         };
-        Guard::decide(&request, client.parse().unwrap(), &policy)
+        let request = request(method, "/", Scheme::Http, "1");
+        Guard::decide(&request, client.parse().unwrap(), None, &policy)
+    }
+
+    /// What becomes of a request to a site that wants TLS and, maybe, a certificate.
+    fn decide_by(method: &str, target: &str, scheme: Scheme, certificate: bool) -> Guard {
+        let policy = GuardPolicy {
+            purge_from: vec![network("10.0.0.0/8")],
+            certificate: certificate.then(|| CertificatePolicy {
+                site: "a.test".into(),
+                required: false,
+            }),
+            redirect_https: true,
+        };
+        let request = request(method, target, scheme, "1");
+        Guard::decide(&request, "10.1.2.3".parse().unwrap(), None, &policy)
     }
 
     #[test]
@@ -221,19 +269,31 @@ mod tests {
 
     #[test]
     fn an_options_that_goes_no_further_is_answered_here() {
-        let request = Request::builder()
-            .method("OPTIONS")
-            .header("host", "a.test");
-        let request = request.header("max-forwards", "0").body(()).unwrap();
-        let params = Params {
-            body_bytes_max: 0,
-            target_bytes_max: 10,
-        };
-        let request = NormalRequest::new(request.into_parts().0, Scheme::Http, &params).unwrap();
+        let request = request("OPTIONS", "/", Scheme::Http, "0");
         let client = "10.1.2.3".parse().unwrap();
-        let verdict = Guard::decide(&request, client, &GuardPolicy::default());
+        let verdict = Guard::decide(&request, client, None, &GuardPolicy::default());
         assert_eq!(verdict, Guard::Answer);
         assert_eq!(decide("OPTIONS", "10.1.2.3"), Guard::Admit);
+    }
+
+    #[test]
+    fn clear_text_is_sent_to_https_where_the_site_says_so() {
+        let decide = |method, target, scheme| decide_by(method, target, scheme, false);
+        assert_eq!(decide("GET", "/a", Scheme::Http), Guard::Redirect);
+        assert_eq!(decide("POST", "/a", Scheme::Http), Guard::Redirect);
+        assert_eq!(decide("GET", "/a", Scheme::Https), Guard::Admit);
+        assert_eq!(decide("OPTIONS", "*", Scheme::Http), Guard::Admit);
+        assert_eq!(decide("PURGE", "/a", Scheme::Http), Guard::Purge);
+    }
+
+    #[test]
+    fn without_its_certificate_rules_a_site_is_not_reached() {
+        let misdirected = Guard::Refuse(Refusal::MisdirectedRequest);
+        for method in ["GET", "PURGE", "OPTIONS"] {
+            assert_eq!(decide_by(method, "/", Scheme::Https, true), misdirected);
+        }
+        assert_eq!(decide_by("GET", "/", Scheme::Http, true), Guard::Redirect);
+        assert_eq!(decide_by("OPTIONS", "*", Scheme::Http, true), misdirected);
     }
 
     #[test]

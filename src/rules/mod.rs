@@ -13,6 +13,7 @@ pub mod forwarded;
 pub mod freshness;
 pub mod guard;
 pub mod hops;
+pub mod identity;
 pub mod invalidate;
 pub mod key;
 pub mod part;

@@ -27,6 +27,7 @@ use super::fields::join_cookies;
 use super::fields::take_off;
 use super::fields::take_off_lookalikes;
 use super::forwarded::X_FORWARDED_PROTO;
+use super::identity::ClientName;
 use super::key::KeyPolicy;
 use http::HeaderMap;
 use http::HeaderValue;
@@ -151,6 +152,9 @@ pub enum Refusal {
     /// The request has come through here too often (RFC 8586).
     #[error("the request goes in a circle")]
     LoopDetected,
+    /// The connection was set up for another site than the request is for (RFC 9110 §15.5.20).
+    #[error("the connection was not set up for this site")]
+    MisdirectedRequest,
     /// PURGE from an address that the site does not list.
     #[error("purge is not allowed from this address")]
     PurgeMethod,
@@ -185,6 +189,7 @@ impl Refusal {
         Self::HostMissing,
         Self::HostRepeated,
         Self::LoopDetected,
+        Self::MisdirectedRequest,
         Self::PurgeMethod,
         Self::TargetTooLong,
         Self::TraceMethod,
@@ -210,6 +215,7 @@ impl Refusal {
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ExpectationUnknown => StatusCode::EXPECTATION_FAILED,
             Self::LoopDetected => StatusCode::LOOP_DETECTED,
+            Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TransferCodingUnknown => StatusCode::NOT_IMPLEMENTED,
             Self::VersionUnsupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -230,6 +236,7 @@ impl Refusal {
             Self::HostMissing => "host-missing",
             Self::HostRepeated => "host-repeated",
             Self::LoopDetected => "loop-detected",
+            Self::MisdirectedRequest => "misdirected-request",
             Self::PurgeMethod => "purge-method",
             Self::TargetTooLong => "target-too-long",
             Self::TraceMethod => "trace-method",
@@ -318,6 +325,25 @@ impl NormalRequest {
             target: target.unwrap_or(self.target),
             authority: authority.unwrap_or(self.authority),
             ..self
+        }
+    }
+
+    /// Tells the origin who the client is, in the fields that clients cannot write themselves.
+    #[must_use]
+    pub fn from_client(mut self, name: &ClientName) -> Self {
+        for (field, value) in name.fields() {
+            self.headers.insert(field, value.clone());
+        }
+        self
+    }
+
+    /// The URL of the same target by `https` at `port`.
+    pub fn https_url(&self, port: u16) -> String {
+        let host = self.host();
+        let target = self.target.trim_start_matches('*');
+        match port == Scheme::Https.default_port() {
+            true => format!("https://{host}{target}"),
+            false => format!("https://{host}:{port}{target}"),
         }
     }
 
