@@ -27,8 +27,8 @@ use larder::rules::key::PrimaryKey;
 use larder::rules::key::VariantKey;
 use larder::rules::stored::StaleWindow;
 use larder::rules::stored::StoredResponse;
-use larder::state::eviction::Favour;
 use larder::state::eviction;
+use larder::state::eviction::Favour;
 use larder::state::index::Found;
 use larder::state::index::Lookup;
 use larder::store;
@@ -59,7 +59,9 @@ const ZIPF: f64 = 0.9;
 const CLIENTS: usize = 8;
 
 fn main() {
-    let mut words = std::env::args().skip(1).filter_map(|word| word.parse().ok());
+    let mut words = std::env::args()
+        .skip(1)
+        .filter_map(|word| word.parse().ok());
     let limit = words.next().unwrap_or(512) * MIB;
     let factor = words.next().unwrap_or(10);
     let dir = tempfile::tempdir().unwrap();
@@ -239,7 +241,9 @@ impl Soak {
             tokio::task::yield_now().await;
         }
         let response = response(object, bytes, Digest([0; 32]));
-        self.polled("finish", draft.finish(response)).await.map(drop)
+        self.polled("finish", draft.finish(response))
+            .await
+            .map(drop)
     }
 
     /// Segment `number` of an object's body.
@@ -352,7 +356,10 @@ fn print(soak: &Soak, disk: Disk, took: Duration) {
     let mib = |bytes: u64| bytes as f64 / MIB as f64;
     let of = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
     println!("limit                 {:.0} MiB", mib(usage.limit));
-    println!("requests              {}, failed {}", tally.requests, tally.failed);
+    println!(
+        "requests              {}, failed {}",
+        tally.requests, tally.failed
+    );
     println!(
         "hit ratio             {:.4} of requests, {:.4} of bytes",
         of(tally.hits, tally.requests),
@@ -389,10 +396,7 @@ fn print(soak: &Soak, disk: Disk, took: Duration) {
     println!("write amplification   {:.3}", of(written, fills));
     println!(
         "upkeep                {} evicted, {} packs emptied, {} dropped, {} snapshots",
-        upkeep.evicted,
-        upkeep.emptied,
-        upkeep.dropped,
-        upkeep.snapshots
+        upkeep.evicted, upkeep.emptied, upkeep.dropped, upkeep.snapshots
     );
     for (call, (held, doing)) in &tally.held {
         println!(

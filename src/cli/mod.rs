@@ -136,7 +136,8 @@ impl Command {
                 (Some(dir), _) => store::run(&[dir], &action, json),
                 (None, Some(path)) => {
                     let (_file, plan) = config::load(&path)?;
-                    let dirs: Vec<PathBuf> = plan.store.into_iter().map(|store| store.dir).collect();
+                    let dirs: Vec<PathBuf> =
+                        plan.store.into_iter().map(|store| store.dir).collect();
                     store::run(&dirs, &action, json)
                 }
                 (None, None) => Ok(no_config()),

@@ -194,7 +194,11 @@ impl Dirs {
                     let size = Size(self.1, u64::MAX).read(value);
                     dir.1 = Some(size.map_err(within)?);
                 }
-                _ => return Err(within("a directory has only path and disk_bytes_max".to_owned())),
+                _ => {
+                    return Err(within(
+                        "a directory has only path and disk_bytes_max".to_owned(),
+                    ));
+                }
             }
         }
         match dir {

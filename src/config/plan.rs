@@ -283,7 +283,9 @@ fn eviction_params(cache: &keys::Cache) -> eviction::Params {
 fn disk_bytes_max(cache: &keys::Cache) -> u64 {
     match cache.dirs.value.as_slice() {
         [] => cache.disk_bytes_max.value,
-        dirs => dirs.iter().fold(0, |sum, dir| sum.saturating_add(dir.disk_bytes_max)),
+        dirs => dirs
+            .iter()
+            .fold(0, |sum, dir| sum.saturating_add(dir.disk_bytes_max)),
     }
 }
 
@@ -906,7 +908,7 @@ mod tests {
         let (plan, problems) = check(SITE);
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(plan.http, ["127.0.0.1:8080".parse().unwrap()]);
-        assert_eq!(plan.store.dir, Path::new("/nowhere/cache-dir"));
+        assert_eq!(plan.store[0].dir, Path::new("/nowhere/cache-dir"));
         assert_eq!(plan.admin.unwrap().listen.port(), 8081);
         assert_eq!(plan.flow.sites.len(), 1);
         let backend = Backend::Http {
@@ -1101,6 +1103,89 @@ mod tests {
         assert!(
             problem.contains("could not open the folder /nowhere/fixtures: "),
             "{problem}"
+        );
+    }
+
+    /// What is wrong with directories; `more` goes into the same section.
+    fn problems_of_dirs(dirs: &str, more: &str) -> String {
+        problems_with(&format!("[cache]\ndirs = [{dirs}]\n{more}")).concat()
+    }
+
+    fn one(path: &str) -> String {
+        format!("{{ path = {path:?}, disk_bytes_max = \"64MiB\" }}")
+    }
+
+    #[test]
+    fn several_directories_have_each_its_limit() {
+        let dirs = format!("{}, {}", one("one"), one("/other"));
+        let (plan, problems) = check(&format!("[cache]\ndirs = [{dirs}]\n{SITE}"));
+        assert_eq!(problems, Vec::<String>::new());
+        let paths: Vec<_> = plan.store.iter().map(|store| store.dir.as_path()).collect();
+        assert_eq!(paths, [Path::new("/nowhere/one"), Path::new("/other")]);
+        assert!(
+            plan.store
+                .iter()
+                .all(|store| store.disk_bytes_max == 64 << 20)
+        );
+        assert_eq!(
+            plan.flow.eviction.second_request_over,
+            (128 << 20) / 100 * 10
+        );
+    }
+
+    #[test]
+    fn several_directories_take_the_place_of_the_one() {
+        for more in ["dir = \"a\"", "disk_bytes_max = \"1GiB\""] {
+            let found = problems_of_dirs(&one("one"), more);
+            assert!(
+                found.contains("cache.dirs: takes the place of cache.dir"),
+                "{found}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_directory_is_there_twice_or_lies_in_another() {
+        for (own, other) in [
+            ("a", "a"),
+            ("a", "b/../a"),
+            ("a", "a/b"),
+            ("/tmp/b/c", "/tmp/./b"),
+        ] {
+            let found = problems_of_dirs(&format!("{}, {}", one(own), one(other)), "");
+            assert!(
+                found.contains("the same directory, or one lies in the other"),
+                "{found}"
+            );
+        }
+        assert_eq!(
+            problems_of_dirs(&format!("{}, {}", one("a"), one("ab")), ""),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_directory_has_a_path_and_a_limit() {
+        for (dir, reason) in [
+            ("{ path = \"a\" }", "must have a path and disk_bytes_max"),
+            (
+                "{ path = \"\", disk_bytes_max = \"64MiB\" }",
+                "must have a path",
+            ),
+            (
+                "{ path = \"a\", disk_bytes_max = \"1MiB\" }",
+                "disk_bytes_max: 1MiB is out of bounds",
+            ),
+            ("{ path = \"a\", size = 1 }", "size: a directory has only"),
+            ("\"a\"", "a list of directories"),
+        ] {
+            let found = problems_of_dirs(dir, "");
+            assert!(found.contains(reason), "{found}");
+        }
+        assert!(
+            problems_with("[cache]\ndirs = 1")
+                .concat()
+                .contains("a list of directories")
         );
     }
 

@@ -137,7 +137,7 @@ fn share_of_fill(ask: &Ask, response: &StoredResponse, bytes: u64) -> Share {
 }
 
 /// The part of a representation that the origin answered with, as it is and in its own words.
-pub(super) fn own_part(engine: &Engine, ask: &Ask, fill: &Arc<Fill>) -> Option<Response<Body>> {
+pub(super) fn own_part(ask: &Ask, fill: &Arc<Fill>) -> Option<Response<Body>> {
     let part = fill.response.part?;
     let own = Own::Fill(Arc::clone(fill));
     let body = Body::new(own.source(part.span)?, Some(part.span.bytes()));

@@ -21,7 +21,7 @@ mod pass;
 mod purge;
 mod report;
 pub mod shelf;
-mod shelves;
+pub mod shelves;
 mod slices;
 mod synth;
 mod trip;
@@ -433,7 +433,10 @@ impl Engine {
             memory_bytes: self.shelf.memory_bytes(),
             upkeep: self.shelf.upkeep(),
             interim: self.origins.iter().map(Origin::interim).sum(),
-            disk: dirs.iter().map(|dir| dir.usage).fold(Usage::default(), Usage::and),
+            disk: dirs
+                .iter()
+                .map(|dir| dir.usage)
+                .fold(Usage::default(), Usage::and),
             dirs,
             pass_through: self.shelf.pass_through(),
             backends: backends.collect(),

@@ -206,9 +206,15 @@ impl Admin {
             // Others serve in its place: traffic may come.
             let out = stats.dirs.iter().filter_map(|dir| {
                 let reason = dir.out.as_deref()?;
-                Some(format!("degraded: {} is out: {reason}\n", dir.path.display()))
+                Some(format!(
+                    "degraded: {} is out: {reason}\n",
+                    dir.path.display()
+                ))
             });
-            return text(StatusCode::OK, &format!("ready\n{}", out.collect::<String>()));
+            return text(
+                StatusCode::OK,
+                &format!("ready\n{}", out.collect::<String>()),
+            );
         }
         let reason = match stats.pass_through {
             Some(reason) => format!("the store passes through: {reason}\n"),

@@ -340,7 +340,10 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("store.appended_bytes", json!(stats.disk.appended)),
         ("store.moved_bytes", json!(stats.upkeep.moved_bytes)),
         ("store.packs_written_bytes", json!(stats.disk.packs_written)),
-        ("store.journal_written_bytes", json!(stats.disk.journal_written)),
+        (
+            "store.journal_written_bytes",
+            json!(stats.disk.journal_written),
+        ),
         ("variants.pushed_out", json!(stats.variants_pushed_out)),
         ("variants.crowded", crowds.collect()),
         ("store.pass_through", json!(stats.pass_through.as_deref())),

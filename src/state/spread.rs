@@ -353,6 +353,9 @@ mod tests {
 
     #[test]
     fn there_is_a_bound_on_directories() {
-        assert_eq!(spread(&[1; DIRS_MAX + 3]).order(key(1)).iter().count(), DIRS_MAX);
+        assert_eq!(
+            spread(&[1; DIRS_MAX + 3]).order(key(1)).iter().count(),
+            DIRS_MAX
+        );
     }
 }

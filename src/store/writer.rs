@@ -226,7 +226,9 @@ impl Writer {
                 table.journal.current = journal.bytes();
                 table.journaled = table.journaled.saturating_add(self.puts);
                 let bytes = self.records.len().saturating_add(self.purges.len());
-                table.written.add_journal(bytes.try_into().unwrap_or(u64::MAX));
+                table
+                    .written
+                    .add_journal(bytes.try_into().unwrap_or(u64::MAX));
                 self.records.clear();
                 self.purges.clear();
                 self.puts = 0;

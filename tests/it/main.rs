@@ -33,6 +33,7 @@ mod commands;
 mod config;
 mod connections;
 mod crash;
+mod dirs;
 mod drain;
 mod errors;
 mod files;

@@ -445,7 +445,7 @@ const OVERDUE_MANY: usize = 4;
 const PURGE_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::flow) mod tests {
     use super::*;
     use crate::rules::address::Digest;
     use crate::rules::freshness::Timing;
@@ -494,7 +494,7 @@ pub(super) mod tests {
     }
 
     /// What is stored with `body` under `key`.
-    pub(super) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
+    pub(in crate::flow) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
         StoredResponse {
             key,
             variant: VariantKey::ONLY,

@@ -17,9 +17,9 @@
 //!
 //! Locks: `spread` before an index; several indexes only in the order of the directories.
 
-mod watch;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use self::watch::Watch;
 use super::shelf::Common;
@@ -160,7 +160,9 @@ impl Shelves {
             return shelf.lookup(keys, headers);
         }
         let find = |index: &Index, key| index.lookup([key], headers);
-        self.best(keys, find, |index, found| (index.varies(found), found.sequence))
+        self.best(keys, find, |index, found| {
+            (index.varies(found), found.sequence)
+        })
     }
 
     /// Finds the newest entry for one of `keys`, with or without `Vary`.
@@ -257,7 +259,10 @@ impl Shelves {
         let known = self
             .sights(key)
             .map(|(shelf, _)| shelf.read_index().known_vary(key).to_vec());
-        known.into_iter().find(|fields| !fields.is_empty()).unwrap_or_default()
+        known
+            .into_iter()
+            .find(|fields| !fields.is_empty())
+            .unwrap_or_default()
     }
 
     /// Would a response push out another variant of its target?
@@ -373,7 +378,9 @@ impl Shelves {
     pub fn purge_all(&self) -> Sequence {
         let mut indexes: Vec<_> = self.opened().map(|shelf| shelf.write_index()).collect();
         let sequence = self.next_sequence();
-        indexes.iter_mut().for_each(|index| index.mark_all(sequence));
+        indexes
+            .iter_mut()
+            .for_each(|index| index.mark_all(sequence));
         drop(indexes);
         self.common.memory().clear();
         self.opened().for_each(|shelf| shelf.ask_for_room());
@@ -383,7 +390,11 @@ impl Shelves {
     /// Writes a purge to the journals of all directories; says whether it is durable: in all that
     /// are in use, of which there is one at least, and those that are not are noted to be out.
     /// A disk that hangs is not waited for.
-    pub async fn record_purge(self: &Arc<Self>, sequence: Sequence, selectors: &[Selector]) -> bool {
+    pub async fn record_purge(
+        self: &Arc<Self>,
+        sequence: Sequence,
+        selectors: &[Selector],
+    ) -> bool {
         if let Some(shelf) = self.alone() {
             return shelf.record_purge(sequence, selectors).await;
         }
@@ -392,9 +403,9 @@ impl Shelves {
         let writes: Vec<_> = (0..self.places.len())
             .map(|place| {
                 let (shelves, selectors) = (Arc::clone(self), Arc::clone(&selectors));
-                tokio::spawn(async move {
-                    shelves.record_in(place, sequence, &selectors, until).await
-                })
+                tokio::spawn(
+                    async move { shelves.record_in(place, sequence, &selectors, until).await },
+                )
             })
             .collect();
         let mut durable = false;
@@ -499,14 +510,15 @@ impl Shelves {
 
     /// Responses, distinct bodies, and bytes alive; a body that two directories have counts twice.
     pub fn held(&self) -> (u64, u64, u64) {
-        self.opened().fold((0, 0, 0), |(entries, bodies, live), shelf| {
-            let index = shelf.read_index();
-            (
-                entries + index.len() as u64,
-                bodies + index.bodies() as u64,
-                live + index.live_bytes(),
-            )
-        })
+        self.opened()
+            .fold((0, 0, 0), |(entries, bodies, live), shelf| {
+                let index = shelf.read_index();
+                (
+                    entries + index.len() as u64,
+                    bodies + index.bodies() as u64,
+                    live + index.live_bytes(),
+                )
+            })
     }
 
     /// Bytes in the memory tier.
@@ -586,9 +598,7 @@ impl Shelves {
         let Some(place) = self.places.get(number) else {
             return Ok(());
         };
-        shelf
-            .write_index()
-            .limit_variants(self.params.variants_max);
+        shelf.write_index().limit_variants(self.params.variants_max);
         shelf.choose_by(self.eviction_of(place));
         let scrub = self.params.scrub_bytes_per_second;
         let dirs = self.places.len().try_into().unwrap_or(u64::MAX);

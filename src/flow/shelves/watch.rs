@@ -253,7 +253,11 @@ impl Watch {
             else {
                 continue;
             };
-            if tries.roster.as_ref().is_some_and(|earlier| !earlier.is_finished()) {
+            if tries
+                .roster
+                .as_ref()
+                .is_some_and(|earlier| !earlier.is_finished())
+            {
                 continue;
             }
             let roster = Roster {
@@ -277,7 +281,11 @@ impl Watch {
                 failed.push((number, told(&error)));
             }
         }
-        failed.extend(missing.into_iter().map(|n| (n, "it does not answer".into())));
+        failed.extend(
+            missing
+                .into_iter()
+                .map(|n| (n, "it does not answer".into())),
+        );
         failed
     }
 
@@ -324,7 +332,9 @@ impl Watch {
             tries.rest_until = Some(clock::instant() + REST);
             return ended.join().ok();
         }
-        let rests = tries.rest_until.is_some_and(|until| clock::instant() < until);
+        let rests = tries
+            .rest_until
+            .is_some_and(|until| clock::instant() < until);
         if tries.trial.is_none() && !rests {
             tries.trial = thread::Builder::new()
                 .name("larder-trial".to_owned())
