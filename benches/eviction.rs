@@ -127,9 +127,8 @@ impl Cache {
             useless_at: u64::MAX,
         };
         self.index.insert(&put).unwrap();
-        while self.index.live_bytes() > self.room {
-            self.index.evict().unwrap();
-        }
+        let (_gone, more) = self.index.evict(self.room, u32::MAX);
+        assert!(!more);
         false
     }
 }

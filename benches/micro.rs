@@ -108,7 +108,8 @@ fn state(c: &mut Criterion) {
         b.iter(|| {
             next += 1;
             index.insert(&put(next)).unwrap();
-            index.evict()
+            let room = index.live_bytes() - 1;
+            index.evict(room, u32::MAX)
         });
     });
     let mut queues = Queues::default();

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 a command line or config that cannot be used, 3 a store in which
 //! something is damaged.
 
+mod ask;
 mod certificates;
 mod check;
 mod logging;
@@ -66,7 +67,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
-    /// Look at the store of a stopped larder, and change nothing in it
+    /// Look at a store: of a stopped larder without a change, of a running one by asking it
     Store {
         #[command(flatten)]
         config: ConfigArg,
@@ -133,12 +134,12 @@ impl Command {
                 json,
                 action,
             } => match (dir, config.path()) {
-                (Some(dir), _) => store::run(&[dir], &action, json),
+                (Some(dir), _) => store::run_all(&[dir], None, &action, json),
                 (None, Some(path)) => {
                     let (_file, plan) = config::load(&path)?;
-                    let dirs: Vec<PathBuf> =
-                        plan.store.into_iter().map(|store| store.dir).collect();
-                    store::run(&dirs, &action, json)
+                    let dirs = plan.store.into_iter().map(|store| store.dir);
+                    let dirs: Vec<PathBuf> = dirs.collect();
+                    store::run_all(&dirs, Some((&path, &plan.flow)), &action, json)
                 }
                 (None, None) => Ok(no_config()),
             },

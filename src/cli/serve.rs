@@ -52,6 +52,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -111,12 +112,26 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     if let Some(watcher) = watcher {
         watcher.stop();
     }
-    engine.close();
+    close(&engine);
     if let Some(log) = access_log {
         log.close();
     }
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes what is pending. A disk that hangs is given up: what was not written is lost, as after a
+/// kill.
+fn close(engine: &Arc<Engine>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let closing = Arc::clone(engine);
+    thread::spawn(move || {
+        closing.close();
+        tell.send(())
+    });
+    if told.recv_timeout(CLOSE_WAIT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("the disk does not answer; what was not written yet is lost");
+    }
 }
 
 /// One bound listener, and its TLS if it has some.
@@ -322,7 +337,7 @@ impl AdminThread {
             .enable_all()
             .build()?;
         let work = move || {
-            runtime.block_on(async {
+            run_to_end(runtime, async {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => serve(listener, None, front).await,
                     Err(error) => tracing::error!(%error, "could not serve the admin listener"),
@@ -498,6 +513,8 @@ fn raise_open_files_limit(connections_max: usize) {
 /// Files that connections to backends, packs and logs may well need at once.
 const FILES_BESIDE_CLIENTS: u64 = 1024;
 /// How long a runtime's end waits for names being looked up and files being read for nobody.
+/// A disk that works has everything written in much less.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 const BLOCKED_WAIT_MAX: Duration = Duration::from_millis(250);
 const ADMIN_CONNECTIONS_MAX: usize = 256;
 const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);

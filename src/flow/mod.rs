@@ -64,7 +64,6 @@ use crate::state::crowds::Crowds;
 use crate::state::eviction;
 use crate::state::hit_for_miss::HitForMiss;
 use crate::state::variances::Variances;
-use crate::store::StoreError;
 use crate::store::Usage;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
@@ -93,7 +92,10 @@ use tokio::sync::Semaphore;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
+pub use self::shelf::catalog::Finding;
+pub use self::shelf::catalog::Held;
 pub use self::shelves::DirStats;
+pub use crate::store::StoreError;
 
 /// How one site is served.
 #[derive(Clone, Debug)]
@@ -441,6 +443,12 @@ impl Engine {
             pass_through: self.shelf.pass_through(),
             backends: backends.collect(),
         }
+    }
+
+    /// All that is stored in one directory, for tools: in the one that is named so among all stores
+    /// of this machine, or in any. None when none of this engine's is. Blocking.
+    pub fn catalog(&self, identity: Option<&str>) -> Option<Catalog> {
+        self.shelf.catalog(identity)
     }
 
     /// Can it serve from a working store?

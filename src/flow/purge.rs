@@ -1,14 +1,17 @@
 //! Purges: what an operator removes, at once and for good.
 
 use super::Engine;
+use super::Params;
 use super::Purge;
 use super::PurgeError;
 use super::Receipt;
+use super::Site;
 use super::shelf::lock;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
+use crate::rules::request::Scheme;
 use crate::rules::request::parse_url;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
@@ -82,6 +85,22 @@ impl Engine {
     }
 
     fn keys_of_url(&self, url: &str) -> Result<Vec<PrimaryKey>, PurgeError> {
+        let (site, scheme, authority, target) = self.params.read_url(url)?;
+        Ok(self.keys_of_target(site, &authority, &target, scheme))
+    }
+}
+
+impl Params {
+    /// The key of a URL's responses, unless they are shared by what No-Vary-Search says.
+    pub fn key_of_url(&self, url: &str) -> Result<PrimaryKey, PurgeError> {
+        let (site, scheme, authority, target) = self.read_url(url)?;
+        let (name, policy) = (&site.name, &site.key);
+        Ok(PrimaryKey::for_target(
+            name, &authority, &target, scheme, policy,
+        ))
+    }
+
+    fn read_url(&self, url: &str) -> Result<(&Site, Scheme, String, String), PurgeError> {
         let bad = || PurgeError::BadUrl(url.to_owned());
         let (scheme, authority, target) = parse_url(url).map_err(|_| bad())?;
         let host = match authority.rsplit_once(':') {
@@ -89,12 +108,11 @@ impl Engine {
             _ => &authority,
         };
         let site = self
-            .params
             .routes
             .site(host)
-            .and_then(|id| self.params.sites.get(usize::from(id.0)))
+            .and_then(|id| self.sites.get(usize::from(id.0)))
             .ok_or_else(|| PurgeError::NoSite(host.to_owned()))?;
-        Ok(self.keys_of_target(site, &authority, &target, scheme))
+        Ok((site, scheme, authority, target))
     }
 }
 

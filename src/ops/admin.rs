@@ -4,14 +4,21 @@
 //! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
 //! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
 //! GET   /stats     counters and sizes as JSON
+//! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! GET   /healthz   200 while the process answers
 //! GET   /readyz    200, or 503 with the reason why no traffic should come
 //! ```
 //!
 //! With a token, everything but the two health questions needs `Authorization: Bearer TOKEN`.
 //! Without one (only on a loopback listener) a request that a web page sent is refused, so a
-//! browser on the same machine cannot be tricked into purging.
+//! browser on the same machine cannot be tricked into purging, or into telling what is stored: that is
+//! asked for by POST, because with a GET a browser need not say where it comes from.
 
+use super::answer::Answer;
+use super::answer::Telling;
+use super::inventory;
+use super::inventory::Question;
+use super::inventory::Topic;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
 use crate::clock;
@@ -19,6 +26,7 @@ use crate::flow::Engine;
 use crate::flow::Purge;
 use crate::flow::PurgeError;
 use crate::flow::Receipt;
+use crate::flow::StoreError;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
@@ -30,7 +38,6 @@ use http::header;
 use http::request::Parts;
 use http_body::Body;
 use http_body_util::BodyExt;
-use http_body_util::Full;
 use http_body_util::LengthLimitError;
 use http_body_util::Limited;
 use serde::Deserialize;
@@ -44,6 +51,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
 /// Answers admin requests.
 pub struct Admin {
@@ -52,6 +60,9 @@ pub struct Admin {
     certificates: Look,
     token: Option<Token>,
     draining: AtomicBool,
+    /// One permit a telling of the store; verifications have their own.
+    tellings: Arc<Semaphore>,
+    verifications: Arc<Semaphore>,
 }
 
 /// Looks at the certificates that TLS listeners show now.
@@ -72,6 +83,9 @@ pub enum AdminError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Others are being told already.
+    #[error("the store is being told or verified for others; try again later")]
+    Busy,
     /// The request's body broke off.
     #[error("the request body could not be read")]
     Body,
@@ -88,11 +102,17 @@ pub enum AdminError {
         allow: &'static str,
     },
     /// No such resource.
-    #[error("there is only /purge, /stats, /healthz and /readyz")]
+    #[error("there is only /purge, /stats, /store/…, /healthz and /readyz")]
     NotFound,
+    /// Another store is meant.
+    #[error("this larder runs on another store")]
+    OtherStore,
     /// The engine refused the purge.
     #[error(transparent)]
     Purge(#[from] PurgeError),
+    /// The store cannot be looked at.
+    #[error("the store cannot be looked at: {}", inventory::explain(.0))]
+    Store(#[from] StoreError),
     /// The body is too large.
     #[error("the request body is over {BODY_BYTES_MAX} bytes")]
     TooLarge,
@@ -117,6 +137,7 @@ enum Ask {
     PurgeUrl(String),
     Ready,
     Stats,
+    Store(Topic),
 }
 
 /// The body of `POST /purge`.
@@ -141,6 +162,8 @@ impl Admin {
             certificates,
             token,
             draining: AtomicBool::new(false),
+            tellings: Arc::new(Semaphore::new(TELLINGS_MAX)),
+            verifications: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -150,7 +173,7 @@ impl Admin {
     }
 
     /// Answers one request. A purge whose future is dropped may or may not have taken hold.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Answer>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -162,7 +185,7 @@ impl Admin {
         }
     }
 
-    async fn answer<B>(&self, parts: &Parts, body: B) -> Result<Response<Full<Bytes>>, AdminError>
+    async fn answer<B>(&self, parts: &Parts, body: B) -> Result<Response<Answer>, AdminError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -181,10 +204,46 @@ impl Admin {
                 let stats = self.metrics.render(&sizes, &certificates, clock::now());
                 Ok(respond(StatusCode::OK, &stats))
             }
+            Ask::Store(topic) => {
+                let question = read_question(&collect(body).await?)?;
+                self.tell(topic, question).await
+            }
         }
     }
 
-    async fn purge(&self, purge: Purge) -> Result<Response<Full<Bytes>>, AdminError> {
+    /// Tells of the store from a thread that may block, as fast as it is listened to.
+    /// Dropped half-way, nothing is told.
+    async fn tell(&self, topic: Topic, question: Question) -> Result<Response<Answer>, AdminError> {
+        let permits = match topic {
+            Topic::Verify => &self.verifications,
+            Topic::Export | Topic::List | Topic::Stat => &self.tellings,
+        };
+        let permit = Arc::clone(permits).try_acquire_owned();
+        let permit = permit.map_err(|_| AdminError::Busy)?;
+        let (engine, meant) = (Arc::clone(&self.engine), question.store.clone());
+        // A disk that hangs may be asked; nobody else is to wait for it.
+        let found = tokio::task::spawn_blocking(move || engine.catalog(meant.as_deref()));
+        let found = found.await.map_err(|_| AdminError::Busy)?;
+        let catalog = found.ok_or(AdminError::OtherStore)?;
+        let (telling, answer) = Telling::new();
+        // The running store has requests to serve as well.
+        let rate = question.bytes_per_second.or(Some(VERIFY_BYTES_PER_SECOND));
+        let question = Question {
+            bytes_per_second: rate,
+            ..question
+        };
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            telling.run(&catalog, topic, &question);
+        });
+        let content_type = match topic {
+            Topic::Export => "application/octet-stream",
+            Topic::List | Topic::Stat | Topic::Verify => "application/x-ndjson",
+        };
+        Ok(build(StatusCode::OK, content_type, answer))
+    }
+
+    async fn purge(&self, purge: Purge) -> Result<Response<Answer>, AdminError> {
         let (kind, items) = match &purge {
             Purge::All => ("all", 1),
             Purge::Urls(urls) => ("url", urls.len()),
@@ -197,7 +256,7 @@ impl Admin {
         ))
     }
 
-    fn ready(&self) -> Response<Full<Bytes>> {
+    fn ready(&self) -> Response<Answer> {
         if self.draining.load(Ordering::Relaxed) {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
@@ -285,6 +344,10 @@ impl Ask {
             "/purge" => (Self::PurgeBody, "POST"),
             "/readyz" => (Self::Ready, READ),
             "/stats" => (Self::Stats, READ),
+            "/store/export" => (Self::Store(Topic::Export), "POST"),
+            "/store/list" => (Self::Store(Topic::List), "POST"),
+            "/store/stat" => (Self::Store(Topic::Stat), "POST"),
+            "/store/verify" => (Self::Store(Topic::Verify), "POST"),
             _ => return Err(AdminError::NotFound),
         };
         let method = &parts.method;
@@ -297,14 +360,18 @@ impl Ask {
 }
 
 impl AdminError {
-    fn respond(&self) -> Response<Full<Bytes>> {
+    fn respond(&self) -> Response<Answer> {
         let status = match self {
             Self::Body | Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::BadToken { .. } | Self::Unreadable { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BadToken { .. } | Self::Store(_) | Self::Unreadable { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => StatusCode::NOT_FOUND,
             Self::Purge(PurgeError::BadUrl(_) | PurgeError::TooMany(_)) => StatusCode::BAD_REQUEST,
+            Self::OtherStore => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
         };
@@ -388,6 +455,20 @@ fn read_purge(body: &[u8]) -> Result<Purge, AdminError> {
     }
 }
 
+/// Reads the JSON of a question about the store; nothing at all asks for everything.
+fn read_question(body: &[u8]) -> Result<Question, AdminError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Question::default());
+    }
+    let malformed = |error: String| AdminError::Malformed(format!("not a question: {error}"));
+    let question: Question =
+        serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+    match question.selected() {
+        Ok(_) => Ok(question),
+        Err(error) => Err(malformed(error.to_string())),
+    }
+}
+
 /// A receipt as JSON; the names are an interface.
 #[derive(Serialize)]
 struct ReceiptJson<'k> {
@@ -414,16 +495,21 @@ fn render_receipt(receipt: &Receipt, kind: &str, items: usize) -> String {
     serde_json::to_string(&receipt).unwrap_or_default()
 }
 
-fn respond(status: StatusCode, body: &impl fmt::Display) -> Response<Full<Bytes>> {
-    build(status, "application/json", format!("{body}\n"))
+fn respond(status: StatusCode, body: &impl fmt::Display) -> Response<Answer> {
+    build(
+        status,
+        "application/json",
+        Answer::from(format!("{body}\n")),
+    )
 }
 
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
-    build(status, "text/plain; charset=utf-8", body.to_owned())
+fn text(status: StatusCode, body: &str) -> Response<Answer> {
+    let body = Answer::from(body.to_owned());
+    build(status, "text/plain; charset=utf-8", body)
 }
 
-fn build(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn build(status: StatusCode, content_type: &'static str, body: Answer) -> Response<Answer> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -433,6 +519,10 @@ fn build(status: StatusCode, content_type: &'static str, body: String) -> Respon
 
 /// Largest accepted body; a thousand URLs of a kilobyte.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// What a verification reads a second, unless it is told otherwise.
+const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
+/// Tellings at a time: each keeps a thread and a few parts of a body.
+const TELLINGS_MAX: usize = 4;
 /// Longest accepted token.
 const TOKEN_BYTES_MAX: usize = 4096;
 const BEARER: &[u8] = b"bearer ";
@@ -442,6 +532,7 @@ const READ: &str = "GET, HEAD";
 mod tests {
     use super::*;
     use crate::rules::address::Sequence;
+    use http_body_util::Full;
     use std::time::Duration;
     use std::time::SystemTime;
 
@@ -547,6 +638,22 @@ mod tests {
     }
 
     #[test]
+    fn a_question_is_json_or_nothing() {
+        assert_eq!(read_question(b" \n").unwrap().from, 0);
+        assert_eq!(read_question(br#"{"from": 7}"#).unwrap().from, 7);
+        for case in [
+            &b"x"[..],
+            b"7",
+            br#"{"from": -1}"#,
+            br#"{"keys": ["x"]}"#,
+            b"{\"a\":1}",
+        ] {
+            let refused = read_question(case);
+            assert!(matches!(refused, Err(AdminError::Malformed(_))), "{case:?}");
+        }
+    }
+
+    #[test]
     fn an_unknown_field_is_named() {
         let error = read_purge(br#"{"al": true}"#).unwrap_err().to_string();
         assert!(error.contains("unknown field `al`"), "{error}");
@@ -558,6 +665,9 @@ mod tests {
         assert_eq!(ask(Request::get("/stats")).unwrap(), Ask::Stats);
         assert_eq!(ask(Request::head("/healthz?x")).unwrap(), Ask::Health);
         assert_eq!(ask(Request::post("/purge")).unwrap(), Ask::PurgeBody);
+        let list = ask(Request::post("/store/list")).unwrap();
+        assert_eq!(list, Ask::Store(Topic::List));
+        assert!(ask(Request::get("/store/list")).is_err());
         assert!(matches!(ask(Request::get("/")), Err(AdminError::NotFound)));
         let error = ask(Request::get("/purge")).unwrap_err();
         assert_eq!(error.respond().headers()["allow"], "POST");

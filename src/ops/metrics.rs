@@ -413,18 +413,17 @@ mod tests {
             "access_log.dropped backends body_bytes collapsed connections.accepted \
              connections.closed connections.open duration_us fill.bytes fills_active \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
-             forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed handshakes.full \
-             handshakes.resumed hits incomplete interim_responses \
-             memory.bytes misses requests responses.2xx responses.3xx responses.4xx \
-             responses.5xx stale_served store.bodies store.bytes store.corrupt store.entries \
-             store.evicted store.journaled store.limit store.live_bytes store.packs \
-             store.journal_written_bytes store.moved_bytes store.appended_bytes \
-             store.packs_dropped store.packs_emptied store.packs_written_bytes store.snapshots \
-             store.pass_through store.read_errors store.write_errors stored timeouts.request \
-             timeouts.write tls.certificates \
-             tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken tls.troubled \
-             variants.crowded \
-             variants.pushed_out"
+             forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
+             handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
+             misses requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
+             store.appended_bytes store.bodies store.bytes store.corrupt store.dirs \
+             store.entries \
+             store.evicted store.journal_written_bytes store.journaled store.limit \
+             store.live_bytes store.moved_bytes store.packs store.packs_dropped \
+             store.packs_emptied store.packs_written_bytes store.pass_through store.read_errors \
+             store.snapshots store.write_errors stored timeouts.request timeouts.write \
+             tls.certificates tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken \
+             tls.troubled variants.crowded variants.pushed_out"
         );
     }
 

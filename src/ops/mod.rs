@@ -6,6 +6,8 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod answer;
+pub mod inventory;
 pub mod metrics;
 
 use crate::flow::Report;

@@ -53,6 +53,13 @@ pub struct Location {
     pub bytes: u32,
 }
 
+impl Location {
+    /// Does `other` begin where this ends?
+    pub fn is_before(self, other: Self) -> bool {
+        self.pack == other.pack && self.offset.checked_add(self.bytes) == Some(other.offset)
+    }
+}
+
 /// A part of a body, at most [`SEGMENT_BYTES_MAX`] long, and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {

@@ -44,6 +44,15 @@ pub enum Favour {
     Objects,
 }
 
+/// What came of the id that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It is out of the queues: it is to be evicted.
+    Goes(u32),
+    /// It had been asked for, and is queued anew.
+    Stays,
+}
+
 /// The queues. Ids are the caller's: small numbers, reused.
 #[derive(Debug)]
 pub struct Queues {
@@ -203,22 +212,30 @@ impl Queues {
 
     /// Picks the id to evict next and takes it out. `fingerprint` tells an id's target.
     pub fn victim(&mut self, fingerprint: impl Fn(u32) -> u64) -> Option<u32> {
-        // Each round evicts, or takes the marks off one of the entries.
         loop {
-            let (ranks, rank) = self.next()?;
-            let queue = ranks.queues.get(rank)?;
-            let id = queue.oldest;
-            ranks.clock = queue.due;
-            self.unlink(id);
-            let node = self.nodes.get_mut(id as usize)?;
-            let (marks, frequency) = (node.state.marks(), node.state.frequency());
-            if marks == 0 {
-                self.ghosts.add(fingerprint(id), frequency);
+            if let Due::Goes(id) = self.look(&fingerprint)? {
                 return Some(id);
             }
-            node.state.set_frequency(frequency + marks);
-            self.push(id, Place::Regulars);
         }
+    }
+
+    /// Looks at the id that is due next: takes it out, or takes its marks off and queues it anew.
+    /// `None` when there is none.
+    pub fn look(&mut self, fingerprint: impl Fn(u32) -> u64) -> Option<Due> {
+        let (ranks, rank) = self.next()?;
+        let queue = ranks.queues.get(rank)?;
+        let id = queue.oldest;
+        ranks.clock = queue.due;
+        self.unlink(id);
+        let node = self.nodes.get_mut(id as usize)?;
+        let (marks, frequency) = (node.state.marks(), node.state.frequency());
+        if marks == 0 {
+            self.ghosts.add(fingerprint(id), frequency);
+            return Some(Due::Goes(id));
+        }
+        node.state.set_frequency(frequency + marks);
+        self.push(id, Place::Regulars);
+        Some(Due::Stays)
     }
 
     /// Bytes in all queues, as far as sizes are kept.

@@ -22,6 +22,7 @@
 use super::buckets::Buckets;
 use super::buckets::Links;
 use super::buckets::NONE;
+use super::eviction::Due;
 use super::eviction::Params;
 use super::eviction::Queues;
 use super::slab::Slab;
@@ -661,15 +662,23 @@ impl Index {
         self.mark
     }
 
-    /// Picks the entry to evict next and removes it.
-    pub fn evict(&mut self) -> Option<Found> {
-        let entries = &self.entries;
-        let id = self
-            .queues
-            .victim(|id| entries.get(id).map_or(0, |entry| fingerprint(entry.key)))?;
-        let found = self.entries.get(id).map(Entry::found);
-        self.remove_id(id);
-        found
+    /// Evicts entries until no more than `bytes` are alive, but looks at no more than `looks`: whoever
+    /// waits for the index gets in between. Returns what went, and whether there is more to do.
+    pub fn evict(&mut self, bytes: u64, looks: u32) -> (Vec<Sequence>, bool) {
+        let mut gone = Vec::new();
+        for _ in 0..looks {
+            if self.live_bytes <= bytes {
+                return (gone, false);
+            }
+            let entries = &self.entries;
+            let target = |id| entries.get(id).map_or(0, |entry| fingerprint(entry.key));
+            match self.queues.look(target) {
+                Some(Due::Goes(id)) => gone.extend(self.remove_id(id)),
+                Some(Due::Stays) => {}
+                None => return (gone, false),
+            }
+        }
+        (gone, self.live_bytes > bytes)
     }
 
     /// Looks at `count` places from `from` on and removes entries that a mark covers or that can
@@ -703,6 +712,14 @@ impl Index {
             .map(|entry| self.put(entry))
             .collect();
         (puts, (to < end).then_some(to))
+    }
+
+    /// All that is stored under a key; at most as many as it may have variants.
+    pub fn variants(&self, key: PrimaryKey) -> Vec<Put> {
+        self.chain(key)
+            .filter(|(_, entry)| !self.is_covered(entry))
+            .map(|(_, entry)| self.put(entry))
+            .collect()
     }
 
     /// Bytes alive in a pack.
@@ -767,6 +784,30 @@ impl Index {
         }
         self.add_live(to);
         self.sub_live(from);
+        true
+    }
+
+    /// Points an entry at the new places of its head and of the body right behind it, which are
+    /// side by side again. `false`: it is not at `from`, or the body is not its own.
+    pub fn move_both(&mut self, key: PrimaryKey, from: [Location; 2], to: [Location; 2]) -> bool {
+        let is_it = |entry: &Entry| {
+            let behind = entry.behind();
+            behind.is_some_and(|behind| from == [entry.head.location(), behind])
+        };
+        let found = self.chain(key).find(|(_, entry)| is_it(entry));
+        let ([head, body], Some(id)) = (to, found.map(|(id, _)| id)) else {
+            return false;
+        };
+        let (Some(place), true) = (Place::new(head), head.is_before(body)) else {
+            return false;
+        };
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.head = place;
+        }
+        for (from, to) in from.into_iter().zip(to) {
+            self.add_live(to);
+            self.sub_live(from);
+        }
         true
     }
 
@@ -1063,7 +1104,7 @@ impl Index {
                 body.references = body.references.checked_add(1)?;
                 Some(Held::Apart(id))
             }
-            (None, Parts::One(at)) if follows(put.head, *at) => Some(Held::Behind {
+            (None, Parts::One(at)) if put.head.is_before(*at) => Some(Held::Behind {
                 name: put.body,
                 bytes: Place::new(*at)?.bytes,
                 next: NONE,
@@ -1304,11 +1345,6 @@ fn is_cut_alike(parts: &Parts, known: &[Segment]) -> bool {
     };
     let digests = segments.iter().map(|segment| segment.digest);
     digests.eq(known.iter().map(|segment| segment.digest))
-}
-
-/// Does what lies at `at` begin where `head` ends?
-fn follows(head: Location, at: Location) -> bool {
-    head.pack == at.pack && head.offset.checked_add(head.bytes) == Some(at.offset)
 }
 
 /// Whoever chooses URLs and bodies chooses keys and names too: the hasher has a seed.
@@ -1927,7 +1963,7 @@ mod tests {
                 match step {
                     0..=2 => drop(index.insert(&put(sequence, target, &[body; 7]))),
                     3 => drop(index.mark_key(key(target), Sequence(sequence))),
-                    4 => drop(index.evict()),
+                    4 => drop(index.evict(0, 1)),
                     _ => drop(index.lookup([key(target)], &HeaderMap::new())),
                 }
                 let (puts, rest) = index.page(0, u32::MAX);

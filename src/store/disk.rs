@@ -27,8 +27,10 @@ use super::pack::Sealed;
 use super::pack::rounded;
 use super::replay;
 use super::replay::Begun;
+use super::survey::Holdings;
 use super::table::Pack;
 use super::table::Table;
+use super::table::Way;
 use super::writer;
 use super::writer::HANG_TICKS;
 use super::writer::Job;
@@ -48,6 +50,7 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
 use std::sync::RwLockWriteGuard;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -62,6 +65,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Lane {
     open: Option<PackId>,
+    moving: bool,
     shared: Arc<Shared>,
 }
 
@@ -100,6 +104,10 @@ pub(super) struct Shared {
     jobs: mpsc::Sender<Job>,
     /// Ticks since the writing thread last gave a sign of life.
     pub(super) unheeded: AtomicU32,
+    /// Lines handed in since it hangs.
+    held: AtomicU64,
+    /// Some were left out.
+    lacks: AtomicBool,
     pub(super) write_errors: AtomicU64,
     read_errors: AtomicU64,
     corrupt: AtomicU64,
@@ -118,6 +126,29 @@ impl Shared {
     /// answered is answered by its dropped reply.
     fn send(&self, job: Job) {
         drop(self.jobs.send(job));
+    }
+
+    /// As [`send`](Self::send), for so many lines. While the disk hangs only a bounded number is held:
+    /// after that the journal lacks some, and must begin anew.
+    fn send_lines(&self, job: Job, lines: usize) {
+        let lines = u64::try_from(lines).unwrap_or(u64::MAX);
+        if self.hangs() && self.held.fetch_add(lines, Ordering::Relaxed) >= HELD_LINES_MAX {
+            self.lacks.store(true, Ordering::Relaxed);
+        } else {
+            self.send(job);
+        }
+    }
+
+    /// Has the writing thread given no sign of life for long?
+    fn hangs(&self) -> bool {
+        self.unheeded.load(Ordering::Relaxed) > HANG_TICKS
+    }
+
+    /// Notes a sign of life of the writing thread; says whether lines were left out before.
+    pub(super) fn heed(&self) -> bool {
+        self.unheeded.store(0, Ordering::Relaxed);
+        self.held.store(0, Ordering::Relaxed);
+        self.lacks.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -142,6 +173,7 @@ impl Store {
         folder: Folder,
         heir: &mut dyn Heir,
     ) -> Result<Self, StoreError> {
+        journal::check_versions(&folder.journal())?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
         let damaged = begun.damaged;
@@ -154,6 +186,8 @@ impl Store {
             table: RwLock::new(table),
             jobs,
             unheeded: AtomicU32::new(0),
+            held: AtomicU64::new(0),
+            lacks: AtomicBool::new(false),
             write_errors: AtomicU64::new(0),
             read_errors: AtomicU64::new(0),
             corrupt: AtomicU64::new(damaged),
@@ -196,10 +230,22 @@ impl Store {
     /// when there are too many.
     pub fn lane(&self) -> Result<Lane, StoreError> {
         self.shared.write().add_lane()?;
-        Ok(Lane {
+        Ok(self.new_lane(false))
+    }
+
+    /// A lane for what is moved so that packs can go: it may use room that is kept back for it. One
+    /// at a time, and [`settle`](Self::settle) before the next.
+    pub fn moving_lane(&self) -> Lane {
+        self.shared.write().add_moving_lane();
+        self.new_lane(true)
+    }
+
+    fn new_lane(&self, moving: bool) -> Lane {
+        Lane {
             open: None,
+            moving,
             shared: Arc::clone(&self.shared),
-        })
+        }
     }
 
     /// Appends pieces to the lane's open pack (`None`: the shared lane), all to the same pack and
@@ -213,8 +259,12 @@ impl Store {
         key: PrimaryKey,
         pieces: &[NewPiece],
     ) -> Result<Vec<Location>, StoreError> {
-        let open = lane.as_ref().map(|lane| lane.open);
-        let appended = self.shared.write().append(open, sequence, key, pieces)?;
+        let way = match lane.as_ref() {
+            Some(lane) if lane.moving => Way::Moving(lane.open),
+            Some(lane) => Way::Own(lane.open),
+            None => Way::Shared,
+        };
+        let appended = self.shared.write().append(way, sequence, key, pieces)?;
         if let Some(lane) = lane {
             lane.open = appended.open;
         }
@@ -250,7 +300,7 @@ impl Store {
     /// Journals a removal, soon.
     pub fn record_remove(&self, sequence: Sequence) {
         let line = Line::Record(Record::Remove(sequence));
-        self.shared.send(Job::Line(line));
+        self.shared.send_lines(Job::Line(line), 1);
     }
 
     /// Journals a purge and returns when its records are written (not before). After an error, which
@@ -268,8 +318,9 @@ impl Store {
         };
         self.check_started()?;
         let lines = selectors.iter().map(line).collect();
-        self.shared.send(Job::Purge(lines, reply));
-        if self.shared.unheeded.load(Ordering::Relaxed) > HANG_TICKS {
+        self.shared
+            .send_lines(Job::Purge(lines, reply), selectors.len());
+        if self.shared.hangs() {
             return Err(StoreError::Slow);
         }
         written.await.unwrap_or_else(|_| Err(self.ended()))
@@ -281,6 +332,15 @@ impl Store {
         let (reply, written) = oneshot::channel();
         self.check_started()?;
         self.shared.send(Job::Flush(reply));
+        written.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    /// Returns when what was handed in before is done: packs that were closed and the records that
+    /// can be are written. Packs that are open stay so. Dropped half-way it changes nothing.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let (reply, written) = oneshot::channel();
+        self.check_started()?;
+        self.shared.send(Job::Settle(reply));
         written.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
@@ -520,6 +580,42 @@ impl Store {
         self.shared.read().room_needed()
     }
 
+    /// Names this store among all that this machine has, as
+    /// [`identity`](super::survey::identity) does.
+    pub fn identity(&self) -> Result<String, StoreError> {
+        lock(&self.shared.folder).identity()
+    }
+
+    /// What lies on disk: the journal is read, packs are looked at. Damage in the journal is counted
+    /// and asks for a snapshot, which replaces it. Blocking.
+    pub fn holdings(&self) -> Result<Holdings, StoreError> {
+        // No file of the journal goes while a snapshot cannot be written.
+        let _no_snapshot = lock(&self.snapshot);
+        let path = lock(&self.shared.folder).journal();
+        let (damaged, journal_bytes) = replay::inspect(&path)?;
+        let mut table = self.shared.write();
+        if damaged > 0 && table.journal.failures <= table.journal.mended {
+            self.shared.corrupt.fetch_add(damaged, Ordering::Relaxed);
+            table.journal.failures = table.journal.mended.saturating_add(1);
+        }
+        drop(table);
+        let sealed = self.shared.read().sealed();
+        let (packs, missing) = sealed.into_iter().partition(|(_, sealed)| {
+            match self.shared.contents.look(sealed.address) {
+                Ok(there) => there.bytes == sealed.bytes,
+                // What cannot be looked at now may be there.
+                Err(error) => {
+                    error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound
+                }
+            }
+        });
+        let mut holdings = Holdings::new(packs, missing, damaged, journal_bytes);
+        // One that was dropped meanwhile is not missed.
+        let table = self.shared.read();
+        holdings.missing.retain(|pack| table.get(*pack).is_some());
+        Ok(holdings)
+    }
+
     /// Would the store write more if there were more room? Not while the disk fails otherwise: what
     /// lies on it may be all that can be served.
     pub fn can_use_room(&self) -> bool {
@@ -634,4 +730,6 @@ fn within(bytes: Option<Bytes>, location: Location) -> Result<Bytes, StoreError>
 }
 
 const FILES_OPEN_MAX: usize = 256;
+/// Lines held while the disk hangs.
+pub(super) const HELD_LINES_MAX: u64 = 1 << 16;
 const SNAPSHOT_WRITE_BYTES: usize = 256 << 10;

@@ -109,6 +109,11 @@ impl Faults {
         state.struck
     }
 
+    /// How many steps the fault has struck so far.
+    pub(crate) fn struck(&self) -> u64 {
+        lock(&self.0.state).struck
+    }
+
     /// Waits until the fault has struck.
     pub(crate) fn await_strike(&self) {
         let state = lock(&self.0.state);

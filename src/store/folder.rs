@@ -13,6 +13,7 @@ use super::files;
 use super::files::File;
 use super::pack::PACK_BYTES_MAX;
 use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::fs::TryLockError;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -73,6 +74,13 @@ impl Folder {
             }),
             Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
         }
+    }
+
+    /// Names this store among all that this machine has.
+    pub(super) fn identity(&self) -> Result<String, StoreError> {
+        let path = self.dir.join(LOCK);
+        let lock = self.lock.metadata().map_err(failed("look at", &path))?;
+        Ok(name_of(&lock))
     }
 
     /// Where the journal lies.
@@ -154,6 +162,18 @@ impl Folder {
     }
 }
 
+/// Names the store in `dir`, whoever uses it, as that one does. Blocking.
+pub(super) fn identity(dir: &Path) -> Result<String, StoreError> {
+    let path = dir.join(LOCK);
+    let lock = files::look(&path).map_err(failed("look at", &path))?;
+    Ok(name_of(&lock))
+}
+
+/// Paths differ with links and mounts; which file is locked does not.
+fn name_of(lock: &Metadata) -> String {
+    format!("{:x}-{:x}", lock.dev(), lock.ino())
+}
+
 /// Is there a marker of this format? An error when there is one of another.
 fn check_marker(dir: &Path) -> Result<bool, StoreError> {
     let path = dir.join(MARKER);
@@ -195,7 +215,10 @@ fn is_blank(dir: &Path) -> Result<bool, StoreError> {
 
 fn take_lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join(LOCK);
-    let file = File::keep(&path).map_err(failed("open", &path))?;
+    // On a disk that cannot be written to, what is there can be locked and served all the same.
+    let file = File::keep(&path)
+        .or_else(|error| File::open(&path).map_err(|_| error))
+        .map_err(failed("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
@@ -291,6 +314,19 @@ mod tests {
         assert!(matches!(second, Err(StoreError::Locked { .. })));
         drop(first);
         Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_store_has_one_name_by_every_path_and_no_other_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, other) = (dir.path().join("a"), dir.path().join("b"));
+        let folder = Folder::open(&here).unwrap();
+        let _other = Folder::open(&other).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&here, &link).unwrap();
+        assert_eq!(folder.identity().unwrap(), identity(&link).unwrap());
+        assert_ne!(folder.identity().unwrap(), identity(&other).unwrap());
+        assert!(identity(&dir.path().join("none")).is_err());
     }
 
     #[test]

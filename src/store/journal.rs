@@ -14,11 +14,13 @@
 
 use super::Put;
 use super::Record;
+use super::StoreError;
 use super::codec::Cursor;
 use super::codec::length;
 use super::codec::put_run;
 use super::files;
 use super::files::File;
+use super::folder::failed;
 use super::pack::Address;
 use super::pack::rounded;
 use crate::rules::address::BodyName;
@@ -408,12 +410,38 @@ impl<'a, R: Read> Blocks<'a, R> {
 }
 
 fn header(bytes: &[u8]) -> Option<u32> {
+    let (version, next_pack) = any_header(bytes)?;
+    (version == VERSION).then_some(next_pack)
+}
+
+/// The version and the next pack's number of an intact header.
+fn any_header(bytes: &[u8]) -> Option<(u32, u32)> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let mut cursor = Cursor::new(header);
-    let known = cursor.array::<8>()? == MAGIC && cursor.u32()? == VERSION;
-    let next_pack = cursor.u32()?;
+    let known = cursor.array::<8>()? == MAGIC;
+    let (version, next_pack) = (cursor.u32()?, cursor.u32()?);
     let intact = cursor.u32()? == crc32fast::hash(header.get(..HEADER_BYTES - 4)?);
-    (known && intact).then_some(next_pack)
+    (known && intact).then_some((version, next_pack))
+}
+
+/// Refuses a folder with a file or a copy of another version: read as damage, it would be replaced.
+/// Blocking.
+pub(super) fn check_versions(folder: &Path) -> Result<(), StoreError> {
+    let (parts, _) = parts(folder).map_err(failed("list", folder))?;
+    let paths = |part: &Part| [part.path(folder), part.copy_path(folder)];
+    for path in parts.iter().flat_map(paths) {
+        // One that cannot be read, or ends in its header, is dealt with as damage.
+        let begin = File::open(&path).and_then(|file| file.read_start(HEADER_BYTES as u64));
+        let version = begin.ok().and_then(|begin| any_header(&begin));
+        if let Some((found, _)) = version.filter(|(version, _)| *version != VERSION) {
+            return Err(StoreError::JournalVersion {
+                path,
+                found,
+                expected: VERSION,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What begins with some bytes.

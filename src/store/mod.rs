@@ -261,6 +261,16 @@ pub enum StoreError {
         /// What they would take, in bytes.
         bytes: u64,
     },
+    /// A newer or older larder wrote a file of its journal.
+    #[error("{} has journal version {found}, this larder writes {expected}; nothing was changed", path.display())]
+    JournalVersion {
+        /// Which file.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The version written here.
+        expected: u32,
+    },
     /// A newer or older larder wrote it.
     #[error("{} has store format {found}, this larder writes {expected}; nothing was changed", dir.display())]
     Version {
@@ -282,6 +292,7 @@ impl StoreError {
             Self::Slow => true,
             Self::Corrupt { .. }
             | Self::Foreign { .. }
+            | Self::JournalVersion { .. }
             | Self::Locked { .. }
             | Self::Missing(_)
             | Self::NoRoom

@@ -171,6 +171,25 @@ pub(super) fn look(
     })
 }
 
+/// Counts the damaged places in the journal's files, and their bytes, and changes nothing. Records
+/// that are being written are none. Blocking.
+pub(super) fn inspect(folder: &Path) -> Result<(u64, u64), StoreError> {
+    let (parts, _) = journal::parts(folder).map_err(failed("list", folder))?;
+    let mut totals = (0_u64, 0_u64);
+    for part in parts {
+        let kept = Kept {
+            part,
+            file: read(&part.path(folder), &mut |_| {})?,
+            copy: read(&part.copy_path(folder), &mut |_| {})?,
+            doubtful: None,
+        };
+        totals.0 = totals.0.saturating_add(kept.stretches());
+        totals.1 = totals.1.saturating_add(kept.file.scan.bytes);
+        totals.1 = totals.1.saturating_add(kept.copy.scan.bytes);
+    }
+    Ok(totals)
+}
+
 /// The journal file that a start begins.
 #[derive(Debug)]
 pub(super) struct Begun {

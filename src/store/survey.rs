@@ -5,8 +5,10 @@
 
 use super::Heir;
 use super::StoreError;
+use super::folder;
 use super::folder::Folder;
 use super::folder::failed;
+use super::journal;
 use super::pack::Contents;
 use super::pack::Sealed;
 use super::replay;
@@ -22,13 +24,49 @@ use std::path::Path;
 pub struct Survey {
     contents: Contents,
     packs: HashMap<PackId, Sealed>,
-    /// Packs that the journal names and that are not there or not whole, by number.
+    holdings: Holdings,
+    _folder: Folder,
+}
+
+/// What lies on disk, in figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// The packs that are there, in order: number, length of the file, and allocated bytes.
+    pub packs: Vec<(PackId, u64, u64)>,
+    /// Packs that are named and not there or not whole, in order.
     pub missing: Vec<PackId>,
     /// Damaged places in the journal's files.
     pub damaged: u64,
     /// Bytes of the journal's files.
     pub journal_bytes: u64,
-    _folder: Folder,
+}
+
+impl Holdings {
+    pub(super) fn new(
+        packs: Vec<(PackId, Sealed)>,
+        missing: Vec<(PackId, Sealed)>,
+        damaged: u64,
+        journal_bytes: u64,
+    ) -> Self {
+        let sizes = |(pack, sealed): (PackId, Sealed)| {
+            (pack, u64::from(sealed.bytes), u64::from(sealed.allocated))
+        };
+        let mut packs: Vec<_> = packs.into_iter().map(sizes).collect();
+        packs.sort_unstable();
+        let mut missing: Vec<PackId> = missing.into_iter().map(|(pack, _)| pack).collect();
+        missing.sort_unstable();
+        Self {
+            packs,
+            missing,
+            damaged,
+            journal_bytes,
+        }
+    }
+}
+
+/// Names the store in `dir` among all that this machine has, whoever uses it. Blocking.
+pub fn identity(dir: &Path) -> Result<String, StoreError> {
+    folder::identity(dir)
 }
 
 impl Survey {
@@ -38,25 +76,27 @@ impl Survey {
         let folder = Folder::look(dir)?;
         let contents = Contents::new(dir);
         let journal = folder.journal();
+        journal::check_versions(&journal)?;
         let found = replay::look(&journal, &contents, heir)?;
+        let packs = found.packs.iter().map(|(pack, sealed)| (*pack, *sealed));
+        let mut holdings = Holdings::new(
+            packs.collect(),
+            Vec::new(),
+            found.damaged,
+            found.journal_bytes,
+        );
+        holdings.missing = found.missing;
         Ok(Self {
             contents,
             packs: found.packs,
-            missing: found.missing,
-            damaged: found.damaged,
-            journal_bytes: found.journal_bytes,
+            holdings,
             _folder: folder,
         })
     }
 
-    /// The packs that are there: number, length of the file, and allocated bytes; in order.
-    pub fn packs(&self) -> Vec<(PackId, u64, u64)> {
-        let sizes = |(pack, sealed): (&PackId, &Sealed)| {
-            (*pack, u64::from(sealed.bytes), u64::from(sealed.allocated))
-        };
-        let mut packs: Vec<_> = self.packs.iter().map(sizes).collect();
-        packs.sort_unstable();
-        packs
+    /// What lies on disk.
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
     }
 
     /// Reads a whole pack and says whether every bit of it is as it was written. Blocking.

@@ -141,6 +141,17 @@ pub(super) struct Table {
     pub(super) written: Written,
 }
 
+/// Where an append goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To what is moved so that packs can go, and its open pack: it may use the room kept back.
+    Moving(Option<PackId>),
+    /// To a large body of its own, and its open pack.
+    Own(Option<PackId>),
+    /// To the pack that small bodies share.
+    Shared,
+}
+
 /// What an append came to.
 #[derive(Debug)]
 pub(super) struct Appended {
@@ -257,16 +268,20 @@ impl Table {
         Ok(())
     }
 
+    /// Counts a lane that takes nothing from the others' room.
+    pub(super) fn add_moving_lane(&mut self) {
+        self.lanes = self.lanes.saturating_add(1);
+    }
+
     /// Counts a lane that ended.
     pub(super) fn remove_lane(&mut self) {
         self.lanes = self.lanes.saturating_sub(1);
     }
 
-    /// Appends all pieces to one pack: the one open in the lane if they fit, else a new one.
-    /// `lane` is a large body's open pack, or `None` for the shared lane.
+    /// Appends all pieces to one pack: the one that is open if they fit, else a new one.
     pub(super) fn append(
         &mut self,
-        lane: Option<Option<PackId>>,
+        way: Way,
         sequence: Sequence,
         key: PrimaryKey,
         pieces: &[NewPiece],
@@ -277,16 +292,20 @@ impl Table {
         }
         self.check_condition()?;
         let in_memory = self.unsealed_bytes.saturating_add(needed);
-        if in_memory > UNSEALED_BYTES_MAX || self.allocated() > self.limit {
+        // What is moved waits for each pack to be written: it cannot pile up.
+        let many = in_memory > UNSEALED_BYTES_MAX && !matches!(way, Way::Moving(_));
+        if many || self.allocated() > self.limit {
             return Err(StoreError::NoRoom);
         }
         let mut closed = Vec::new();
-        let current = lane.unwrap_or(self.shared);
+        let current = match way {
+            Way::Moving(open) | Way::Own(open) => open,
+            Way::Shared => self.shared,
+        };
         let pack = match current.and_then(|id| self.packs.get(&id).map(|pack| (id, pack))) {
             Some((id, Pack::Open(builder))) if builder.fits(pieces) => id,
             _ => {
-                self.check_queue()?;
-                let next = self.begin(lane.is_none())?;
+                let next = self.begin(way)?;
                 closed.extend(current.filter(|full| self.close(*full)));
                 next
             }
@@ -303,7 +322,7 @@ impl Table {
         let bytes = locations.iter().map(|piece| u64::from(piece.bytes));
         self.written.appended = self.written.appended.saturating_add(bytes.sum());
         self.unsealed_bytes = self.unsealed_bytes.saturating_add(more.into());
-        let early = self.unsealed_bytes > UNSEALED_BYTES_EASY && lane.is_some();
+        let early = self.unsealed_bytes > UNSEALED_BYTES_EASY && matches!(way, Way::Own(_));
         if early && self.check_queue().is_ok() {
             self.close(pack);
             closed.push(pack);
@@ -316,9 +335,16 @@ impl Table {
         })
     }
 
-    fn begin(&mut self, shared: bool) -> Result<PackId, StoreError> {
-        if self.room_needed() > 0 {
-            return Err(StoreError::NoRoom);
+    fn begin(&mut self, way: Way) -> Result<PackId, StoreError> {
+        if let Way::Moving(_) = way {
+            if self.room_lacking(OPEN_ROOM) > 0 {
+                return Err(StoreError::NoRoom);
+            }
+        } else {
+            self.check_queue()?;
+            if self.room_needed() > 0 {
+                return Err(StoreError::NoRoom);
+            }
         }
         let pack = PackId(self.next_pack);
         let Some(next) = self.next_pack.checked_add(1) else {
@@ -333,7 +359,7 @@ impl Table {
             .saturating_add(builder.file_bytes().into());
         self.reserved = self.reserved.saturating_add(OPEN_ROOM);
         self.packs.insert(pack, Pack::Open(builder));
-        if shared {
+        if way == Way::Shared {
             self.shared = Some(pack);
         }
         Ok(pack)
@@ -438,10 +464,15 @@ impl Table {
             .saturating_add(self.reserved)
     }
 
-    /// The bytes that must go before another pack can be begun; 0 when one can.
+    /// The bytes that must go before another pack can be begun; 0 when one can. Room for one is
+    /// kept back: what is alive in several packs moves there, so that they can go.
     pub(super) fn room_needed(&self) -> u64 {
+        self.room_lacking(OPEN_ROOM + OPEN_ROOM)
+    }
+
+    fn room_lacking(&self, room: u64) -> u64 {
         self.allocated()
-            .saturating_add(OPEN_ROOM)
+            .saturating_add(room)
             .saturating_sub(self.limit)
     }
 
@@ -490,7 +521,7 @@ impl Table {
 
     /// A whole pack's bytes were just written to a disk that was full: so much room there is.
     pub(super) fn prove_room(&mut self) {
-        let proven = self.allocated().saturating_add(OPEN_ROOM);
+        let proven = self.allocated().saturating_add(2 * OPEN_ROOM);
         self.limit = self.limit.max(proven).min(self.limit_given);
     }
 
@@ -560,7 +591,9 @@ mod tests {
     }
 
     fn add_sealed(table: &mut Table) -> PackId {
-        let appended = table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        let appended = table
+            .append(Way::Shared, Sequence(0), KEY, &head(1))
+            .unwrap();
         let pack = appended.open.unwrap();
         assert!(table.close(pack));
         assert!(table.seal(pack, sealed(4 << 20)));
@@ -571,9 +604,13 @@ mod tests {
     fn room_is_set_aside_when_a_pack_is_begun() {
         let mut table = table();
         let before = table.usage().allocated;
-        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        table
+            .append(Way::Shared, Sequence(0), KEY, &head(1))
+            .unwrap();
         assert_eq!(table.usage().allocated, before + OPEN_ROOM);
-        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        table
+            .append(Way::Shared, Sequence(0), KEY, &head(1))
+            .unwrap();
         assert_eq!(table.usage().allocated, before + OPEN_ROOM);
     }
 
@@ -583,10 +620,12 @@ mod tests {
         let trouble = || Condition::PassThrough("full".into());
         table.set_condition(trouble(), true);
         table.set_condition(Condition::Healthy, false);
-        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        let refused = table.append(Way::Shared, Sequence(0), KEY, &head(1));
         assert!(matches!(refused, Err(StoreError::NoRoom)));
         table.prove_room();
-        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        table
+            .append(Way::Shared, Sequence(0), KEY, &head(1))
+            .unwrap();
         assert!(table.usage().allocated <= table.usage().limit);
         let limit = table.usage().limit;
         table.set_condition(trouble(), false);
@@ -601,7 +640,7 @@ mod tests {
         while table.room_needed() == 0 {
             packs.push(add_sealed(&mut table));
         }
-        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        let refused = table.append(Way::Shared, Sequence(0), KEY, &head(1));
         assert!(matches!(refused, Err(StoreError::NoRoom)));
         assert!(table.usage().allocated <= LIMIT);
         drop(table.remove(packs[0]));
@@ -629,15 +668,17 @@ mod tests {
         assert!(table.set_condition(full.clone(), true));
         assert!(!table.set_condition(full, true));
         assert!(table.usage().limit < table.usage().allocated);
-        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        let refused = table.append(Way::Shared, Sequence(0), KEY, &head(1));
         assert!(matches!(refused, Err(StoreError::NoRoom)));
         while table.room_needed() > 0 {
             drop(table.remove(packs.pop().unwrap()));
         }
-        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        let refused = table.append(Way::Shared, Sequence(0), KEY, &head(1));
         assert!(matches!(refused, Err(StoreError::PassThrough(_))));
         assert!(table.set_condition(Condition::Healthy, false));
-        table.append(None, Sequence(0), KEY, &head(1)).unwrap();
+        table
+            .append(Way::Shared, Sequence(0), KEY, &head(1))
+            .unwrap();
     }
 
     #[test]
@@ -655,7 +696,7 @@ mod tests {
     #[test]
     fn pack_numbers_end_without_a_panic() {
         let mut table = Table::new(HashMap::new(), u32::MAX, LIMIT);
-        let refused = table.append(None, Sequence(0), KEY, &head(1));
+        let refused = table.append(Way::Shared, Sequence(0), KEY, &head(1));
         assert!(matches!(refused, Err(StoreError::PassThrough(_))));
     }
 
@@ -667,9 +708,9 @@ mod tests {
             let mut lane = None;
             for step in steps {
                 match step {
-                    0 => drop(table.append(None, Sequence(0), KEY, &head(900_000))),
+                    0 => drop(table.append(Way::Shared, Sequence(0), KEY, &head(900_000))),
                     1 => {
-                        if let Ok(appended) = table.append(Some(lane), Sequence(0), KEY, &head(1 << 20)) {
+                        if let Ok(appended) = table.append(Way::Own(lane), Sequence(0), KEY, &head(1 << 20)) {
                             lane = appended.open;
                         }
                     }

@@ -1,6 +1,9 @@
 //! The store as its caller sees it: over real files, in folders of their own.
 
 use super::*;
+use crate::store::faults::Fault;
+use crate::store::faults::Faults;
+use crate::store::files::Step;
 use crate::store::head::tests::sample;
 use crate::store::journal::tests::put;
 use std::collections::HashSet;
@@ -1058,4 +1061,81 @@ fn the_marks_of_a_damaged_snapshot_are_in_its_copy() {
 fn the_page_about_the_format_is_about_this_format() {
     let page = include_str!("../../docs/store.md");
     assert!(page.contains(&format!("larder store, format {}\"", folder::FORMAT)));
+}
+
+#[test]
+fn what_is_left_out_while_a_disk_hangs_undoes_no_purge() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::on(dir.path());
+    let (store, _) = started(dir.path());
+    store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    faults.begin(&[Step::Write], Fault::Hang);
+    store.record_remove(Sequence(7));
+    faults.await_strike();
+    wait_for(|| store.condition() != Condition::Healthy);
+    for _ in 0..=disk::HELD_LINES_MAX {
+        store.record_remove(Sequence(7));
+    }
+    let purge = store.record_purge(Sequence(8), &[Selector::All]);
+    assert!(matches!(wait(purge), Err(StoreError::Slow)));
+    faults.end();
+    wait_for(|| store.condition() == Condition::Healthy);
+    assert!(store.wants_snapshot());
+    let late = store_one(&store, 9, &bytes(9, 100));
+    wait(store.flush()).unwrap();
+    let copy = killed(dir.path());
+    assert_eq!(puts(&open_records(copy.path())), [late]);
+}
+
+#[test]
+fn a_disk_that_hangs_is_passed_through_and_what_was_begun_ends_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::on(dir.path());
+    let (store, _) = started(dir.path());
+    let before = store_one(&store, 1, &bytes(1, 100));
+    faults.begin(&[Step::Create, Step::Write], Fault::Hang);
+    wait_for(|| store.condition() != Condition::Healthy);
+    assert_eq!(
+        store.read(before.head).unwrap().len(),
+        before.head.bytes as usize
+    );
+    let refused = store.append(None, Sequence(2), KEY, &[]);
+    assert!(matches!(refused, Err(StoreError::PassThrough(_))));
+    assert!(store.usage().write_errors >= 1);
+    faults.end();
+    wait_for(|| store.condition() == Condition::Healthy);
+    let after = store_one(&store, 3, &bytes(3, 100));
+    drop(store);
+    assert_eq!(puts(&open_records(dir.path())), [before, after]);
+}
+
+#[test]
+fn a_number_once_given_out_does_not_come_again_though_its_record_is_not_handed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let put = store_one(&store, 5, &bytes(5, 100));
+    wait(store.flush()).unwrap();
+    store.record_remove(Sequence(6));
+    store.drop_pack(put.head.pack);
+    drop(store);
+    let (store, records) = open(dir.path());
+    assert_eq!(records, []);
+    assert_eq!(store.newest(), Sequence(6));
+}
+
+#[test]
+fn a_pack_that_cannot_be_deleted_takes_its_room_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::on(dir.path());
+    let (store, _) = started(dir.path());
+    let put = store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    let before = store.usage();
+    faults.begin(&[Step::Remove], Fault::Error(Errno::ROFS));
+    assert!(!store.drop_pack(put.head.pack));
+    assert_eq!(store.usage().allocated, before.allocated);
+    faults.end();
+    assert!(store.drop_pack(put.head.pack));
+    assert_eq!(store.usage().packs, 0);
 }

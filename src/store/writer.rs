@@ -50,6 +50,8 @@ pub(super) enum Job {
     Put(Put),
     /// Begin the next journal file and say its number.
     Rotate(mpsc::SyncSender<Result<u64, StoreError>>),
+    /// Write the records kept so far and say when they are written.
+    Settle(oneshot::Sender<Result<(), StoreError>>),
     /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
     /// Half a second has gone by.
@@ -168,7 +170,9 @@ impl Writer {
 
     /// Does one job. False: it was the last.
     fn take(&mut self, job: Job) -> bool {
-        self.shared.unheeded.store(0, Ordering::Relaxed);
+        if self.shared.heed() {
+            self.lack();
+        }
         match job {
             Job::Close => {
                 drop(self.write_all());
@@ -185,6 +189,7 @@ impl Writer {
             Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
+            Job::Settle(reply) => drop(reply.send(self.write_records())),
             Job::Tick => self.tick(),
         }
         true
@@ -205,11 +210,25 @@ impl Writer {
         }
         drop(self.write_records());
         if self.records.len() >= RECORDS_BYTES_MAX {
-            self.records.clear();
-            self.purges.clear();
-            self.puts = 0;
-            self.overflown = true;
+            self.forget();
         }
+    }
+
+    /// There was more to write than could be kept.
+    fn forget(&mut self) {
+        self.records.clear();
+        self.purges.clear();
+        self.puts = 0;
+        self.overflown = true;
+    }
+
+    /// Lines were left out while the disk hung: among them may have been purges, so nothing older
+    /// may be read again.
+    fn lack(&mut self) {
+        self.forget();
+        self.journal = None;
+        let slow = io::Error::from(io::ErrorKind::TimedOut);
+        self.fail("writing the journal", &slow);
     }
 
     /// Writes the records kept so far. After an error they are kept on.

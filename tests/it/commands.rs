@@ -1,7 +1,5 @@
 //! The command line: what an operator types and reads.
 
-use std::fs;
-
 use crate::origin::Reply;
 use crate::scene::Scene;
 use crate::scene::larder;
@@ -14,11 +12,8 @@ fn stored() -> (Scene, String) {
         scene.origin.says(target, Reply::ok(target).fresh());
         scene.get(target).stored();
     }
-    let chosen = format!("listen = \"{}\"", scene.admin());
-    let config = fs::read_to_string(scene.config()).unwrap();
-    let found = scene.dir().join("found.toml");
-    fs::write(&found, config.replace("listen = \"127.0.0.1:0\"", &chosen)).unwrap();
-    (scene, found.display().to_string())
+    let config = scene.found_config();
+    (scene, config)
 }
 
 #[test]
@@ -63,7 +58,7 @@ fn purge_says_so_when_nobody_listens() {
 fn help_and_version_need_no_config() {
     let dir = tempfile::tempdir().unwrap();
     let help = larder(dir.path(), &["--help"]);
-    for command in ["serve", "check", "purge", "completions"] {
+    for command in ["serve", "check", "purge", "store", "completions"] {
         help.exits(0).prints(command);
     }
     larder(dir.path(), &["--version"])
@@ -72,15 +67,43 @@ fn help_and_version_need_no_config() {
     larder(dir.path(), &["serve", "--help"])
         .exits(0)
         .prints("--config");
+    let store = larder(dir.path(), &["store", "--help"]);
+    for word in [
+        "stat", "list", "verify", "export", "--config", "--dir", "--json",
+    ] {
+        store.exits(0).prints(word);
+    }
+    larder(dir.path(), &["store", "verify", "--help"])
+        .exits(0)
+        .prints("--rate");
+    larder(dir.path(), &["store", "export", "--help"])
+        .exits(0)
+        .prints("KEY|URL");
 }
 
 #[test]
 fn completions_are_written_for_a_shell() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
-        larder(dir.path(), &["completions", shell])
-            .exits(0)
-            .prints("larder");
+        let script = larder(dir.path(), &["completions", shell]);
+        script.exits(0);
+        // Every command, and what belongs to those of the store.
+        for word in [
+            "check",
+            "completions",
+            "purge",
+            "serve",
+            "store",
+            "stat",
+            "list",
+            "verify",
+            "export",
+            "rate",
+            "json",
+            "dir",
+        ] {
+            script.prints(word);
+        }
     }
 }
 

@@ -62,6 +62,8 @@ mod targeted;
 mod telling;
 mod time;
 mod tls;
+mod tools;
+mod trouble;
 mod upstream;
 mod validation;
 mod vary;

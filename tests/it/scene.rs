@@ -27,6 +27,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -43,6 +44,7 @@ pub(crate) struct Setup {
     sections: BTreeMap<String, BTreeMap<String, String>>,
     rest: String,
     clock: bool,
+    disk: bool,
 }
 
 impl Setup {
@@ -89,6 +91,12 @@ impl Setup {
         self
     }
 
+    /// Gives the binary a disk of its own, which [`Scene::disk_fails`] makes fail.
+    pub(crate) fn own_disk(mut self) -> Self {
+        self.disk = true;
+        self
+    }
+
     /// Puts more TOML behind what is there.
     pub(crate) fn more(mut self, toml: &str) -> Self {
         self.rest.push_str(toml);
@@ -127,10 +135,12 @@ impl Setup {
         config.push_str(&self.rest);
         fs::write(self.dir.path().join("larder.toml"), config).expect("a config file");
         let clock = self.clock.then(|| Clock::new(self.dir.path()));
+        let disk = self.disk.then(|| Disk::new(self.dir.path()));
         Scene {
             dir: self.dir,
             origin: self.origin,
             clock,
+            disk,
             running: None,
             starts: 0,
         }
@@ -142,6 +152,7 @@ pub(crate) struct Scene {
     dir: TempDir,
     pub(crate) origin: Origin,
     clock: Option<Clock>,
+    disk: Option<Disk>,
     running: Option<Running>,
     starts: usize,
 }
@@ -160,6 +171,7 @@ impl Scene {
             sections: BTreeMap::new(),
             rest: String::new(),
             clock: false,
+            disk: false,
         }
         .server("http", "[\"127.0.0.1:0\"]")
         .server("workers", "1")
@@ -194,6 +206,22 @@ impl Scene {
         self.dir().join("larder.toml").display().to_string()
     }
 
+    /// A config that says where the running binary's admin listener is, as commands want it.
+    #[track_caller]
+    pub(crate) fn found_config(&self) -> String {
+        self.config_calling(self.admin())
+    }
+
+    /// The config with another admin listener.
+    pub(crate) fn config_calling(&self, admin: SocketAddr) -> String {
+        let config = fs::read_to_string(self.config()).expect("the config");
+        let chosen = format!("listen = \"{admin}\"");
+        let found = self.dir().join("found.toml");
+        let changed = config.replace("listen = \"127.0.0.1:0\"", &chosen);
+        fs::write(&found, changed).expect("a config file");
+        found.display().to_string()
+    }
+
     /// Runs `larder` to its end.
     #[track_caller]
     pub(crate) fn larder(&self, arguments: &[&str]) -> Finished {
@@ -206,8 +234,19 @@ impl Scene {
         assert!(self.running.is_none(), "it runs already");
         self.starts += 1;
         let stderr = self.dir().join(format!("stderr-{}", self.starts));
-        let clock = self.clock.as_ref();
-        self.running = Some(Running::start(&self.config(), &stderr, clock));
+        let clock = self.clock.iter().map(|clock| {
+            let file = clock.file.clone();
+            (&clock.library, vec![("LARDER_TEST_CLOCK", file)])
+        });
+        let disk = self.disk.iter().map(|disk| {
+            let files = vec![
+                ("LARDER_TEST_DISK", disk.file.clone()),
+                ("LARDER_TEST_DISK_DIR", self.store()),
+            ];
+            (&disk.library, files)
+        });
+        let libraries: Vec<Preloaded<'_>> = clock.chain(disk).collect();
+        self.running = Some(Running::start(&self.config(), &stderr, &libraries));
     }
 
     /// Ends the binary as an operator would and starts it again on the same store.
@@ -261,6 +300,31 @@ impl Scene {
     pub(crate) fn clock_moves(&mut self, seconds: i64) {
         let clock = self.clock.as_mut().expect("a clock of its own");
         clock.move_by(seconds);
+    }
+
+    /// From now on these steps on the store's files fail with an error number (`fixtures/disk.c`
+    /// has their letters), until the disk [works](Self::disk_works) again.
+    #[track_caller]
+    pub(crate) fn disk_fails(&self, steps: &str, errno: Errno) {
+        self.disk()
+            .says(&format!("{steps} {}", errno.raw_os_error()));
+    }
+
+    /// From now on these steps on the store's files wait until the disk [works](Self::disk_works).
+    #[track_caller]
+    pub(crate) fn disk_hangs(&self, steps: &str) {
+        self.disk().says(&format!("{steps} -1"));
+    }
+
+    /// The disk does what it is asked for.
+    #[track_caller]
+    pub(crate) fn disk_works(&self) {
+        self.disk().says("");
+    }
+
+    #[track_caller]
+    fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("a disk of its own")
     }
 
     /// The process id of the binary.
@@ -606,14 +670,7 @@ struct Clock {
 
 impl Clock {
     fn new(dir: &Path) -> Self {
-        let library = dir.join("clock.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/clock.c");
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-o"])
-            .args([library.as_os_str(), source.as_ref(), "-ldl".as_ref()])
-            .status()
-            .expect("a C compiler");
-        assert!(built.success(), "could not build {source}");
+        let library = build(dir, "clock");
         let file = dir.join("clock");
         let mut clock = Self {
             library,
@@ -626,21 +683,64 @@ impl Clock {
 
     fn move_by(&mut self, seconds: i64) {
         self.seconds += seconds;
-        // Renamed, so that it is never read half written.
-        let new = self.file.with_extension("new");
-        fs::write(&new, self.seconds.to_string()).expect("a file for the clock");
-        fs::rename(&new, &self.file).expect("a file for the clock");
+        put(&self.file, &self.seconds.to_string());
     }
 }
 
+/// A disk that fails when told to: a library that is loaded before libc, and a file that tells it.
+struct Disk {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl Disk {
+    fn new(dir: &Path) -> Self {
+        let disk = Self {
+            library: build(dir, "disk"),
+            file: dir.join("disk"),
+        };
+        disk.says("");
+        disk
+    }
+
+    fn says(&self, what: &str) {
+        put(&self.file, what);
+    }
+}
+
+/// Builds a library of `fixtures`.
+fn build(dir: &Path, name: &str) -> PathBuf {
+    let library = dir.join(name).with_extension("so");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let source = fixtures.join(name).with_extension("c");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([library.as_os_str(), source.as_ref(), "-ldl".as_ref()])
+        .status()
+        .expect("a C compiler");
+    assert!(built.success(), "could not build {}", source.display());
+    library
+}
+
+/// Writes a file that the binary reads meanwhile: renamed, so that it is never read half written.
+fn put(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, text).expect("a file for the binary");
+    fs::rename(&new, file).expect("a file for the binary");
+}
+
+/// A library, and the variables that name its files.
+type Preloaded<'a> = (&'a PathBuf, Vec<(&'static str, PathBuf)>);
+
 impl Running {
     #[track_caller]
-    fn start(config: &str, stderr: &Path, clock: Option<&Clock>) -> Self {
+    fn start(config: &str, stderr: &Path, libraries: &[Preloaded<'_>]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-        if let Some(clock) = clock {
-            command.env("LD_PRELOAD", &clock.library);
-            command.env("LARDER_TEST_CLOCK", &clock.file);
+        let names: Vec<_> = libraries.iter().map(|(l, _)| l.to_string_lossy()).collect();
+        if !names.is_empty() {
+            command.env("LD_PRELOAD", names.join(":"));
         }
+        command.envs(libraries.iter().flat_map(|(_, files)| files.clone()));
         let mut child = command
             .args(["serve", "--config", config])
             .stdin(Stdio::null())

@@ -99,10 +99,10 @@ impl Shelf {
         response: &StoredResponse,
         body: Option<&Bytes>,
     ) -> Result<Result<Put, NotKept>, StoreError> {
-        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let known = self.read_index().body(response.body.name());
         let mut pieces = Vec::with_capacity(2);
         pieces.push(NewPiece::Head(head::encode(sequence, response)));
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.read_index().body(response.body.name());
         match (&known, body) {
             // Another body of the same name: what would be read is not what the head says.
             (Some(parts), body) if !may_be(parts, response, body) => {

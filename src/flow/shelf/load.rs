@@ -170,12 +170,10 @@ impl Shelf {
                 return self.decode(place, &head, body);
             }
         };
-        let adjacent = body_at.pack == head_at.pack
-            && head_at.offset.checked_add(head_at.bytes) == Some(body_at.offset);
         let joined = head_at
             .bytes
             .checked_add(body_at.bytes)
-            .filter(|_| adjacent);
+            .filter(|_| head_at.is_before(body_at));
         let (head, body) = match joined {
             Some(bytes) => {
                 let mut both = self.store.read(Location { bytes, ..head_at })?;

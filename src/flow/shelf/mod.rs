@@ -6,8 +6,9 @@
 //! purge ─► mark in the index ─► memory tier ─► journal ─► receipt
 //! ```
 //!
-//! Locks, in the order they may be taken: `gate`, then `index`, then `pending` or `pins`. The store
-//! is never called while `index`, `pending` or `pins` is held: it calls back into them.
+//! Locks, in the order they may be taken: `tidying`, then `gate`, then `index`, then `pending` or
+//! `pins`. The store is never called while `index`, `pending` or `pins` is held: it calls back into
+//! them.
 
 pub mod catalog;
 mod draft;
@@ -74,6 +75,9 @@ pub struct Shelf {
     pub(super) memory: Arc<Memory>,
     /// Held for reading from an append to its index change; who drops packs holds it for writing.
     pub(super) gate: RwLock<()>,
+    /// Held by who moves and drops packs: one that another is emptying must not go before the new
+    /// places are in the journal.
+    tidying: Mutex<()>,
     /// Entries with records that are not written yet, and how many of them.
     pending: Mutex<HashMap<Sequence, (PrimaryKey, u32)>>,
     /// Packs that somebody is reading or filling; they must not be dropped.
@@ -194,6 +198,7 @@ impl Shelf {
             store,
             memory: Arc::clone(&common.memory),
             gate: RwLock::new(()),
+            tidying: Mutex::default(),
             pending: Mutex::default(),
             pins: Mutex::default(),
             lanes: AtomicUsize::new(0),
@@ -411,6 +416,7 @@ impl From<&StoreError> for NotKept {
             StoreError::Corrupt { .. }
             | StoreError::Foreign { .. }
             | StoreError::Io { .. }
+            | StoreError::JournalVersion { .. }
             | StoreError::Locked { .. }
             | StoreError::Missing(_)
             | StoreError::None { .. }

@@ -14,6 +14,7 @@
 //! All of it runs on one thread of its own; requests meet it only where they wait for room.
 
 use super::Shelf;
+use super::catalog::Finding;
 use super::lock;
 use super::upkeep::Task;
 use crate::clock;
@@ -27,11 +28,14 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::tag::TagKey;
+use crate::state::index::Index;
+use crate::store::Lane;
 use crate::store::NewPiece;
 use crate::store::PACK_BYTES_MAX;
 use crate::store::Piece;
 use crate::store::Record;
 use crate::store::StoreError;
+use crate::store::Usage;
 use crate::store::head;
 use bytes::Bytes;
 use hashbrown::HashSet;
@@ -82,6 +86,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         }
         wanting.room = false;
         drop(wanting);
+        let tidying = lock(&shelf.tidying);
         shelf.upkeep.begin(Task::Sweeping);
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
         shelf.make_room();
@@ -92,6 +97,7 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         shelf.upkeep.begin(Task::Scrubbing);
         scrubber.tend(shelf, clock::instant());
         shelf.upkeep.begin(Task::Resting);
+        drop(tidying);
     }
     if let Some(running) = snapshots.running {
         // A snapshot that panicked has left the old journal in place.
@@ -129,8 +135,8 @@ impl Shelf {
     pub(super) fn make_room(&self) {
         for _ in 0..ROUNDS_MAX {
             let usage = self.store.usage();
-            let slack = slack(usage.limit);
-            if usage.allocated + slack <= usage.limit || !self.store.can_use_room() {
+            let full = usage.allocated + slack(usage.limit) > usage.limit;
+            if !full || !self.store.can_use_room() {
                 return;
             }
             let (dropped, refused) = self.drop_empty();
@@ -139,16 +145,11 @@ impl Shelf {
                 return;
             }
             if dropped > 0 {
+                self.room.notify_waiters();
                 continue;
             }
-            let room = usage.limit - slack;
-            // A tenth of the room is for what has died in packs that still hold living parts.
-            let live_max = room / 10 * 9;
-            let live = self.read_index().live_bytes();
-            if live > live_max && self.evict((live - live_max).max(PACK_BYTES)) {
-                continue;
-            }
-            let emptiest = self.emptiest_packs(|live, allocated| live * 4 <= allocated * 3);
+            let share = self.share_to_move(&usage);
+            let emptiest = self.emptiest_packs(|live, allocated| live * 100 <= allocated * share);
             if emptiest.is_empty() {
                 if !self.evict(PACK_BYTES) {
                     return;
@@ -159,32 +160,33 @@ impl Shelf {
         }
     }
 
+    /// How much of a pack may be alive, in per cent, for it to be emptied. What is moved is written
+    /// twice, so it has a budget: a part of what was stored. Of a pack with a quarter alive the three
+    /// others are won: that little may always be moved. The more budget is left, the fuller a pack
+    /// may be; where it is used up entries are evicted instead, until packs are empty enough.
+    fn share_to_move(&self, usage: &Usage) -> u64 {
+        let moved = self.upkeep.done().moved_bytes;
+        let stored = usage.appended.saturating_sub(moved);
+        let left = (stored / MOVED_PARTS).saturating_sub(moved);
+        let most = (usage.limit / 16).max(1);
+        let more = (SHARE_MAX - SHARE_MIN) * left.min(most) / most;
+        SHARE_MIN + more
+    }
+
     /// Evicts entries of `bytes` altogether; `false` when there was nothing to evict.
     fn evict(&self, bytes: u64) -> bool {
         self.upkeep.begin(Task::Evicting);
         let mut any = false;
-        let start = self.read_index().live_bytes();
-        let until = start.saturating_sub(bytes);
+        let until = self.live_bytes().saturating_sub(bytes);
         loop {
-            // In batches, so that lookups get in between.
-            let mut gone = Vec::new();
-            let live = {
-                let mut index = self.write_index();
-                while index.live_bytes() > until && gone.len() < BATCH {
-                    let Some(found) = index.evict() else {
-                        break;
-                    };
-                    gone.push(found.sequence);
-                }
-                index.live_bytes()
-            };
+            let (gone, more) = self.write_index().evict(until, LOOKS);
             self.forget_hot(&gone);
             for sequence in &gone {
                 self.store.record_remove(*sequence);
             }
             any |= !gone.is_empty();
             self.upkeep.count_evicted(gone.len());
-            if gone.len() < BATCH || live <= until {
+            if !more {
                 return any;
             }
         }
@@ -219,29 +221,29 @@ impl Shelf {
         (dropped, dropped < empty.len())
     }
 
-    /// The packs with the least alive among those that `worth` picks by live and allocated bytes;
-    /// together they hold no more than one pack's worth.
+    /// The packs with the smallest part alive among those that `worth` picks by live and allocated
+    /// bytes; what is alive in them fits into one pack.
     fn emptiest_packs(&self, worth: impl Fn(u64, u64) -> bool) -> Vec<PackId> {
-        let mut packs: Vec<(u64, PackId)> = {
+        let mut packs: Vec<(u64, u64, PackId)> = {
             let packs = self.store.packs();
             let index = self.read_index();
             packs
                 .into_iter()
                 .map(|(pack, allocated)| (index.live(pack), allocated, pack))
                 .filter(|(live, allocated, _)| worth(*live, *allocated))
-                .map(|(live, _, pack)| (live, pack))
+                .map(|(live, allocated, pack)| (live * 1024 / allocated.max(1), live, pack))
                 .collect()
         };
-        packs.retain(|(_, pack)| !self.is_pinned(*pack));
+        packs.retain(|(_, _, pack)| !self.is_pinned(*pack));
         packs.sort_unstable();
         let mut sum = 0;
         packs
             .into_iter()
-            .take_while(|(live, _)| {
+            .take_while(|(_, live, _)| {
                 sum += live;
-                sum <= PACK_BYTES
+                sum <= MOVED_BYTES_MAX
             })
-            .map(|(_, pack)| pack)
+            .map(|(_, _, pack)| pack)
             .collect()
     }
 
@@ -251,8 +253,11 @@ impl Shelf {
         self.upkeep.begin(Task::Compacting);
         let mut moved = Moved::default();
         let mut emptied = Vec::new();
+        // A pack of its own: what was kept once will most likely be kept again, and not die among
+        // what is new.
+        let mut lane = self.store.moving_lane();
         for pack in packs {
-            match self.empty(*pack, keep, &mut moved) {
+            match self.empty(*pack, keep, &mut lane, &mut moved) {
                 Ok(()) => {
                     self.upkeep.count_emptied();
                     emptied.push(*pack);
@@ -268,12 +273,13 @@ impl Shelf {
                 }
             }
         }
+        self.store.finish(lane);
         // The new places are journaled before the old ones go.
         for put in self.places(&moved) {
             self.journal(put);
         }
-        let flushed = block_on(self.store.flush());
-        if !emptied.is_empty() && flushed {
+        let settled = block_on(self.store.settle());
+        if !emptied.is_empty() && settled {
             self.drop_empty_packs();
         }
         !emptied.is_empty()
@@ -306,7 +312,13 @@ impl Shelf {
 
     /// Moves every living part of one pack; entries nobody asked for lately go instead when `keep`
     /// says so.
-    fn empty(&self, pack: PackId, keep: Keep, moved: &mut Moved) -> Result<(), StoreError> {
+    fn empty(
+        &self,
+        pack: PackId,
+        keep: Keep,
+        lane: &mut Lane,
+        moved: &mut Moved,
+    ) -> Result<(), StoreError> {
         let pieces = match self.store.pieces(pack) {
             Err(StoreError::Corrupt { .. }) => {
                 self.store.count_corrupt();
@@ -318,35 +330,56 @@ impl Shelf {
         if keep == Keep::Used {
             self.evict_unused(&pieces);
         }
+        // A head, and the body right behind it.
+        let mut together = Vec::new();
         for piece in pieces {
-            let sound = match &piece {
-                Piece::Head { key, location, .. } => {
-                    if self.read_index().head_at(*key, *location).is_none() {
-                        continue;
-                    }
-                    self.sound_head(*location).map(NewPiece::Head)
-                }
-                Piece::Segment {
-                    digest, location, ..
-                } => {
-                    if !self.read_index().segment_at(*digest, *location) {
-                        continue;
-                    }
-                    let bytes = self.sound_segment(*digest, *location);
-                    bytes.map(|bytes| NewPiece::Segment(*digest, bytes))
-                }
+            let Some(bytes) = self.alive(&piece)? else {
+                continue;
             };
-            match sound {
-                Ok(bytes) => self.relocate(&piece, bytes, moved)?,
-                Err(StoreError::Corrupt { location }) => self.give_up(location),
-                Err(error @ StoreError::Io { .. }) if !error.may_pass() => {
-                    let (Piece::Head { location, .. } | Piece::Segment { location, .. }) = piece;
-                    self.give_up(location);
-                }
-                Err(error) => return Err(error),
+            if !together
+                .last()
+                .is_some_and(|(last, _)| are_one(last, &piece))
+            {
+                self.relocate(&together, lane, moved)?;
+                together.clear();
             }
+            together.push((piece, bytes));
         }
-        Ok(())
+        self.relocate(&together, lane, moved)
+    }
+
+    /// A piece's bytes; `None` when nobody needs it, or it is damaged and was given up.
+    fn alive(&self, piece: &Piece) -> Result<Option<NewPiece>, StoreError> {
+        let sound = match *piece {
+            Piece::Head { key, location, .. } => {
+                if self.read_index().head_at(key, location).is_none() {
+                    return Ok(None);
+                }
+                self.sound_head(location).map(NewPiece::Head)
+            }
+            Piece::Segment {
+                digest, location, ..
+            } => {
+                if !self.read_index().segment_at(digest, location) {
+                    return Ok(None);
+                }
+                let bytes = self.sound_segment(digest, location);
+                bytes.map(|bytes| NewPiece::Segment(digest, bytes))
+            }
+        };
+        match sound {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::Corrupt { location }) => {
+                self.give_up(location);
+                Ok(None)
+            }
+            Err(error @ StoreError::Io { .. }) if !error.may_pass() => {
+                let (Piece::Head { location, .. } | Piece::Segment { location, .. }) = *piece;
+                self.give_up(location);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What is alive in a pack whose own table cannot be read. Looks at every entry.
@@ -433,11 +466,19 @@ impl Shelf {
         }
     }
 
-    /// Checks every bit of a pack, and moves what is sound out of one that is damaged. Returns
-    /// whether it was intact.
-    pub(super) fn scrub(&self, pack: PackId) -> bool {
+    /// Checks every bit of a pack for a tool, on a thread that is not the one that makes room.
+    pub(super) fn check_pack(&self, pack: PackId) -> Finding {
+        if matches!(self.store.is_intact(pack), Ok(true)) {
+            return Finding::Intact;
+        }
+        let _tidying = lock(&self.tidying);
+        self.scrub(pack)
+    }
+
+    /// Checks every bit of a pack, and moves what is sound out of one that is damaged.
+    pub(super) fn scrub(&self, pack: PackId) -> Finding {
         match self.store.is_intact(pack) {
-            Ok(true) => true,
+            Ok(true) => Finding::Intact,
             Ok(false) => {
                 tracing::warn!(
                     pack = pack.0,
@@ -449,24 +490,25 @@ impl Shelf {
                     // It was in no part that is alive.
                     self.store.count_corrupt();
                 }
-                false
+                Finding::Damaged
             }
             Err(StoreError::Missing(_)) => {
-                if self.store.packs().iter().any(|(known, _)| *known == pack) {
-                    tracing::warn!(pack = pack.0, "a pack's file is gone");
-                    self.store.count_corrupt();
-                    self.clear(&[pack]);
+                if !self.store.packs().iter().any(|(known, _)| *known == pack) {
+                    return Finding::Dropped;
                 }
-                false
+                tracing::warn!(pack = pack.0, "a pack's file is gone");
+                self.store.count_corrupt();
+                self.clear(&[pack]);
+                Finding::Missing
             }
             Err(error) if error.may_pass() => {
                 tracing::warn!(pack = pack.0, %error, "a pack could not be read now");
-                false
+                Finding::Unread(error)
             }
             Err(error) => {
                 tracing::warn!(pack = pack.0, %error, "what can be read moves out of a pack");
                 self.compact(&[pack], Keep::All);
-                false
+                Finding::Unread(error)
             }
         }
     }
@@ -491,39 +533,36 @@ impl Shelf {
         self.upkeep.count_evicted(gone.len());
     }
 
+    /// Writes pieces of one entry that lie side by side into the lane, and points the index there.
     fn relocate(
         &self,
-        piece: &Piece,
-        bytes: NewPiece,
+        pieces: &[(Piece, NewPiece)],
+        lane: &mut Lane,
         moved: &mut Moved,
     ) -> Result<(), StoreError> {
-        let (Piece::Head { sequence, key, .. } | Piece::Segment { sequence, key, .. }) = *piece;
+        let Some((Piece::Head { sequence, key, .. } | Piece::Segment { sequence, key, .. }, _)) =
+            pieces.first()
+        else {
+            return Ok(());
+        };
+        let (sequence, key) = (*sequence, *key);
+        let bytes: Vec<NewPiece> = pieces.iter().map(|(_, bytes)| bytes.clone()).collect();
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let places = self.store.append(None, sequence, key, &[bytes])?;
-        let to = *places.first().ok_or(StoreError::NoRoom)?;
-        self.upkeep.count_moved(to.bytes);
+        let places = self.store.append(Some(lane), sequence, key, &bytes)?;
         let mut index = self.write_index();
-        // What went away in the meantime leaves a dead piece behind, no more.
-        match *piece {
-            Piece::Head { location, .. } => {
-                if index.move_head(key, location, to)
-                    && let Some((sequence, _)) = index.head_at(key, to)
-                {
-                    moved.entries.insert((key, sequence));
-                }
+        if let ([(head, _), (body, _)], [to_head, to_body]) = (pieces, places.as_slice())
+            && index.move_both(key, [place_of(head), place_of(body)], [*to_head, *to_body])
+        {
+            moved.head(&index, key, *to_head);
+        } else {
+            // What went away in the meantime leaves a dead piece behind, no more.
+            for ((piece, _), to) in pieces.iter().zip(&places) {
+                moved.piece(&mut index, piece, *to);
             }
-            Piece::Segment {
-                digest, location, ..
-            } => {
-                if index.move_segment(digest, location, to) {
-                    match index.sole_users(key, digest, to) {
-                        Some(users) => moved.entries.extend(users.into_iter().map(|s| (key, s))),
-                        None => {
-                            moved.shared.insert(to.pack);
-                        }
-                    }
-                }
-            }
+        }
+        drop(index);
+        for place in places {
+            self.upkeep.count_moved(place.bytes);
         }
         Ok(())
     }
@@ -555,6 +594,7 @@ impl Shelf {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let mut from = from;
+        let mut steps = 0;
         loop {
             let (gone, next, mark) = {
                 let mut index = self.write_index();
@@ -566,7 +606,8 @@ impl Shelf {
             for sequence in gone.iter().filter(|sequence| **sequence >= mark) {
                 self.store.record_remove(*sequence);
             }
-            if gone.len() < SWEEP_MANY {
+            steps += 1;
+            if gone.len() < SWEEP_MANY && steps >= SWEEPS {
                 return next;
             }
             from = next?;
@@ -681,24 +722,87 @@ struct Moved {
     shared: HashSet<PackId>,
 }
 
+impl Moved {
+    /// Points the index at one piece's new place.
+    fn piece(&mut self, index: &mut Index, piece: &Piece, to: Location) {
+        match *piece {
+            Piece::Head { key, location, .. } => {
+                if index.move_head(key, location, to) {
+                    self.head(index, key, to);
+                }
+            }
+            Piece::Segment {
+                digest,
+                location,
+                key,
+                ..
+            } => {
+                if index.move_segment(digest, location, to) {
+                    match index.sole_users(key, digest, to) {
+                        Some(users) => self.entries.extend(users.into_iter().map(|s| (key, s))),
+                        None => {
+                            self.shared.insert(to.pack);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The entry whose head is there has moved.
+    fn head(&mut self, index: &Index, key: PrimaryKey, to: Location) {
+        if let Some((sequence, _)) = index.head_at(key, to) {
+            self.entries.insert((key, sequence));
+        }
+    }
+}
+
+fn place_of(piece: &Piece) -> Location {
+    let (Piece::Head { location, .. } | Piece::Segment { location, .. }) = piece;
+    *location
+}
+
+/// Is this a head, and that the body right behind it?
+fn are_one(head: &Piece, body: &Piece) -> bool {
+    match (head, body) {
+        (Piece::Head { location: head, .. }, Piece::Segment { location: body, .. }) => {
+            head.is_before(*body)
+        }
+        (Piece::Segment { .. }, _) | (_, Piece::Head { .. }) => false,
+    }
+}
+
 /// Waits for the store on this thread, which may block.
-fn block_on<T>(flush: impl Future<Output = Result<T, StoreError>>) -> bool {
+fn block_on<T>(done: impl Future<Output = Result<T, StoreError>>) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.is_ok_and(|runtime| runtime.block_on(flush).is_ok())
+    runtime.is_ok_and(|runtime| runtime.block_on(done).is_ok())
 }
 
 const PACK_BYTES: u64 = PACK_BYTES_MAX as u64;
 const TICK: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 1024;
-const BATCH: usize = 256;
-const SWEEP: u32 = 4096;
-const SWEEP_MANY: usize = 2048;
+/// What is alive in the packs that are emptied at once: with its table it fits into one pack.
+const MOVED_BYTES_MAX: u64 = PACK_BYTES / 16 * 15;
+/// One byte in this many that are stored may be moved.
+const MOVED_PARTS: u64 = 3;
+/// How much of a pack may be alive for it to be emptied, in per cent.
+const SHARE_MIN: u64 = 25;
+/// As above, while little was moved.
+const SHARE_MAX: u64 = 75;
+/// Entries that are looked at while the index is locked.
+const LOOKS: u32 = 128;
+/// Places that are looked at while the index is locked.
+const SWEEP: u32 = 1024;
+const SWEEP_MANY: usize = 512;
+/// So often, each time.
+const SWEEPS: u32 = 4;
 const MERGE_MIN: usize = 32;
 const SNAPSHOT_REST: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
     use super::super::StoredBody;
+    use super::super::catalog::Catalog;
     use super::super::tests::found;
     use super::super::tests::keep;
     use super::super::tests::open;
@@ -748,6 +852,26 @@ mod tests {
         assert_eq!(found(&shelf, KEYS[0]), None);
         assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "stays");
         assert_eq!(body_of(&shelf, KEYS[2]).unwrap(), "stays");
+    }
+
+    #[test]
+    fn what_a_tool_holds_can_be_read_though_it_was_moved() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "stays"));
+        wait(shelf.store.flush()).unwrap();
+        let catalog = Catalog::of(&shelf);
+        let put = catalog.variants(KEYS[0]).remove(0);
+        let held = catalog.hold(&put).unwrap();
+        assert!(shelf.compact(&[put.head.pack], Keep::All));
+        assert_ne!(catalog.variants(KEYS[0])[0].head.pack, put.head.pack);
+        let head = held.head().unwrap().unwrap();
+        let parts: Vec<Bytes> = held.parts(&head).map(Result::unwrap).collect();
+        assert_eq!(parts, ["stays"]);
+        drop(held);
+        assert_eq!(shelf.drop_empty_packs(), 1);
+        // Who asks by the old place is given the new one.
+        assert!(catalog.hold(&put).unwrap().head().unwrap().is_some());
     }
 
     #[test]

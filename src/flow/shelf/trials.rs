@@ -2,6 +2,7 @@
 
 use super::Shelf;
 use super::StoredBody;
+use super::catalog::Finding;
 use super::tests::found;
 use super::tests::keep_bytes;
 use super::tests::open_at;
@@ -145,7 +146,7 @@ fn flip_packs(seed: u64, trials: usize) {
         );
         for (pack, _) in shelf.store.packs() {
             assert!(
-                shelf.scrub(pack),
+                matches!(shelf.scrub(pack), Finding::Intact),
                 "trial {trial}: {flipped:?} is still there"
             );
         }

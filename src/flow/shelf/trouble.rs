@@ -27,6 +27,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const STEPS: [Step; 10] = [
@@ -148,6 +150,41 @@ impl Cell {
         struck
     }
 
+    /// The step hangs: what is done in memory is not held up, and all goes on afterwards.
+    fn hang(&self, template: &Path) {
+        let dir = TempDir::new().unwrap();
+        copy(template, dir.path());
+        let faults = Faults::on(dir.path());
+        let shelf = open(dir.path()).unwrap();
+        self.begin(&faults);
+        let (tell, told) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(|| self.act(&shelf));
+            while faults.struck() == 0 && !acting.is_finished() {
+                std::thread::yield_now();
+            }
+            let other = Arc::clone(&shelf);
+            std::thread::spawn(move || {
+                let all = keys().all(|n| found(&other, key(n)).is_some());
+                other.purge(&[key(DOOMED)], &[]);
+                let gone = found(&other, key(DOOMED)).is_none();
+                tell.send(all && gone)
+            });
+            let answered = told.recv_timeout(Duration::from_secs(20));
+            faults.end();
+            assert_eq!(answered, Ok(true), "{self:?} holds up what is in memory");
+        });
+        self.recover(&shelf);
+        assert!(!sees(&shelf, DOOMED), "{self:?}: purged and served");
+        self.check_kept(&shelf, true);
+        self.refill(&shelf);
+        shelf.close();
+        drop(shelf);
+        let shelf = open(dir.path()).unwrap();
+        let lost: Vec<u8> = keys().filter(|n| !sees(&shelf, *n)).collect();
+        assert!(lost.is_empty(), "{self:?}: {lost:?} lost at the next start");
+    }
+
     /// Does what the phase is about; any of it may be refused, none of it may go wrong.
     fn act(&self, shelf: &Arc<Shelf>) {
         match self.phase {
@@ -164,11 +201,13 @@ impl Cell {
                 keep_large(shelf, LARGE + 10).ok();
                 drop(wait(shelf.store.flush()));
             }
-            Phase::Rotation => drop(shelf.snapshot()),
+            Phase::Rotation => {
+                shelf.snapshot();
+            }
             Phase::Snapshot => {
                 // The first may begin a new journal: the second has nothing to begin.
-                let _ = shelf.snapshot();
-                let _ = shelf.snapshot();
+                shelf.snapshot();
+                shelf.snapshot();
             }
             Phase::Purge | Phase::Serving | Phase::Start => {}
         }
@@ -253,7 +292,8 @@ fn open(dir: &Path) -> Result<Arc<Shelf>, StoreError> {
 }
 
 fn keys() -> impl Iterator<Item = u8> {
-    (0..COUNT).chain([LARGE])
+    // Not all, for they are asked for often: some of each pack.
+    (0..COUNT).step_by(5).chain([LARGE])
 }
 
 fn keep(shelf: &Arc<Shelf>, n: u8) -> Result<Stored, NotKept> {
@@ -326,10 +366,7 @@ fn run(cells: &[Cell]) -> u64 {
     let work = || {
         let mut struck = 0;
         while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match std::panic::catch_unwind(|| cell.run(template.path())) {
-                Ok(n) => struck += n,
-                Err(_) => eprintln!("FAILED {cell:?}"),
-            }
+            struck += cell.run(template.path());
         }
         struck
     };
@@ -362,11 +399,34 @@ fn cells(once: &[Option<u64>]) -> Vec<Cell> {
 }
 
 #[test]
+fn whatever_hangs_holds_up_nothing_in_memory_and_all_is_well_afterwards() {
+    let template = template();
+    for step in STEPS {
+        // A start has nothing to serve yet; serving reads on threads of its own.
+        for phase in [
+            Phase::Compaction,
+            Phase::Fill,
+            Phase::Rotation,
+            Phase::Snapshot,
+        ] {
+            let cell = Cell {
+                step,
+                fault: Fault::Hang,
+                phase,
+                once: None,
+                within: "",
+            };
+            cell.hang(template.path());
+        }
+    }
+}
+
+#[test]
 fn whatever_fails_for_a_while_the_right_bytes_are_served_and_all_is_well_afterwards() {
     assert!(run(&cells(&[None])) > 1000);
 }
 
 #[test]
 fn whatever_fails_once_the_right_bytes_are_served_and_all_is_well_afterwards() {
-    assert!(run(&cells(&[Some(0), Some(1), Some(5)])) > 100);
+    assert!(run(&cells(&[Some(1)])) > 100);
 }

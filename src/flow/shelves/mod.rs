@@ -26,6 +26,7 @@ use super::shelf::Common;
 use super::shelf::NotKept;
 use super::shelf::Shelf;
 use super::shelf::Stored;
+use super::shelf::catalog::Catalog;
 use super::shelf::lock;
 use super::shelf::space;
 use super::shelf::upkeep::Done;
@@ -521,6 +522,14 @@ impl Shelves {
             })
     }
 
+    /// All that is stored in one directory: in the one of this identity, or in any. Blocking.
+    pub fn catalog(&self, identity: Option<&str>) -> Option<Catalog> {
+        let is_meant = |shelf: &&Arc<Shelf>| {
+            identity.is_none_or(|meant| shelf.store.identity().is_ok_and(|own| own == meant))
+        };
+        self.opened().find(is_meant).map(Catalog::of)
+    }
+
     /// Bytes in the memory tier.
     pub fn memory_bytes(&self) -> u64 {
         self.common.memory().bytes()
@@ -588,8 +597,7 @@ impl Shelves {
     /// Has the directories looked at soon.
     fn poke(&self) {
         if let Some(watcher) = &*lock(&self.watch) {
-            // One that waits already will do.
-            drop(watcher.poke.try_send(()));
+            let _waits_already = watcher.poke.try_send(());
         }
     }
 

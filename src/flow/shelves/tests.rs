@@ -308,7 +308,7 @@ fn a_directory_that_cannot_be_opened_does_not_stop_the_others_and_is_tried_again
     keep(&shelves, key, "home").unwrap();
     assert_eq!(shelves.dirs()[0].entries, 1);
     shelves.close();
-    drop(shelves);
+    drop((shelves, shelf));
     let shelves = open(&dirs);
     assert_eq!(served(&shelves, key).as_deref(), Some("home"));
     shelves.close();
