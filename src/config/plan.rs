@@ -145,14 +145,6 @@ impl Plan {
         let http = addresses(&file.server.http, "server.http", problems);
         let https = addresses(&file.server.https, "server.https", problems);
         listeners_apart(&http, &https, admin.as_ref(), file, problems);
-        if file.server.h2c.value {
-            problem(
-                problems,
-                &file.server.h2c,
-                "server.h2c",
-                "only false is possible: HTTP/2 is not spoken",
-            );
-        }
         if !https.is_empty() && file.certificates.is_empty() {
             problem(
                 problems,
@@ -230,7 +222,26 @@ fn net_params(server: &keys::Server) -> net::Params {
         write_timeout: server.write_timeout.value,
         handshake_timeout: server.handshake_timeout.value,
         drain_timeout: server.drain_timeout.value,
+        http2: net::Http2 {
+            clear_text: server.h2c.value,
+            streams_max: count(server.http2_streams_max.value),
+            stream_window: window(server.http2_stream_window.value),
+            connection_window: window(server.http2_connection_window.value),
+            resets_max: count(server.http2_resets_max.value),
+            control_frames_max: count(server.http2_control_frames_max.value),
+        },
     }
+}
+
+fn count(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// Windows end at 2³¹ − 1 (RFC 9113 §6.9.1).
+fn window(bytes: u64) -> u32 {
+    u32::try_from(bytes)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX as u32)
 }
 
 fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
@@ -699,16 +710,22 @@ fn tls_params(
 fn alpn(given: &Given<Vec<String>>, problems: &mut Vec<Problem>) -> Vec<Protocol> {
     let mut protocols = Vec::new();
     for text in &given.value {
-        let reason = match text.as_str() {
-            "http/1.1" if protocols.contains(&Protocol::Http1) => "\"http/1.1\" is there twice",
-            "http/1.1" => {
-                protocols.push(Protocol::Http1);
-                continue;
+        let known = [Protocol::Http1, Protocol::Http2]
+            .into_iter()
+            .find(|protocol| protocol.as_str() == text);
+        match known {
+            Some(protocol) if !protocols.contains(&protocol) => protocols.push(protocol),
+            Some(_) => problem(
+                problems,
+                given,
+                "tls.alpn",
+                &format!("{text:?} is there twice"),
+            ),
+            None => {
+                let reason = format!("{text:?} is neither \"h2\" nor \"http/1.1\"");
+                problem(problems, given, "tls.alpn", &reason);
             }
-            "h2" => "only \"http/1.1\" is possible: HTTP/2 is not spoken",
-            _ => "is not \"http/1.1\"",
-        };
-        problem(problems, given, "tls.alpn", reason);
+        }
     }
     protocols
 }
@@ -997,6 +1014,56 @@ mod tests {
     }
 
     #[test]
+    fn what_clients_are_asked_for_needs_authorities_and_tls() {
+        let found = problems(&format!("{SITE}client_certificate = \"required\"\n"));
+        assert_eq!(
+            found,
+            [
+                "t:4: site[0].client_certificate: needs client_authorities",
+                "t:4: site[0].client_certificate: needs an address in server.https",
+            ]
+        );
+        let found = problems(&format!("{SITE}client_authorities = \"ca.pem\"\n"));
+        assert_eq!(
+            found,
+            ["t:4: site[0].client_authorities: means nothing while client_certificate is \"off\""]
+        );
+    }
+
+    #[test]
+    fn strict_transport_security_is_written_as_its_rfc_says() {
+        let said = |text: &str| {
+            let (plan, problems) = check(&format!("{SITE}{text}"));
+            assert_eq!(problems, Vec::<String>::new());
+            plan.flow.sites.first().unwrap().hsts.clone()
+        };
+        assert_eq!(said(""), None);
+        assert_eq!(said("hsts = \"1h\"\n").unwrap(), "max-age=3600");
+        assert_eq!(
+            said("hsts = \"1d\"\nhsts_subdomains = true\nhsts_preload = true\n").unwrap(),
+            "max-age=86400; includeSubDomains; preload"
+        );
+        assert_eq!(
+            problems(&format!("{SITE}hsts_preload = true\n")),
+            ["t:4: site[0].hsts_preload: means nothing without hsts"]
+        );
+    }
+
+    #[test]
+    fn protocols_are_offered_in_the_order_given() {
+        let (plan, _) = check(&format!("[tls]\nalpn = [\"http/1.1\", \"h2\"]\n{SITE}"));
+        assert_eq!(plan.tls().alpn, [Protocol::Http1, Protocol::Http2]);
+        assert_eq!(
+            problems_with("[tls]\nalpn = [\"h3\", \"h2\"]"),
+            ["t:2: tls.alpn: \"h3\" is neither \"h2\" nor \"http/1.1\""]
+        );
+        assert_eq!(
+            problems_with("[tls]\nalpn = [\"h2\", \"h2\"]"),
+            ["t:2: tls.alpn: \"h2\" is there twice"]
+        );
+    }
+
+    #[test]
     fn an_address_is_listened_on_once() {
         assert_eq!(
             problems_with(
@@ -1013,11 +1080,11 @@ mod tests {
     }
 
     #[test]
-    fn h2c_cannot_be_switched_on() {
-        assert_eq!(
-            problems_with("[server]\nh2c = true"),
-            ["t:2: server.h2c: only false is possible: HTTP/2 is not spoken"]
-        );
+    fn http_2_is_spoken_in_clear_text_where_it_is_asked_for() {
+        assert!(!check(SITE).0.net.http2.clear_text);
+        let (plan, problems) = check(&format!("[server]\nh2c = true\n{SITE}"));
+        assert_eq!(problems, Vec::<String>::new());
+        assert!(plan.net.http2.clear_text);
     }
 
     #[test]

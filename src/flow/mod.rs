@@ -73,6 +73,7 @@ use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::Version;
 use http::header;
 use http::request::Parts;
 use std::hash::BuildHasher;
@@ -359,7 +360,7 @@ impl Engine {
             budget_bytes,
             fills_active: AtomicU64::new(0),
             sink,
-            via: hop.via(false).filter(|_| params.via_response),
+            via: hop.via(Version::HTTP_11).filter(|_| params.via_response),
             hop,
             params,
         }))

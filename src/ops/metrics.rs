@@ -144,6 +144,8 @@ counters! {
     handshakes_full = "handshakes.full";
     /// TLS handshakes with a session from before.
     handshakes_resumed = "handshakes.resumed";
+    /// HTTP/2 connections cut because the client sent too much beside requests.
+    floods = "floods";
     /// Access log lines given up because the writer could not follow.
     access_log_dropped = "access_log.dropped";
 }
@@ -411,7 +413,7 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "access_log.dropped backends body_bytes collapsed connections.accepted \
-             connections.closed connections.open duration_us fill.bytes fills_active \
+             connections.closed connections.open duration_us fill.bytes fills_active floods \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
              handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
