@@ -567,7 +567,7 @@ impl Shared {
 
     fn write_waits(&self, waits: bool) {
         let blocked = self.blocked.load(Ordering::Relaxed);
-        if waits != (blocked % 2 == 1) {
+        if waits == blocked.is_multiple_of(2) {
             self.blocked
                 .store(blocked.wrapping_add(1), Ordering::Relaxed);
         }
