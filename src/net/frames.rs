@@ -121,7 +121,7 @@ impl Frames {
             PRIORITY => self.skip == 5,
             RST_STREAM | WINDOW_UPDATE => self.skip == 4,
             SETTINGS if flags & ACK != 0 => self.skip == 0,
-            SETTINGS => self.skip % 6 == 0,
+            SETTINGS => self.skip.is_multiple_of(6),
             PING => self.skip == 8,
             GOAWAY => self.skip >= 8,
             _ => true,

@@ -142,7 +142,7 @@ where
         tokio::select! {
             biased;
             accepted = http.accept() => match accepted {
-                Some(Ok((request, respond))) => take(request, respond, peer.clone(), front, shared),
+                Some(Ok((request, respond))) => take(request, respond, &peer, front, shared),
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
@@ -223,7 +223,7 @@ fn builder(params: &Params) -> Builder {
 fn take<H, F, B>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    peer: Peer,
+    peer: &Peer,
     front: &Arc<Front<H>>,
     shared: &Arc<Shared>,
 ) where
@@ -268,7 +268,7 @@ fn take<H, F, B>(
         events: Arc::clone(&front.events),
         presence: Presence::new(shared),
     };
-    let answer = (front.handler)(Request::from_parts(head, body), peer);
+    let answer = (front.handler)(Request::from_parts(head, body), peer.clone());
     tokio::spawn(async move {
         if let Some(response) = answered(answer, &mut respond, asked).await
             && let Err(error) = reply.send(response, respond).await
@@ -557,7 +557,7 @@ impl Shared {
     /// How often a write has waited; `None` while one does.
     fn blocked(&self) -> Option<u32> {
         let blocked = self.blocked.load(Ordering::Relaxed);
-        (blocked % 2 == 0).then_some(blocked)
+        blocked.is_multiple_of(2).then_some(blocked)
     }
 
     /// No write has waited since `before`.
@@ -567,7 +567,7 @@ impl Shared {
 
     fn write_waits(&self, waits: bool) {
         let blocked = self.blocked.load(Ordering::Relaxed);
-        if waits != (blocked % 2 == 1) {
+        if waits == blocked.is_multiple_of(2) {
             self.blocked
                 .store(blocked.wrapping_add(1), Ordering::Relaxed);
         }

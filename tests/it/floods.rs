@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::client::HOST;
 use crate::frames::*;
 use crate::origin::Gate;
 use crate::origin::Reply;
@@ -140,7 +139,12 @@ fn streams_that_the_server_is_made_to_reset() {
     let gate = Gate::new();
     scene.origin.says("/held", Reply::ok("v1").held(&gate));
     is_cut(&scene, &[], MANY, |n| {
-        [get(1 + 2 * n, "/held"), window_update(1 + 2 * n, 0)].concat()
+        // A window too wide is the stream's error (RFC 9113 §6.9.1).
+        [
+            get(1 + 2 * n, "/held"),
+            window_update(1 + 2 * n, 0x7fff_ffff),
+        ]
+        .concat()
     });
     assert!(scene.origin.seen("/held").len() <= 300);
     gate.open();
@@ -283,8 +287,8 @@ fn windows_of_nothing() {
         for peer in &mut peers {
             assert_eq!(peer.answer(1), Err(CANCEL));
         }
+        scene.await_stat("timeouts.write", |late| late == 500);
     });
-    scene.await_stat("timeouts.write", |late| late == 500);
 }
 
 #[test]
@@ -328,5 +332,4 @@ fn a_client_that_only_reads_is_not_a_flood() {
         peer.send(&window_update(0, 2));
     }
     assert_eq!(scene.stat("floods"), 0);
-    assert_eq!(HOST, "scene.test");
 }

@@ -155,11 +155,13 @@ impl Peer {
         }
     }
 
-    /// Connects, begins with these settings and acknowledges the other side's.
+    /// Connects, begins with these settings and acknowledges the other side's. There is no table for
+    /// what comes, so that a status can be read by itself.
     #[track_caller]
     pub(crate) fn with(address: SocketAddr, ours: &[(u16, u32)]) -> Self {
         let mut peer = Self::silent(address);
-        peer.send(&[PREFACE, &settings(ours), &frame(SETTINGS, ACK, 0, [])].concat());
+        let ours = [&[(1, 0)], ours].concat();
+        peer.send(&[PREFACE, &settings(&ours), &frame(SETTINGS, ACK, 0, [])].concat());
         peer
     }
 

@@ -64,6 +64,7 @@ mod range;
 mod requests;
 mod rfc9113;
 mod slices;
+mod soak;
 mod stale;
 mod store;
 mod storing;
