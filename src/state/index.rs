@@ -407,6 +407,14 @@ impl Index {
             .collect()
     }
 
+    /// Does this entry vary by a field of requests?
+    pub fn varies(&self, found: Found) -> bool {
+        let entry = self.find(found.key, found.sequence);
+        entry
+            .and_then(|(_, entry)| self.fields(entry))
+            .is_some_and(|fields| fields.named)
+    }
+
     /// The field names that the newest entry for `key` varies by; empty when nothing is known.
     pub fn known_vary(&self, key: PrimaryKey) -> &[HeaderName] {
         self.chain(key)

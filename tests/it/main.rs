@@ -37,6 +37,7 @@ mod commands;
 mod config;
 mod connections;
 mod crash;
+mod dirs;
 mod drain;
 mod errors;
 mod files;
