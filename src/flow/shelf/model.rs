@@ -747,37 +747,20 @@ fn every_rule_of_the_shelf_is_needed() {
     use Actor::Room;
     use Actor::Snapshot;
     use Actor::Write;
-    let (kill, journal) = (
-        "a kill took what was written",
-        "the journal says something else",
-    );
-    let pack = "a referrer without a pack";
-    let flaws: [(Flaw, &[Actor], &[&str]); 9] = [
-        (Flaw::RemoveInSilence, &[Room], &[journal]),
-        (Flaw::PurgeWithoutMark, &[Fill, Purge], &[journal]),
-        (Flaw::ForgetLoss, &[Fill, Lose], &[pack]),
-        (Flaw::DropBeforeFlush, &[Room, Write], &[kill, journal]),
-        (
-            Flaw::DropPinned,
-            &[Read, Read, Room],
-            &["a pinned pack is gone"],
-        ),
-        (
-            Flaw::DropWithoutGate,
-            &[Fill, Fill, Room, Write],
-            &[pack, journal],
-        ),
-        (Flaw::SnapshotAtOnce, &[Room, Snapshot], &[kill, journal]),
-        (Flaw::StartInSilence, &[Room, Write], &[journal]),
-        (
-            Flaw::WriteUnwanted,
-            &[Fill, Purge, Snapshot, Write],
-            &[journal],
-        ),
+    let flaws: [(Flaw, &[Actor]); 9] = [
+        (Flaw::RemoveInSilence, &[Room]),
+        (Flaw::PurgeWithoutMark, &[Fill, Purge]),
+        (Flaw::ForgetLoss, &[Fill, Lose]),
+        (Flaw::DropBeforeFlush, &[Room, Write]),
+        (Flaw::DropPinned, &[Read, Read, Room]),
+        (Flaw::DropWithoutGate, &[Fill, Fill, Room, Write]),
+        (Flaw::SnapshotAtOnce, &[Room, Snapshot]),
+        (Flaw::StartInSilence, &[Room, Write]),
+        (Flaw::WriteUnwanted, &[Fill, Purge, Snapshot, Write]),
     ];
     // The others take minutes to meet.
     let tried = if asked().is_some() { flaws.len() } else { 3 };
-    for (flaw, actors, expected) in flaws.into_iter().take(tried) {
+    for (flaw, actors) in flaws.into_iter().take(tried) {
         let noticed = catch_unwind(AssertUnwindSafe(|| {
             try_all(flaw, actors, schedules().max(4000))
         }));
@@ -788,9 +771,19 @@ fn every_rule_of_the_shelf_is_needed() {
         let said = said
             .or(panic.downcast_ref::<&str>().copied())
             .unwrap_or_default();
-        assert!(
-            expected.iter().any(|expected| said.contains(expected)),
-            "{flaw:?}: {said}"
-        );
+        let found = FOUND.iter().any(|found| said.contains(found));
+        assert!(found, "{flaw:?}: {said}");
     }
 }
+
+/// What a broken rule comes to, whichever is met first.
+const FOUND: [&str; 8] = [
+    "a kill took what was written",
+    "a pack without a referrer",
+    "a pinned pack is gone",
+    "a purge was undone by a kill",
+    "a referrer without a pack",
+    "it lies where nothing is",
+    "purged before it was looked up",
+    "the journal says something else",
+];
