@@ -762,7 +762,7 @@ fn every_rule_of_the_shelf_is_needed() {
     let tried = if asked().is_some() { flaws.len() } else { 3 };
     for (flaw, actors) in flaws.into_iter().take(tried) {
         let noticed = catch_unwind(AssertUnwindSafe(|| {
-            try_all(flaw, actors, schedules().max(4000))
+            try_all(flaw, actors, schedules().max(40_000))
         }));
         let Err(panic) = noticed else {
             panic!("{flaw:?}, and nobody noticed");
