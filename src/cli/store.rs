@@ -76,8 +76,39 @@ pub(super) struct Place<'p> {
     pub(super) config: Option<(&'p Path, &'p flow::Params)>,
 }
 
+/// Does what was asked for in each directory of the store. Of several the path is said before, and
+/// one that cannot be looked at does not keep the others from it.
+pub(super) fn run_all(
+    dirs: &[PathBuf],
+    config: Option<(&Path, &flow::Params)>,
+    action: &Action,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    if let [dir] = dirs {
+        return run(Place { dir, config }, action, json);
+    }
+    let mut worst = ExitCode::SUCCESS;
+    for (number, dir) in dirs.iter().enumerate() {
+        let said = json!({"dir": dir.display().to_string()});
+        Out { json }.say(&said, |_| format!("{}:", dir.display()))?;
+        let mut action = action.clone();
+        if let Action::Export { folder, .. } = &mut action {
+            folder.push(number.to_string());
+        }
+        match run(Place { dir, config }, &action, json) {
+            Ok(code) if code == ExitCode::SUCCESS => {}
+            Ok(code) => worst = code,
+            Err(error) => {
+                eprintln!("larder: {error:#}");
+                worst = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(worst)
+}
+
 /// Does what was asked for.
-pub(super) fn run(place: Place<'_>, action: &Action, json: bool) -> anyhow::Result<ExitCode> {
+fn run(place: Place<'_>, action: &Action, json: bool) -> anyhow::Result<ExitCode> {
     let out = Out { json };
     match action {
         Action::Stat => stat(&Source::open(place)?, out),

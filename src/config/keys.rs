@@ -12,6 +12,7 @@ use super::file::Reader;
 use super::file::Section;
 use super::kinds::Choice;
 use super::kinds::Count;
+use super::kinds::Dirs;
 use super::kinds::Flag;
 use super::kinds::Kind;
 use super::kinds::List;
@@ -30,6 +31,7 @@ use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::target::Query;
 use crate::state::eviction::Favour;
+use crate::state::spread::DIRS_MAX;
 use std::time::Duration;
 
 macro_rules! sections {
@@ -192,6 +194,9 @@ sections! {
         dir: Text() = "cache-dir";
         /// Hard limit on what the folder takes up on disk.
         disk_bytes_max: Size(32 * MIB, u64::MAX) = "10GiB";
+        /// Several directories instead, one a disk, each with its limit; responses are spread over them. One that
+        /// fails is left out until it works again. [{ path = "/disk1", disk_bytes_max = "100GiB" }, ...]
+        dirs: Dirs(DIRS_MAX, 32 * MIB) = [];
         /// What to keep when room is short: what saves most bytes, or what answers most requests.
         favour: Choice<Favour>(FAVOURS) = "bytes";
         /// A body over this part of disk_bytes_max, in percent, is stored at its second request; 100: at the first.

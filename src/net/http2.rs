@@ -805,3 +805,92 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
 ];
 
 const ZERO: HeaderValue = HeaderValue::from_static("0");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let lines = lines.iter().map(|(name, value)| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        });
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn a_cookie_in_many_lines_counts_as_one_field() {
+        assert_eq!(fields(&headers(&[])), 0);
+        assert_eq!(fields(&headers(&[("a", "1"), ("a", "2"), ("b", "3")])), 3);
+        let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("x", "y")];
+        assert_eq!(fields(&headers(&crumbs)), 2);
+    }
+
+    #[test]
+    fn a_value_may_have_white_space_inside_but_not_around_it() {
+        for (value, wrong) in [("", false), ("a b", false), (" a", true), ("a\t", true)] {
+            assert_eq!(padded(&HeaderValue::from_static(value)), wrong, "{value:?}");
+        }
+    }
+
+    fn shared() -> Shared {
+        Shared::new(&Params {
+            connections_max: 1,
+            headers_max: 1,
+            header_bytes_max: 1,
+            header_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            body_read_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            handshake_timeout: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            http2: crate::net::Http2 {
+                clear_text: true,
+                streams_max: 1,
+                stream_window: 1,
+                connection_window: 1,
+                resets_max: 1,
+                control_frames_max: 1,
+            },
+        })
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_not_blamed_for_a_connection_that_waits_or_has_waited() {
+        let shared = shared();
+        let before = shared.blocked();
+        assert!(shared.undisturbed(before));
+        shared.write_waits(true);
+        assert!(!shared.undisturbed(before));
+        assert!(!shared.undisturbed(shared.blocked()), "it still waits");
+        shared.write_waits(true);
+        shared.write_waits(false);
+        assert!(!shared.undisturbed(before), "it has waited");
+        assert!(shared.undisturbed(shared.blocked()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_quiet_when_its_last_stream_has_ended() {
+        let shared = Arc::new(shared());
+        assert!(shared.quiet().is_some());
+        let (one, two) = (Presence::new(&shared), Presence::new(&shared));
+        drop(one);
+        assert!(shared.quiet().is_none());
+        drop(two);
+        assert!(shared.quiet().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_first_fault_is_the_one_that_counts() {
+        let shared = shared();
+        assert!(shared.poll_fault().is_pending());
+        shared.fail(Fault::Flood);
+        shared.fail(Fault::HeadLate);
+        assert_eq!(shared.fault(), Some(Fault::Flood));
+        assert!(shared.poll_fault().is_ready());
+    }
+}

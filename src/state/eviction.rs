@@ -192,12 +192,6 @@ impl Queues {
         node.is_some_and(|node| node.state.marks() > 0)
     }
 
-    /// Was `id` asked for since it was last looked at, or often enough to stay?
-    pub fn is_used(&self, id: u32) -> bool {
-        let node = self.nodes.get(id as usize);
-        node.is_some_and(|node| node.state.marks() > 0 || node.state.place() == Place::Regulars)
-    }
-
     /// Forgets that `id` was asked for.
     pub fn unmark(&mut self, id: u32) {
         if let Some(node) = self.nodes.get_mut(id as usize) {
@@ -614,6 +608,10 @@ mod tests {
         assert_eq!(size_of::<Node>(), 12);
     }
 
+    fn is_regular(queues: &Queues, id: usize) -> bool {
+        queues.nodes[id].state.place() == Place::Regulars
+    }
+
     #[test]
     fn the_oldest_unasked_goes_first() {
         for params in [Params::default(), OBJECTS] {
@@ -625,7 +623,7 @@ mod tests {
     fn one_that_was_asked_for_stays() {
         let mut queues = filled(Params::default(), 0..4);
         queues.mark(0);
-        assert!(queues.is_marked(0) && queues.is_used(0));
+        assert!(queues.is_marked(0));
         assert_eq!(victims(&mut queues), [1, 2, 3, 0]);
     }
 
@@ -680,7 +678,7 @@ mod tests {
         let mut queues = filled(Params::default(), 0..20);
         assert_eq!(queues.victim(fingerprint), Some(0));
         queues.insert(0, 1024, fingerprint(0));
-        assert!(queues.is_used(0) && !queues.is_marked(0));
+        assert!(is_regular(&queues, 0) && !queues.is_marked(0));
         assert_eq!(victims(&mut queues), (1..20).chain([0]).collect::<Vec<_>>());
     }
 
@@ -713,7 +711,7 @@ mod tests {
         assert!(!queues.admit(1001, fingerprint(3)));
         assert!(queues.admit(1001, fingerprint(2)));
         queues.insert(0, 1001, fingerprint(2));
-        assert!(queues.is_used(0));
+        assert!(is_regular(&queues, 0));
     }
 
     #[test]

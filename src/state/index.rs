@@ -405,6 +405,14 @@ impl Index {
             .collect()
     }
 
+    /// Does this entry vary by a field of requests?
+    pub fn varies(&self, found: Found) -> bool {
+        let entry = self.find(found.key, found.sequence);
+        entry
+            .and_then(|(_, entry)| self.fields(entry))
+            .is_some_and(|fields| fields.named)
+    }
+
     /// The field names that the newest entry for `key` varies by; empty when nothing is known.
     pub fn known_vary(&self, key: PrimaryKey) -> &[HeaderName] {
         self.chain(key)
@@ -719,12 +727,11 @@ impl Index {
         self.live.get(&pack).copied().unwrap_or(0)
     }
 
-    /// The entry whose head lies at `location`, and whether it was asked for more than once.
-    pub fn head_at(&self, key: PrimaryKey, location: Location) -> Option<(Sequence, bool)> {
-        let (id, entry) = self
-            .chain(key)
-            .find(|(_, e)| e.head.location() == location)?;
-        Some((entry.sequence(), self.queues.is_used(id)))
+    /// The entry whose head lies at `location`.
+    pub fn head_at(&self, key: PrimaryKey, location: Location) -> Option<Sequence> {
+        let mut chain = self.chain(key);
+        let (_, entry) = chain.find(|(_, e)| e.head.location() == location)?;
+        Some(entry.sequence())
     }
 
     /// Is a live segment called `digest` at `location`?

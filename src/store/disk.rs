@@ -158,7 +158,21 @@ impl Store {
     /// in order. Records whose pack is missing or short are left out. A disk that can be read but
     /// not written, as a full one, is passed through. Blocking.
     pub fn open(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
+        Self::open_folder(params, Folder::open(&params.dir)?, heir)
+    }
+
+    /// As [`open`](Self::open), but nothing that lies there is believed: it is deleted. Blocking.
+    pub fn open_anew(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
+        journal::delete_all(&folder.journal()).map_err(failed("empty", &folder.journal()))?;
+        Self::open_folder(params, folder, heir)
+    }
+
+    fn open_folder(
+        params: &Params,
+        folder: Folder,
+        heir: &mut dyn Heir,
+    ) -> Result<Self, StoreError> {
         journal::check_versions(&folder.journal())?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;

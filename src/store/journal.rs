@@ -523,6 +523,15 @@ pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
     Ok((counting, found))
 }
 
+/// Deletes every file in the journal's folder that counts. Blocking.
+pub(super) fn delete_all(folder: &Path) -> io::Result<()> {
+    let (counting, outdated) = parts(folder)?;
+    outdated
+        .into_iter()
+        .chain(counting)
+        .try_for_each(|part| part.delete(folder))
+}
+
 /// The journal file that is being written, and its copy. All methods block.
 #[derive(Debug)]
 pub(super) struct Journal {

@@ -19,6 +19,7 @@
 //! | `pack` | many pieces in one cacache content |
 //! | `journal` | records as bytes, and the files they are in |
 //! | `replay` | what a start finds, keeps and sweeps away |
+//! | `roster` | the file that says which directories were used together |
 //! | `survey` | what a stopped store holds, for tools |
 //! | `writer` | the thread that writes |
 //! | `head`, `memory` | heads as bytes; hot responses in memory |
@@ -34,6 +35,7 @@ mod journal;
 pub mod memory;
 mod pack;
 mod replay;
+pub mod roster;
 pub mod survey;
 mod table;
 #[cfg(test)]
@@ -182,6 +184,26 @@ pub struct Usage {
     pub read_errors: u64,
     /// Writes that the disk refused or did not answer in time, since start.
     pub write_errors: u64,
+}
+
+impl Usage {
+    /// Adds up two stores.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let sum = u64::saturating_add;
+        Self {
+            allocated: sum(self.allocated, other.allocated),
+            limit: sum(self.limit, other.limit),
+            packs: sum(self.packs, other.packs),
+            journaled: sum(self.journaled, other.journaled),
+            appended: sum(self.appended, other.appended),
+            packs_written: sum(self.packs_written, other.packs_written),
+            journal_written: sum(self.journal_written, other.journal_written),
+            corrupt: sum(self.corrupt, other.corrupt),
+            read_errors: sum(self.read_errors, other.read_errors),
+            write_errors: sum(self.write_errors, other.write_errors),
+        }
+    }
 }
 
 /// Why the store could not do what was asked.

@@ -649,6 +649,23 @@ mod tests {
     }
 
     #[test]
+    fn room_for_one_pack_is_kept_back_for_what_is_moved() {
+        let mut table = table();
+        while table.room_needed() == 0 {
+            add_sealed(&mut table);
+        }
+        let appended = table.append(Way::Moving(None), Sequence(0), KEY, &head(1));
+        let open = appended.unwrap().open;
+        assert!(open.is_some());
+        assert!(table.usage().allocated <= LIMIT);
+        let second = table.append(Way::Moving(None), Sequence(0), KEY, &head(1));
+        assert!(matches!(second, Err(StoreError::NoRoom)));
+        table
+            .append(Way::Moving(open), Sequence(0), KEY, &head(1))
+            .unwrap();
+    }
+
+    #[test]
     fn a_journal_that_grows_takes_its_room_twice() {
         let mut table = table();
         let before = table.usage().allocated;

