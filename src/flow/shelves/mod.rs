@@ -134,7 +134,7 @@ pub struct DirStats {
 
 impl Shelves {
     /// Opens all directories that can be opened; the others are tried again from time to time. An
-    /// error when none can. Starts the threads that keep room in them and that watch over them.
+    /// error when none can, or another process uses one. Starts the threads that keep room in them and that watch over them.
     pub fn open(params: Params, dirs: &[crate::store::Params]) -> Result<Arc<Self>, StoreError> {
         let (watch, shelves) = Watch::open(params, dirs)?;
         let (poke, pokes) = mpsc::sync_channel(1);

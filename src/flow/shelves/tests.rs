@@ -327,6 +327,15 @@ fn when_no_directory_can_be_opened_it_is_an_error() {
 }
 
 #[test]
+fn a_directory_that_another_larder_uses_stops_a_start() {
+    let root = TempDir::new().unwrap();
+    let dirs = dirs(root.path(), 2);
+    let other = open(&dirs[1..]);
+    assert!(matches!(try_open(&dirs), Err(StoreError::Locked { .. })));
+    other.close();
+}
+
+#[test]
 fn a_directory_left_out_of_the_config_for_a_while_begins_empty() {
     let root = TempDir::new().unwrap();
     let both = dirs(root.path(), 2);

@@ -347,7 +347,8 @@ impl Watch {
 
 type Opened = Vec<(usize, Arc<Shelf>)>;
 
-/// Opens all directories, one after the other; an error only when none could be opened.
+/// Opens all directories, one after the other; an error only when none could be opened, or another
+/// process uses one.
 fn open_all(
     params: Params,
     dirs: &[crate::store::Params],
@@ -362,6 +363,8 @@ fn open_all(
         let mut reason = None;
         match Shelf::open_beside(dir, believed.is_some(), common, lanes) {
             Ok(shelf) => opened.push((number, shelf)),
+            // Another larder runs, or is about to end: to begin empty then would be a pity.
+            Err(error @ StoreError::Locked { .. }) => return Err(error),
             Err(error) => {
                 reason = Some(told(&error));
                 if dirs.len() > 1 {
