@@ -284,17 +284,23 @@ impl Store {
     }
 
     /// Journals `put` once every pack it names is on disk and if its entry is still wanted then.
-    /// When one of those packs is lost or dropped first, nothing is journaled.
-    pub fn record_put(&self, put: Put) {
+    /// When one of those packs is lost or dropped first, nothing is journaled. When one is gone by
+    /// now the put is given back, and the keeper is not asked: it may have been told of the loss
+    /// before it had the entry.
+    pub fn record_put(&self, put: Put) -> Option<Put> {
         let bytes = journal::put_bytes(&put);
         let mut table = self.shared.write();
-        table.journal.queued = table.journal.queued.saturating_add(bytes);
         // The writing thread is not woken for each: it looks when it has written the pack.
         let placed = table.wait(put);
+        if let Some((put, false)) = placed {
+            return Some(put);
+        }
+        table.journal.queued = table.journal.queued.saturating_add(bytes);
         drop(table);
         if let Some((put, _)) = placed {
             self.shared.send(Job::Put(put));
         }
+        None
     }
 
     /// Journals a removal, soon.
@@ -464,6 +470,9 @@ impl Store {
         let unfinished = path.join(format!("{number}.new"));
         let written = self
             .write_snapshot(&unfinished, &Part::Snapshot(number).copy_path(&path), next)
+            // It names packs that are open, and what it replaces may say where the same entries lay
+            // before.
+            .and_then(|bytes| self.flush_blocking().map(|()| bytes))
             .and_then(|bytes| self.put_in_place(&unfinished, &path, number, failures, bytes));
         let mut table = self.shared.write();
         table.journal.writing = 0;
@@ -486,6 +495,14 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// As [`flush`](Self::flush), for a thread that may wait.
+    pub fn flush_blocking(&self) -> Result<(), StoreError> {
+        self.check_started()?;
+        let (reply, written) = mpsc::sync_channel(1);
+        self.shared.send(Job::FlushBlocking(reply));
+        written.recv().map_err(|_| self.ended())?
     }
 
     /// Gives a whole snapshot its name and deletes what it replaces.

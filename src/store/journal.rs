@@ -44,7 +44,7 @@ use std::path::PathBuf;
 
 /// What one record says: the caller's records, and the store's own about packs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// A pack is gone.
     Dropped(PackId),
     /// One of the caller's.

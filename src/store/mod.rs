@@ -33,6 +33,8 @@ mod folder;
 pub mod head;
 mod journal;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod model;
 mod pack;
 mod replay;
 pub mod roster;
@@ -95,6 +97,12 @@ pub trait Heir {
     }
     /// The next record.
     fn take(&mut self, record: Record);
+    /// Does anything lie in this pack, after all that was taken? Such a pack stays, also when no
+    /// record names it any more that is not purged.
+    fn needs(&self, pack: PackId) -> bool {
+        let _unused = pack;
+        false
+    }
 }
 
 impl<F: FnMut(Record)> Heir for F {

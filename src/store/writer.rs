@@ -54,6 +54,8 @@ pub(super) enum Job {
     Settle(oneshot::Sender<Result<(), StoreError>>),
     /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
+    /// As `Flush`, for a thread that waits.
+    FlushBlocking(mpsc::SyncSender<Result<(), StoreError>>),
     /// Half a second has gone by.
     Tick,
 }
@@ -189,6 +191,7 @@ impl Writer {
             Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
+            Job::FlushBlocking(reply) => drop(reply.send(self.write_all())),
             Job::Settle(reply) => drop(reply.send(self.write_records())),
             Job::Tick => self.tick(),
         }

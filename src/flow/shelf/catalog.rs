@@ -65,7 +65,7 @@ impl Catalog {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let mut replay = Replay::default();
         let survey = Box::new(Survey::open(dir, &mut replay)?);
-        let index = Box::new(replay.finish());
+        let index = Box::new(replay.finish().0);
         Ok(Self(Source::Stopped { survey, index }))
     }
 

@@ -14,10 +14,14 @@ pub mod catalog;
 mod draft;
 mod keep;
 mod load;
+#[cfg(test)]
+mod model;
 mod patience;
 mod pins;
 mod record;
 pub mod space;
+#[cfg(test)]
+mod stress;
 #[cfg(test)]
 mod trials;
 #[cfg(test)]
@@ -188,7 +192,7 @@ impl Shelf {
         } else {
             Store::open_anew(params, &mut replay)?
         };
-        let index = replay.finish();
+        let (index, untold) = replay.finish();
         let next = store.newest().0.saturating_add(1);
         common.sequence.fetch_max(next, Ordering::SeqCst);
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
@@ -211,6 +215,13 @@ impl Shelf {
             room: Notify::new(),
         });
         shelf.store.start(Arc::new(Witness(Arc::downgrade(&shelf))));
+        if !untold.is_empty() {
+            for put in untold {
+                shelf.journal(put);
+            }
+            // A disk in trouble drops nothing before it has recovered.
+            drop(shelf.store.flush_blocking());
+        }
         Ok(shelf)
     }
 
@@ -546,7 +557,7 @@ pub(in crate::flow) mod tests {
         }
 
         /// Purges everything in this directory.
-        fn purge_all(&self) -> Sequence {
+        pub(super) fn purge_all(&self) -> Sequence {
             let sequence = self.next_sequence();
             self.write_index().mark_all(sequence);
             self.memory.clear();
@@ -652,6 +663,48 @@ pub(in crate::flow) mod tests {
         assert_eq!(shelf.read_index().tag_marks(), [(tag, sequence)]);
         assert!(shelf.load(covered).await.is_none());
         assert!(shelf.load(kept).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_sequence_whose_removal_is_on_record_is_not_given_out_again() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let neighbour = keep(&shelf, PrimaryKey([8; 16]), "neighbour").await;
+        let gone = keep(&shelf, KEY, "gone").await;
+        shelf.store.flush().await.unwrap();
+        shelf.remove(gone.found);
+        shelf.close();
+        let removed = gone.found.sequence;
+        drop((shelf, neighbour, gone));
+        let shelf = open(&dir);
+        let next = keep(&shelf, KEY, "next").await;
+        assert!(next.found.sequence > removed);
+        shelf.close();
+        drop((shelf, next));
+        assert!(found(&open(&dir), KEY).is_some());
+    }
+
+    #[tokio::test]
+    async fn as_many_variants_as_were_let_in_come_back_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let many = crate::state::index::VARIANTS_MAX as u64 + 8;
+        shelf.write_index().limit_variants(100);
+        let plain = keep(&shelf, PrimaryKey([8; 16]), "body").await;
+        for n in 0..many {
+            let response = StoredResponse {
+                key: KEY,
+                variant: VariantKey(n),
+                vary: vec![http::header::ACCEPT],
+                ..StoredResponse::clone(&plain.response)
+            };
+            let sequence = shelf.next_sequence();
+            let kept = shelf.keep(sequence, Arc::new(response), Bytes::from_static(b"body"));
+            kept.await.unwrap();
+        }
+        shelf.close();
+        drop((shelf, plain));
+        assert_eq!(open(&dir).entries() as u64, many + 1);
     }
 
     #[test]
