@@ -134,14 +134,12 @@ impl Command {
                 json,
                 action,
             } => match (dir, config.path()) {
-                (Some(dir), _) => {
-                    let (dir, config) = (&dir, None);
-                    store::run(store::Place { dir, config }, &action, json)
-                }
+                (Some(dir), _) => store::run_all(&[dir], None, &action, json),
                 (None, Some(path)) => {
                     let (_file, plan) = config::load(&path)?;
-                    let (dir, config) = (&plan.store.dir, Some((path.as_path(), &plan.flow)));
-                    store::run(store::Place { dir, config }, &action, json)
+                    let dirs = plan.store.into_iter().map(|store| store.dir);
+                    let dirs: Vec<PathBuf> = dirs.collect();
+                    store::run_all(&dirs, Some((&path, &plan.flow)), &action, json)
                 }
                 (None, None) => Ok(no_config()),
             },

@@ -21,13 +21,14 @@ use crate::flow::Client;
 use crate::flow::Engine;
 use crate::net::Event;
 use crate::net::Handshake;
+use crate::net::Http2;
 use crate::net::Params;
 use crate::net::Peer;
 use crate::net::Phase;
+use crate::net::body::BoxError;
+use crate::net::body::RequestBody;
 use crate::net::listen;
-use crate::net::serve::BoxError;
 use crate::net::serve::Front;
-use crate::net::serve::RequestBody;
 use crate::net::serve::serve;
 use crate::net::tls;
 use crate::ops::Observer;
@@ -243,6 +244,7 @@ impl Workers {
             handler,
             events: counting(Arc::clone(metrics)),
             connections: Arc::new(Semaphore::new(plan.net.connections_max)),
+            now: clock::now,
             phase: phase.clone(),
         });
         let (token, serving) = mpsc::channel(1);
@@ -323,6 +325,10 @@ impl AdminThread {
         let front = Arc::new(Front {
             params: Params {
                 drain_timeout: ADMIN_DRAIN_TIMEOUT,
+                http2: Http2 {
+                    clear_text: false,
+                    ..params.http2.clone()
+                },
                 ..params.clone()
             },
             handler: move |request: Request<RequestBody>, _peer: Peer| {
@@ -331,6 +337,7 @@ impl AdminThread {
             },
             events: Arc::new(|_event| {}),
             connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
+            now: clock::now,
             phase: phases,
         });
         let runtime = runtime::Builder::new_current_thread()
@@ -454,6 +461,7 @@ fn counting(metrics: Arc<Metrics>) -> Arc<dyn Fn(Event) + Send + Sync> {
     Arc::new(move |event| match event {
         Event::Accept => metrics.connections_accepted.add(1),
         Event::Close => metrics.connections_closed.add(1),
+        Event::Flood => metrics.floods.add(1),
         Event::Handshake(Handshake::Failed(failure)) => {
             metrics.count_handshake_failure(failure.token());
         }

@@ -76,19 +76,50 @@ pub(super) struct Place<'p> {
     pub(super) config: Option<(&'p Path, &'p flow::Params)>,
 }
 
+/// Does what was asked for in each directory of the store. Of several the path is said before, and
+/// one that cannot be looked at does not keep the others from it.
+pub(super) fn run_all(
+    dirs: &[PathBuf],
+    config: Option<(&Path, &flow::Params)>,
+    action: &Action,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    if let [dir] = dirs {
+        return run(Place { dir, config }, action, json);
+    }
+    let mut worst = ExitCode::SUCCESS;
+    for (number, dir) in dirs.iter().enumerate() {
+        let said = json!({"dir": dir.display().to_string()});
+        Out { json }.say(&said, |_| format!("{}:", dir.display()))?;
+        let mut action = action.clone();
+        if let Action::Export { folder, .. } = &mut action {
+            folder.push(number.to_string());
+        }
+        match run(Place { dir, config }, &action, json) {
+            Ok(code) if code == ExitCode::SUCCESS => {}
+            Ok(code) => worst = code,
+            Err(error) => {
+                eprintln!("larder: {error:#}");
+                worst = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(worst)
+}
+
 /// Does what was asked for.
-pub(super) fn run(place: Place<'_>, action: &Action, json: bool) -> anyhow::Result<ExitCode> {
+fn run(place: Place<'_>, action: &Action, json: bool) -> anyhow::Result<ExitCode> {
     let out = Out { json };
     match action {
         Action::Stat => stat(&Source::open(place)?, out),
         Action::List { only } => {
             let keys = only.keys(place)?;
-            list(&Source::open(place)?, keys, out)
+            list(&Source::open(place)?, &keys, out)
         }
         Action::Verify { rate } => verify(&Source::open(place)?, *rate, out),
         Action::Export { folder, only } => {
             let keys = only.keys(place)?;
-            export(&Source::open(place)?, folder, keys, out)
+            export(&Source::open(place)?, folder, &keys, out)
         }
     }
 }
@@ -232,9 +263,11 @@ fn ask_there(
     }
     let mut told = BufReader::new(reply);
     loop {
-        let said = Said::read(&mut told).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => anyhow::anyhow!("the answer of {who} broke off"),
-            _ => anyhow::Error::new(error).context(format!("could not read the answer of {who}")),
+        let said = Said::read(&mut told).map_err(|error| {
+            if error.kind() == ErrorKind::UnexpectedEof {
+                return anyhow::anyhow!("the answer of {who} broke off");
+            }
+            anyhow::Error::new(error).context(format!("could not read the answer of {who}"))
         })?;
         match said {
             Said::End(end) => return Ok(end),
@@ -274,12 +307,12 @@ fn stat(source: &Source, out: Out) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(source: &Source, keys: Vec<String>, out: Out) -> anyhow::Result<ExitCode> {
+fn list(source: &Source, keys: &[String], out: Out) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     // Where the list itself is on the terminal it shows how far it has come.
     let mut progress = Progress::new("listed", !io::stdout().is_terminal());
     let mut page = Vec::new();
-    source.ask_all(Topic::List, &keys, &mut |said| {
+    source.ask_all(Topic::List, keys, &mut |said| {
         match said {
             Some(Said::Line(line)) if line.get("all").is_some() => progress.expect(&line),
             Some(Said::Line(line)) => page.push(line),
@@ -370,7 +403,7 @@ fn verify(source: &Source, rate: Option<ByteSize>, out: Out) -> anyhow::Result<E
     })
 }
 
-fn export(source: &Source, folder: &Path, keys: Vec<String>, out: Out) -> anyhow::Result<ExitCode> {
+fn export(source: &Source, folder: &Path, keys: &[String], out: Out) -> anyhow::Result<ExitCode> {
     let made = || format!("could not make {}", folder.display());
     fs::create_dir_all(folder).with_context(made)?;
     if fs::read_dir(folder).with_context(made)?.next().is_some() {
@@ -384,7 +417,7 @@ fn export(source: &Source, folder: &Path, keys: Vec<String>, out: Out) -> anyhow
         damaged: 0,
         absent: 0,
     };
-    let told = source.ask_all(Topic::Export, &keys, &mut |said| match said {
+    let told = source.ask_all(Topic::Export, keys, &mut |said| match said {
         Some(said) => export.take(said),
         None => Ok(()),
     });

@@ -12,6 +12,7 @@ use super::file::Reader;
 use super::file::Section;
 use super::kinds::Choice;
 use super::kinds::Count;
+use super::kinds::Dirs;
 use super::kinds::Flag;
 use super::kinds::Kind;
 use super::kinds::List;
@@ -30,6 +31,7 @@ use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::target::Query;
 use crate::state::eviction::Favour;
+use crate::state::spread::DIRS_MAX;
 use std::time::Duration;
 
 macro_rules! sections {
@@ -95,12 +97,23 @@ macro_rules! sections {
 sections! {
     /// Clients: where they connect, and what one of them may cost.
     Server in "[server]" {
-        /// Addresses for HTTP/1.1 in clear text.
+        /// Addresses for HTTP/1.1 in clear text, and HTTP/2 if h2c is true.
         http: List(0, 64) = ["127.0.0.1:8080"];
-        /// Addresses for HTTP/1.1 over TLS; each needs a [[tls.certificate]].
+        /// Addresses for HTTP/1.1 and HTTP/2 over TLS; they need a [[tls.certificate]].
         https: List(0, 64) = [];
-        /// HTTP/2 by prior knowledge on plain listeners; only false is possible, HTTP/2 is not spoken.
+        /// HTTP/2 by prior knowledge on plain listeners, beside HTTP/1.1.
         h2c: Flag() = false;
+        /// HTTP/2: most streams open at a time on one connection; more are refused.
+        http2_streams_max: Count(1, 10_000) = 100;
+        /// HTTP/2: bytes of one request's body that may be under way unread.
+        http2_stream_window: Size(64 * KIB, 16 * MIB) = "256KiB";
+        /// HTTP/2: the same for all requests of a connection together.
+        http2_connection_window: Size(64 * KIB, 64 * MIB) = "1MiB";
+        /// HTTP/2: streams a client may cancel beyond one for each response that reached it; refilled within 10s.
+        /// A client that cancels more is cut (rapid reset); so is one with more streams that break the protocol.
+        http2_resets_max: Count(10, 1_000_000) = 200;
+        /// HTTP/2: PING, SETTINGS and other frames that ask for nothing, beyond what responses explain; refilled within 10s.
+        http2_control_frames_max: Count(100, 1_000_000) = 1000;
         /// Port that clients reach https at, for redirects to it.
         https_port: Count(1, 65_535) = 443;
         /// Threads that serve clients; 0: one a core.
@@ -150,8 +163,8 @@ sections! {
 
     /// Handshakes on the https addresses.
     Tls in "[tls]" {
-        /// Protocols offered by ALPN, the preferred first; only "http/1.1" is spoken.
-        alpn: List(1, 2) = ["http/1.1"];
+        /// Protocols offered by ALPN, the preferred first: "h2" and "http/1.1".
+        alpn: List(1, 2) = ["h2", "http/1.1"];
         /// Oldest version spoken.
         version_min: Choice<Version>(VERSIONS) = "1.2";
         /// Who asks for no name, or for one that no certificate is for: shown the first certificate, or refused.
@@ -181,6 +194,9 @@ sections! {
         dir: Text() = "cache-dir";
         /// Hard limit on what the folder takes up on disk.
         disk_bytes_max: Size(32 * MIB, u64::MAX) = "10GiB";
+        /// Several directories instead, one a disk, each with its limit; responses are spread over them. One that
+        /// fails is left out until it works again. [{ path = "/disk1", disk_bytes_max = "100GiB" }, ...]
+        dirs: Dirs(DIRS_MAX, 32 * MIB) = [];
         /// What to keep when room is short: what saves most bytes, or what answers most requests.
         favour: Choice<Favour>(FAVOURS) = "bytes";
         /// A body over this part of disk_bytes_max, in percent, is stored at its second request; 100: at the first.

@@ -166,6 +166,80 @@ impl Kind for List {
     }
 }
 
+/// A directory of the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dir {
+    /// Its path, as it is given.
+    pub path: String,
+    /// Its limit in bytes.
+    pub disk_bytes_max: u64,
+}
+
+/// A list of directories, at most so many, each with a limit of at least so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Dirs(pub usize, pub u64);
+
+impl Dirs {
+    fn read_one(self, value: &DeValue<'_>) -> Result<Dir, String> {
+        let Some(table) = value.as_table() else {
+            return Err(wanted(DIRS_EXAMPLE, value));
+        };
+        let mut dir = (None, None);
+        for (name, value) in table {
+            let within = |reason| format!("{}: {reason}", name.get_ref());
+            let value = value.get_ref();
+            match name.get_ref().as_ref() {
+                "path" => dir.0 = Some(Text().read(value).map_err(within)?),
+                "disk_bytes_max" => {
+                    let size = Size(self.1, u64::MAX).read(value);
+                    dir.1 = Some(size.map_err(within)?);
+                }
+                _ => {
+                    return Err(within(
+                        "a directory has only path and disk_bytes_max".to_owned(),
+                    ));
+                }
+            }
+        }
+        match dir {
+            (Some(path), Some(disk_bytes_max)) if !path.is_empty() => Ok(Dir {
+                path,
+                disk_bytes_max,
+            }),
+            _ => Err("each directory must have a path and disk_bytes_max".to_owned()),
+        }
+    }
+}
+
+impl Kind for Dirs {
+    type Value = Vec<Dir>;
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<Dir>, String> {
+        let Some(items) = value.as_array() else {
+            return Err(wanted(DIRS_EXAMPLE, value));
+        };
+        if items.len() > self.0 {
+            return Err(format!(
+                "has {} items, at most {} are allowed",
+                items.len(),
+                self.0
+            ));
+        }
+        items
+            .iter()
+            .map(|item| self.read_one(item.get_ref()))
+            .collect()
+    }
+
+    fn allowed(&self) -> Option<String> {
+        Some(format!(
+            "at most {}, each with at least {}",
+            self.0,
+            SpelledBytes(self.1)
+        ))
+    }
+}
+
 /// One of a few words, each with its meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
@@ -265,6 +339,9 @@ fn article(noun: &str) -> String {
         false => format!("a {noun}"),
     }
 }
+
+const DIRS_EXAMPLE: &str =
+    "a list of directories, such as [{ path = \"/disk1\", disk_bytes_max = \"100GiB\" }]";
 
 /// Names less alike than this (Jaro-Winkler, 0 to 1) are no misspelling of each other.
 const NEAR: f64 = 0.75;

@@ -43,6 +43,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,8 +71,8 @@ pub struct Plan {
     pub flow: flow::Params,
     /// Upstreams, in the order that sites name them by.
     pub upstreams: Vec<upstream::Params>,
-    /// The store.
-    pub store: store::Params,
+    /// The store's directories, at least one.
+    pub store: Vec<store::Params>,
     /// Logs.
     pub log: Log,
 }
@@ -144,14 +145,6 @@ impl Plan {
         let http = addresses(&file.server.http, "server.http", problems);
         let https = addresses(&file.server.https, "server.https", problems);
         listeners_apart(&http, &https, admin.as_ref(), file, problems);
-        if file.server.h2c.value {
-            problem(
-                problems,
-                &file.server.h2c,
-                "server.h2c",
-                "only false is possible: HTTP/2 is not spoken",
-            );
-        }
         if !https.is_empty() && file.certificates.is_empty() {
             problem(
                 problems,
@@ -172,10 +165,7 @@ impl Plan {
             admin,
             flow,
             upstreams: upstreams(file, folder, problems),
-            store: store::Params {
-                dir: folder.join(&file.cache.dir.value),
-                disk_bytes_max: file.cache.disk_bytes_max.value,
-            },
+            store: store_dirs(&file.cache, folder, problems),
             log: log(&file.log, folder),
         }
     }
@@ -232,7 +222,26 @@ fn net_params(server: &keys::Server) -> net::Params {
         write_timeout: server.write_timeout.value,
         handshake_timeout: server.handshake_timeout.value,
         drain_timeout: server.drain_timeout.value,
+        http2: net::Http2 {
+            clear_text: server.h2c.value,
+            streams_max: count(server.http2_streams_max.value),
+            stream_window: window(server.http2_stream_window.value),
+            connection_window: window(server.http2_connection_window.value),
+            resets_max: count(server.http2_resets_max.value),
+            control_frames_max: count(server.http2_control_frames_max.value),
+        },
     }
+}
+
+fn count(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// Windows end at 2³¹ − 1 (RFC 9113 §6.9.1).
+fn window(bytes: u64) -> u32 {
+    u32::try_from(bytes)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX as u32)
 }
 
 fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
@@ -277,7 +286,73 @@ fn eviction_params(cache: &keys::Cache) -> eviction::Params {
     let percent = cache.second_request_percent.value as u64;
     eviction::Params {
         favour: cache.favour.value,
-        second_request_over: cache.disk_bytes_max.value / 100 * percent,
+        second_request_over: disk_bytes_max(cache) / 100 * percent,
+    }
+}
+
+/// The limits of all directories together.
+fn disk_bytes_max(cache: &keys::Cache) -> u64 {
+    match cache.dirs.value.as_slice() {
+        [] => cache.disk_bytes_max.value,
+        dirs => dirs
+            .iter()
+            .fold(0, |sum, dir| sum.saturating_add(dir.disk_bytes_max)),
+    }
+}
+
+/// The store's directories: `dirs`, or else the one that `dir` names.
+fn store_dirs(
+    cache: &keys::Cache,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<store::Params> {
+    if cache.dirs.value.is_empty() {
+        return vec![store::Params {
+            dir: folder.join(&cache.dir.value),
+            disk_bytes_max: cache.disk_bytes_max.value,
+        }];
+    }
+    let key = "cache.dirs";
+    if cache.dir.line.is_some() || cache.disk_bytes_max.line.is_some() {
+        let reason = "takes the place of cache.dir and cache.disk_bytes_max: leave these out";
+        problem(problems, &cache.dirs, key, reason);
+    }
+    let dirs = cache.dirs.value.iter().map(|dir| store::Params {
+        dir: folder.join(&dir.path),
+        disk_bytes_max: dir.disk_bytes_max,
+    });
+    let dirs: Vec<store::Params> = dirs.collect();
+    for (number, dir) in dirs.iter().enumerate() {
+        let own = settled(&dir.dir);
+        for other in dirs.iter().skip(number + 1) {
+            let other = settled(&other.dir);
+            if own.starts_with(&other) || other.starts_with(&own) {
+                let reason = format!(
+                    "{} and {} are the same directory, or one lies in the other",
+                    own.display(),
+                    other.display()
+                );
+                problem(problems, &cache.dirs, key, &reason);
+            }
+        }
+    }
+    dirs
+}
+
+/// A path without links and detours, as far as it exists.
+fn settled(path: &Path) -> PathBuf {
+    if let Ok(path) = path.canonicalize() {
+        return path;
+    }
+    match (path.parent(), path.components().next_back()) {
+        (Some(parent), Some(Component::Normal(name))) => settled(parent).join(name),
+        (Some(parent), Some(Component::ParentDir)) => {
+            let mut above = settled(parent);
+            above.pop();
+            above
+        }
+        (Some(parent), Some(Component::CurDir)) => settled(parent),
+        _ => path.to_path_buf(),
     }
 }
 
@@ -635,16 +710,22 @@ fn tls_params(
 fn alpn(given: &Given<Vec<String>>, problems: &mut Vec<Problem>) -> Vec<Protocol> {
     let mut protocols = Vec::new();
     for text in &given.value {
-        let reason = match text.as_str() {
-            "http/1.1" if protocols.contains(&Protocol::Http1) => "\"http/1.1\" is there twice",
-            "http/1.1" => {
-                protocols.push(Protocol::Http1);
-                continue;
+        let known = [Protocol::Http1, Protocol::Http2]
+            .into_iter()
+            .find(|protocol| protocol.as_str() == text);
+        match known {
+            Some(protocol) if !protocols.contains(&protocol) => protocols.push(protocol),
+            Some(_) => problem(
+                problems,
+                given,
+                "tls.alpn",
+                &format!("{text:?} is there twice"),
+            ),
+            None => {
+                let reason = format!("{text:?} is neither \"h2\" nor \"http/1.1\"");
+                problem(problems, given, "tls.alpn", &reason);
             }
-            "h2" => "only \"http/1.1\" is possible: HTTP/2 is not spoken",
-            _ => "is not \"http/1.1\"",
-        };
-        problem(problems, given, "tls.alpn", reason);
+        }
     }
     protocols
 }
@@ -844,7 +925,7 @@ mod tests {
         let (plan, problems) = check(SITE);
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(plan.http, ["127.0.0.1:8080".parse().unwrap()]);
-        assert_eq!(plan.store.dir, Path::new("/nowhere/cache-dir"));
+        assert_eq!(plan.store[0].dir, Path::new("/nowhere/cache-dir"));
         assert_eq!(plan.admin.unwrap().listen.port(), 8081);
         assert_eq!(plan.flow.sites.len(), 1);
         let backend = Backend::Http {
@@ -933,6 +1014,56 @@ mod tests {
     }
 
     #[test]
+    fn what_clients_are_asked_for_needs_authorities_and_tls() {
+        let found = problems(&format!("{SITE}client_certificate = \"required\"\n"));
+        assert_eq!(
+            found,
+            [
+                "t:4: site[0].client_certificate: needs client_authorities",
+                "t:4: site[0].client_certificate: needs an address in server.https",
+            ]
+        );
+        let found = problems(&format!("{SITE}client_authorities = \"ca.pem\"\n"));
+        assert_eq!(
+            found,
+            ["t:4: site[0].client_authorities: means nothing while client_certificate is \"off\""]
+        );
+    }
+
+    #[test]
+    fn strict_transport_security_is_written_as_its_rfc_says() {
+        let said = |text: &str| {
+            let (plan, problems) = check(&format!("{SITE}{text}"));
+            assert_eq!(problems, Vec::<String>::new());
+            plan.flow.sites.first().unwrap().hsts.clone()
+        };
+        assert_eq!(said(""), None);
+        assert_eq!(said("hsts = \"1h\"\n").unwrap(), "max-age=3600");
+        assert_eq!(
+            said("hsts = \"1d\"\nhsts_subdomains = true\nhsts_preload = true\n").unwrap(),
+            "max-age=86400; includeSubDomains; preload"
+        );
+        assert_eq!(
+            problems(&format!("{SITE}hsts_preload = true\n")),
+            ["t:4: site[0].hsts_preload: means nothing without hsts"]
+        );
+    }
+
+    #[test]
+    fn protocols_are_offered_in_the_order_given() {
+        let (plan, _) = check(&format!("[tls]\nalpn = [\"http/1.1\", \"h2\"]\n{SITE}"));
+        assert_eq!(plan.tls().alpn, [Protocol::Http1, Protocol::Http2]);
+        assert_eq!(
+            problems_with("[tls]\nalpn = [\"h3\", \"h2\"]"),
+            ["t:2: tls.alpn: \"h3\" is neither \"h2\" nor \"http/1.1\""]
+        );
+        assert_eq!(
+            problems_with("[tls]\nalpn = [\"h2\", \"h2\"]"),
+            ["t:2: tls.alpn: \"h2\" is there twice"]
+        );
+    }
+
+    #[test]
     fn an_address_is_listened_on_once() {
         assert_eq!(
             problems_with(
@@ -949,11 +1080,11 @@ mod tests {
     }
 
     #[test]
-    fn h2c_cannot_be_switched_on() {
-        assert_eq!(
-            problems_with("[server]\nh2c = true"),
-            ["t:2: server.h2c: only false is possible: HTTP/2 is not spoken"]
-        );
+    fn http_2_is_spoken_in_clear_text_where_it_is_asked_for() {
+        assert!(!check(SITE).0.net.http2.clear_text);
+        let (plan, problems) = check(&format!("[server]\nh2c = true\n{SITE}"));
+        assert_eq!(problems, Vec::<String>::new());
+        assert!(plan.net.http2.clear_text);
     }
 
     #[test]
@@ -1039,6 +1170,89 @@ mod tests {
         assert!(
             problem.contains("could not open the folder /nowhere/fixtures: "),
             "{problem}"
+        );
+    }
+
+    /// What is wrong with directories; `more` goes into the same section.
+    fn problems_of_dirs(dirs: &str, more: &str) -> String {
+        problems_with(&format!("[cache]\ndirs = [{dirs}]\n{more}")).concat()
+    }
+
+    fn one(path: &str) -> String {
+        format!("{{ path = {path:?}, disk_bytes_max = \"64MiB\" }}")
+    }
+
+    #[test]
+    fn several_directories_have_each_its_limit() {
+        let dirs = format!("{}, {}", one("one"), one("/other"));
+        let (plan, problems) = check(&format!("[cache]\ndirs = [{dirs}]\n{SITE}"));
+        assert_eq!(problems, Vec::<String>::new());
+        let paths: Vec<_> = plan.store.iter().map(|store| store.dir.as_path()).collect();
+        assert_eq!(paths, [Path::new("/nowhere/one"), Path::new("/other")]);
+        assert!(
+            plan.store
+                .iter()
+                .all(|store| store.disk_bytes_max == 64 << 20)
+        );
+        assert_eq!(
+            plan.flow.eviction.second_request_over,
+            (128 << 20) / 100 * 10
+        );
+    }
+
+    #[test]
+    fn several_directories_take_the_place_of_the_one() {
+        for more in ["dir = \"a\"", "disk_bytes_max = \"1GiB\""] {
+            let found = problems_of_dirs(&one("one"), more);
+            assert!(
+                found.contains("cache.dirs: takes the place of cache.dir"),
+                "{found}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_directory_is_there_twice_or_lies_in_another() {
+        for (own, other) in [
+            ("a", "a"),
+            ("a", "b/../a"),
+            ("a", "a/b"),
+            ("/tmp/b/c", "/tmp/./b"),
+        ] {
+            let found = problems_of_dirs(&format!("{}, {}", one(own), one(other)), "");
+            assert!(
+                found.contains("the same directory, or one lies in the other"),
+                "{found}"
+            );
+        }
+        assert_eq!(
+            problems_of_dirs(&format!("{}, {}", one("a"), one("ab")), ""),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_directory_has_a_path_and_a_limit() {
+        for (dir, reason) in [
+            ("{ path = \"a\" }", "must have a path and disk_bytes_max"),
+            (
+                "{ path = \"\", disk_bytes_max = \"64MiB\" }",
+                "must have a path",
+            ),
+            (
+                "{ path = \"a\", disk_bytes_max = \"1MiB\" }",
+                "disk_bytes_max: 1MiB is out of bounds",
+            ),
+            ("{ path = \"a\", size = 1 }", "size: a directory has only"),
+            ("\"a\"", "a list of directories"),
+        ] {
+            let found = problems_of_dirs(dir, "");
+            assert!(found.contains(reason), "{found}");
+        }
+        assert!(
+            problems_with("[cache]\ndirs = 1")
+                .concat()
+                .contains("a list of directories")
         );
     }
 

@@ -137,10 +137,10 @@ fn share_of_fill(ask: &Ask, response: &StoredResponse, bytes: u64) -> Share {
 }
 
 /// The part of a representation that the origin answered with, as it is and in its own words.
-pub(super) fn own_part(engine: &Engine, ask: &Ask, fill: &Arc<Fill>) -> Option<Response<Body>> {
+pub(super) fn own_part(ask: &Ask, fill: &Arc<Fill>) -> Option<Response<Body>> {
     let part = fill.response.part?;
     let own = Own::Fill(Arc::clone(fill));
-    let body = Body::new(own.source(engine, part.span)?, Some(part.span.bytes()));
+    let body = Body::new(own.source(part.span)?, Some(part.span.bytes()));
     let share = Share::Part(part.span);
     let mut response = head(ask, &fill.response, Some(part.complete), &share, body);
     if let Some(said) = fill.response.headers.get(header::CONTENT_RANGE) {
@@ -164,7 +164,7 @@ fn answer(
             let slices = Slices::new(engine, ask, own.clone(), span)?;
             Some(Source::Slices(Box::new(slices)))
         }
-        Some(_) | None => own.source(engine, span),
+        Some(_) | None => own.source(span),
     };
     let body = match (share, length) {
         (Share::Part(span), _) => Body::new(take(*span)?, Some(span.bytes())),

@@ -142,10 +142,9 @@ impl Engine {
 
     /// The fields by which requests for this target are told apart, as far as is known.
     pub(super) fn known_vary(&self, ask: &Ask) -> Vec<HeaderName> {
-        let index = self.shelf.read_index();
-        let known = ask.keys().map(|key| index.known_vary(key));
-        match known.into_iter().find(|fields| !fields.is_empty()) {
-            Some(fields) => fields.to_vec(),
+        let mut known = ask.keys().map(|key| self.shelf.known_vary(key));
+        match known.find(|fields| !fields.is_empty()) {
+            Some(fields) => fields,
             None => self.site(ask).key.selecting.clone(),
         }
     }
@@ -172,10 +171,7 @@ impl Engine {
 
     /// Counts a response that will push out another variant of its target, and says so at times.
     pub(super) fn note_crowd(&self, ask: &Ask, response: &StoredResponse) {
-        let index = self.shelf.read_index();
-        let crowded = index.is_crowded(response.key, response.variant, &response.vary);
-        drop(index);
-        if !crowded {
+        if !self.shelf.is_crowded(response) {
             return;
         }
         let (authority, target) = (ask.request.authority(), ask.request.target());

@@ -417,7 +417,7 @@ impl Engine {
         let odd = verbatim && partial && fill.response.headers.contains_key(CONTENT_RANGE);
         let response = match deliver::fill(self, ask, fill, now).filter(|_| !odd) {
             Some(mut response) => response.body_mut().prime().await.then_some(response),
-            None if verbatim => deliver::own_part(self, ask, fill),
+            None if verbatim => deliver::own_part(ask, fill),
             None => None,
         };
         let Some(mut response) = response else {

@@ -21,6 +21,7 @@ mod pass;
 mod purge;
 mod report;
 pub mod shelf;
+pub mod shelves;
 mod slices;
 mod synth;
 mod trip;
@@ -29,9 +30,9 @@ mod upload;
 use self::ask::Ask;
 use self::body::Body;
 use self::origin::Origin;
-use self::shelf::Shelf;
 use self::shelf::lock;
 use self::shelf::upkeep::Done;
+use self::shelves::Shelves;
 use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
@@ -72,6 +73,7 @@ use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::Version;
 use http::header;
 use http::request::Parts;
 use std::hash::BuildHasher;
@@ -84,7 +86,6 @@ use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
@@ -94,6 +95,7 @@ pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
 pub use self::shelf::catalog::Finding;
 pub use self::shelf::catalog::Held;
+pub use self::shelves::DirStats;
 pub use crate::store::StoreError;
 
 /// How one site is served.
@@ -249,9 +251,11 @@ pub struct Stats {
     pub variants_pushed_out: u64,
     /// The targets with too many variants, the worst first; at most ten.
     pub crowds: Vec<Crowd>,
-    /// The disk.
+    /// The disks, together.
     pub disk: Usage,
-    /// Why the store passes through, when it does.
+    /// Each directory.
+    pub dirs: Vec<DirStats>,
+    /// Why the store passes through, when it does: no directory can be used.
     pub pass_through: Option<Arc<str>>,
     /// Interim (1xx) responses from all backends; they go no further.
     pub interim: u64,
@@ -266,7 +270,7 @@ pub struct Engine {
     /// What responses say in Via, if anything.
     via: Option<HeaderValue>,
     origins: Vec<Origin>,
-    shelf: Arc<Shelf>,
+    shelf: Arc<Shelves>,
     trips: Mutex<Table<TripKey, Arc<Trip>>>,
     trip_number: AtomicU64,
     /// Keyed at random for each process.
@@ -281,7 +285,6 @@ pub struct Engine {
     budget_bytes: usize,
     fills_active: AtomicU64,
     sink: Arc<dyn Sink>,
-    space: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// A response, and how it came about.
@@ -318,24 +321,22 @@ impl Answer {
 }
 
 impl Engine {
-    /// Opens the store and starts the thread that keeps room in it. Needs no runtime.
+    /// Opens the store, in one directory or several, and starts the threads that look after it.
+    /// Needs no runtime.
     pub fn open(
         params: Params,
         upstreams: Vec<Upstream>,
-        store: &crate::store::Params,
+        dirs: &[crate::store::Params],
         sink: Arc<dyn Sink>,
     ) -> Result<Arc<Self>, StoreError> {
-        let shelf = Shelf::open(store, params.memory_bytes_max, params.fill_bytes_max)?;
-        shelf.write_index().limit_variants(params.variants_max);
-        shelf.choose_by(params.eviction);
-        let space =
-            shelf::space::start(&shelf, params.scrub_bytes_per_second).map_err(|source| {
-                StoreError::Io {
-                    action: "start a thread for",
-                    path: store.dir.clone(),
-                    source,
-                }
-            })?;
+        let shelves = shelves::Params {
+            memory_bytes_max: params.memory_bytes_max,
+            fill_bytes_max: params.fill_bytes_max,
+            scrub_bytes_per_second: params.scrub_bytes_per_second,
+            variants_max: params.variants_max,
+            eviction: params.eviction,
+        };
+        let shelf = Shelves::open(shelves, dirs)?;
         let budget_bytes = usize::try_from(params.fill_bytes_max)
             .unwrap_or(usize::MAX)
             .clamp(FILL_BYTES_MIN, Semaphore::MAX_PERMITS);
@@ -359,8 +360,7 @@ impl Engine {
             budget_bytes,
             fills_active: AtomicU64::new(0),
             sink,
-            space: Mutex::new(Some(space)),
-            via: hop.via(false).filter(|_| params.via_response),
+            via: hop.via(Version::HTTP_11).filter(|_| params.via_response),
             hop,
             params,
         }))
@@ -414,9 +414,8 @@ impl Engine {
 
     /// The engine's sizes.
     pub fn stats(&self) -> Stats {
-        let index = self.shelf.read_index();
-        let (entries, bodies, live_bytes) = (index.len(), index.bodies(), index.live_bytes());
-        drop(index);
+        let (entries, bodies, live_bytes) = self.shelf.held();
+        let dirs = self.shelf.dirs();
         let now = clock::now();
         let backends = self.origins.iter().flat_map(|origin| {
             let health = lock(&origin.health);
@@ -429,28 +428,28 @@ impl Engine {
         Stats {
             variants_pushed_out,
             crowds,
-            entries: entries as u64,
-            bodies: bodies as u64,
+            entries,
+            bodies,
             live_bytes,
             fills_active: self.fills_active.load(Ordering::Relaxed),
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
-            memory_bytes: self.shelf.memory.bytes(),
-            upkeep: self.shelf.upkeep().done(),
+            memory_bytes: self.shelf.memory_bytes(),
+            upkeep: self.shelf.upkeep(),
             interim: self.origins.iter().map(Origin::interim).sum(),
-            disk: self.shelf.usage(),
+            disk: dirs
+                .iter()
+                .map(|dir| dir.usage)
+                .fold(Usage::default(), Usage::and),
+            dirs,
             pass_through: self.shelf.pass_through(),
             backends: backends.collect(),
         }
     }
 
-    /// All that is stored, for tools.
-    pub fn catalog(&self) -> Catalog {
-        Catalog::of(&self.shelf)
-    }
-
-    /// Names the store among all that this machine has.
-    pub fn store_identity(&self) -> Result<String, StoreError> {
-        self.shelf.store.identity()
+    /// All that is stored in one directory, for tools: in the one that is named so among all stores
+    /// of this machine, or in any. None when none of this engine's is. Blocking.
+    pub fn catalog(&self, identity: Option<&str>) -> Option<Catalog> {
+        self.shelf.catalog(identity)
     }
 
     /// Can it serve from a working store?
@@ -460,12 +459,6 @@ impl Engine {
 
     /// Writes everything that is pending, and ends the threads. Blocks for as long as that takes.
     pub fn close(&self) {
-        shelf::space::close(&self.shelf);
-        if let Some(space) = lock(&self.space).take()
-            && space.join().is_err()
-        {
-            tracing::error!("the thread that makes room had panicked");
-        }
         self.shelf.close();
     }
 

@@ -133,7 +133,7 @@ impl Engine {
         }
         ask.sender
             .tell(&mut headers, authority, &self.params.forwarded);
-        self.hop.sign(&mut headers, ask.request.http10());
+        self.hop.sign(&mut headers, ask.request.version());
         headers
     }
 

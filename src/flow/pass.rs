@@ -131,7 +131,7 @@ impl Engine {
         body: &Body,
         request_time: SystemTime,
     ) -> Option<StoredResponse> {
-        let too_large = |bytes| bytes > self.shelf.body_bytes_max();
+        let too_large = |bytes| bytes > self.shelf.body_bytes_max(ask.key);
         if *ask.request.method() != Method::POST || body.length().is_some_and(too_large) {
             return None;
         }

@@ -13,6 +13,7 @@ use http::Uri;
 use http::Version;
 use http::header;
 use http::request::Parts;
+use http::uri::Authority;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +30,11 @@ pub struct Report {
     pub took: Duration,
     /// Method, as received.
     pub method: Method,
-    /// Target, as received.
+    /// Target, as received; over HTTP/2 `:path`.
     pub uri: Uri,
     /// Protocol version.
     pub version: Version,
-    /// Host, as received.
+    /// Host, as received; over HTTP/2 `:authority`.
     pub host: Option<HeaderValue>,
     /// Referer, as received.
     pub referer: Option<HeaderValue>,
@@ -62,14 +63,18 @@ pub struct Report {
 impl Report {
     pub(super) fn new(parts: &Parts, client: SocketAddr, at: SystemTime) -> Self {
         let field = |name: &HeaderName| parts.headers.get(name).cloned();
+        let (uri, authority) = match parts.version {
+            Version::HTTP_2 => split(&parts.uri),
+            _ => (parts.uri.clone(), None),
+        };
         Self {
             client,
             at,
             took: Duration::ZERO,
             method: parts.method.clone(),
-            uri: parts.uri.clone(),
+            uri,
             version: parts.version,
-            host: field(&header::HOST),
+            host: authority.or_else(|| field(&header::HOST)),
             referer: field(&header::REFERER),
             user_agent: field(&header::USER_AGENT),
             site: None,
@@ -83,6 +88,16 @@ impl Report {
             backend: None,
         }
     }
+}
+
+/// What HTTP/2 sends apart and `h2` puts together (RFC 9113 §8.3.1).
+fn split(uri: &Uri) -> (Uri, Option<HeaderValue>) {
+    let authority = uri.authority().map(Authority::as_str);
+    // Without userinfo, which may hold a password.
+    let authority = authority.and_then(|authority| authority.rsplit('@').next());
+    let authority = authority.and_then(|authority| HeaderValue::from_str(authority).ok());
+    let path = uri.path_and_query().cloned();
+    (path.map_or_else(|| uri.clone(), Uri::from), authority)
 }
 
 /// Takes the reports; called once a request, when its body has ended. Must be quick.

@@ -223,7 +223,7 @@ impl Own {
 
     /// The bytes of `span`, which must be among its own. `None` when a fill that is not kept has
     /// gone past them.
-    pub(super) fn source(&self, engine: &Engine, span: Span) -> Option<Source> {
+    pub(super) fn source(&self, span: Span) -> Option<Source> {
         let before = self.response().part.map_or(0, |part| part.span.first());
         let offset = span.first().checked_sub(before)?;
         match self {
@@ -231,7 +231,7 @@ impl Own {
             Self::Stored(stored) => Some(match &stored.body {
                 StoredBody::Memory(whole) => Source::Whole(slice(whole, offset, span.bytes())),
                 StoredBody::Segments(segments, pins) => Source::Segments(Segments::new(
-                    &engine.shelf,
+                    pins.shelf(),
                     stored.found,
                     segments,
                     pins,
@@ -309,7 +309,7 @@ impl Engine {
         if base.part.holds(at) {
             let span = Span::new(at, last.min(base.part.span.last()), base.part.complete)?;
             self.fetch_ahead(base, span.last() + 1, last);
-            return base.own.source(self, span);
+            return base.own.source(span);
         }
         let key = base.slice_key(at)?;
         for _ in 0..LOOKS_MAX {
@@ -320,7 +320,7 @@ impl Engine {
             {
                 let span = Span::new(at, last.min(run.span.last()), run.complete)?;
                 self.fetch_ahead(base, span.last() + 1, last);
-                return Own::Stored(stored.clone()).source(self, span);
+                return Own::Stored(stored.clone()).source(span);
             }
             if !self.may_complete(&base.ask, &base.response) {
                 return None;
@@ -340,7 +340,7 @@ impl Engine {
             };
             let run = fill.response.part.filter(|run| run.holds(at))?;
             let span = Span::new(at, last.min(run.span.last()), run.complete)?;
-            let source = Own::Fill(fill).source(self, span);
+            let source = Own::Fill(fill).source(span);
             if source.is_some() {
                 return source;
             }
@@ -366,7 +366,7 @@ impl Engine {
         else {
             return;
         };
-        let known = self.shelf.read_index().lookup([key], &HeaderMap::new());
+        let known = self.shelf.lookup([key], &HeaderMap::new());
         if matches!(known, Lookup::UriMiss | Lookup::VaryMiss) {
             let gap = base.part.gap(at, None);
             let trip_key = TripKey::of_slice(key);

@@ -400,7 +400,7 @@ impl Engine {
     /// Why a body is too long to be stored, if its length is known. A slice never is.
     fn refuse_size(&self, response: &StoredResponse, body: &Body) -> Option<Detail> {
         let bytes = body.length()?;
-        if bytes > self.shelf.body_bytes_max() {
+        if bytes > self.shelf.body_bytes_max(response.key) {
             Some(Detail::BodyTooLarge)
         } else if response.part.is_none() && !self.shelf.admit(response.key, bytes) {
             Some(Detail::FirstRequest)
@@ -546,9 +546,9 @@ impl Engine {
         response: StoredResponse,
         length: Option<u64>,
     ) -> (Arc<Fill>, Writer) {
-        let not_kept = self.shelf.pass_through().map(|_| NotKept::StoreFailed);
-        let budget = &self.budget;
-        Fill::start(&self.shelf, budget, sequence, response, length, not_kept)
+        let shelf = self.shelf.home(response.key, sequence);
+        let not_kept = shelf.pass_through().map(|_| NotKept::StoreFailed);
+        Fill::start(&shelf, &self.budget, sequence, response, length, not_kept)
     }
 
     /// Fetches the rest of a short representation of which a part has come.

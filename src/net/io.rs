@@ -196,7 +196,7 @@ impl<C: Carrier> ClientIo<C> {
 
     /// The client took nothing for too long.
     pub(super) fn write_expired(&self) -> bool {
-        self.carrier.socket().expired
+        self.carrier.socket().write_expired()
     }
 
     /// Reads and forgets what the client still sends, until it ends or the bounds are met.
@@ -330,6 +330,8 @@ impl<C: Carrier> Drop for ClientIo<C> {
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: TcpStream,
+    /// Bytes that were read and put back.
+    ahead: Vec<u8>,
     limit: Duration,
     timer: Timer,
     stalled: bool,
@@ -341,11 +343,22 @@ impl Socket {
     pub(super) fn new(tcp: TcpStream, limit: Duration) -> Self {
         Self {
             tcp,
+            ahead: Vec::new(),
             limit,
             timer: Timer::default(),
             stalled: false,
             expired: false,
         }
+    }
+
+    /// The client took nothing for too long.
+    pub(super) fn write_expired(&self) -> bool {
+        self.expired
+    }
+
+    /// Puts back what was read first; it is read again before anything else.
+    pub(super) fn unread(&mut self, bytes: Vec<u8>) {
+        self.ahead = bytes;
     }
 
     fn reset_on_close(&self) {
@@ -398,7 +411,15 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_read(cx, buf)
+        let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let taken = this.ahead.len().min(buf.remaining());
+            for byte in this.ahead.drain(..taken) {
+                buf.put_slice(&[byte]);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.tcp).poll_read(cx, buf)
     }
 }
 
@@ -443,6 +464,13 @@ impl AsyncWrite for Socket {
 pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
+    /// Starts the clock unless it has been started before.
+    pub(super) fn start_once(&mut self, limit: Duration) {
+        if self.0.is_none() {
+            self.start(limit);
+        }
+    }
+
     /// Starts the clock, or starts it anew.
     pub(super) fn start(&mut self, limit: Duration) {
         let now = Instant::now();
@@ -466,10 +494,10 @@ impl Timer {
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Longest time a closed connection waits for the client to end.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Most bytes read and forgotten on a closed connection.
-const LINGER_BYTES: usize = 1024 * 1024;
+pub(super) const LINGER_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,10 @@
-//! The client side: listeners, limits, TLS, and hyper's HTTP/1.1.
+//! The client side: listeners, limits, TLS, hyper's HTTP/1.1 and `h2`'s HTTP/2.
 //!
 //! `net` does not know who answers: it is given a handler.
 
+pub mod body;
+mod frames;
+mod http2;
 pub mod io;
 pub mod listen;
 pub mod serve;
@@ -35,6 +38,27 @@ pub struct Params {
     pub handshake_timeout: Duration,
     /// Longest wait for in-flight responses when draining.
     pub drain_timeout: Duration,
+    /// What HTTP/2 clients may do.
+    pub http2: Http2,
+}
+
+/// Bounds on one HTTP/2 connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Spoken by prior knowledge on listeners without TLS (RFC 9113 §3.3).
+    pub clear_text: bool,
+    /// Most streams open at a time; more are refused.
+    pub streams_max: u32,
+    /// Bytes of one request's body that may be under way unread; at most 2³¹ − 1.
+    pub stream_window: u32,
+    /// The same for all requests of a connection together.
+    pub connection_window: u32,
+    /// Streams cancelled beyond one for each response that went out and what ten seconds refill;
+    /// more cut the connection. As many streams may break the protocol.
+    pub resets_max: u32,
+    /// Frames that ask for nothing, such as PING, beyond what responses explain and ten seconds
+    /// refill; more cut the connection.
+    pub control_frames_max: u32,
 }
 
 /// Who sent a request, and how.
@@ -65,6 +89,8 @@ pub enum Event {
     WriteTimeout,
     /// A TLS handshake that ended.
     Handshake(Handshake),
+    /// An HTTP/2 client was cut because it sent too much beside requests.
+    Flood,
 }
 
 /// How a TLS handshake ended.

@@ -1,23 +1,24 @@
-//! hyper's server over one connection: limits, timeouts, keep-alive, drain.
+//! Connections: accepting, which HTTP is spoken, and hyper's server over one of them.
 //!
 //! ```text
-//! serve ─ accept ─ permit ─┬─ connection ─ [TLS] ─ converse ─ hyper ⇄ handler
-//!                          ├─ connection …                │
-//!                          └─ …                           └─ farewell: what hyper leaves unsaid
+//! serve ─ accept ─ permit ─┬─ connection ─┬─ [TLS] ───┬─ converse ─ hyper ⇄ handler
+//!                          ├─ connection … └─ [preface] │      └─ farewell: what hyper leaves unsaid
+//!                          └─ …                         └─ http2::converse
 //! ```
+//!
+//! Over TLS the client's choice by ALPN decides what is spoken (RFC 9113 §3.2), else the first bytes,
+//! where HTTP/2 by prior knowledge is allowed (RFC 9113 §3.3).
 //!
 //! From a listener and a handler; what a request means and what it is answered is the handler's.
 //! hyper itself refuses what is no HTTP/1 (400, 414, 431); this file counts that, answers a head
 //! that came too slowly (408) and HTTP/2 by prior knowledge (505), and closes.
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
-use std::task::ready;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -32,6 +33,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
+use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
@@ -44,20 +46,19 @@ use crate::net::Handshake;
 use crate::net::Params;
 use crate::net::Peer;
 use crate::net::Phase;
+use crate::net::body::BoxError;
+use crate::net::body::RequestBody;
+use crate::net::frames::PREFACE;
+use crate::net::http2;
 use crate::net::io::Carrier;
 use crate::net::io::ClientIo;
-use crate::net::io::Progress;
 use crate::net::io::ReadLimits;
 use crate::net::io::Reply;
 use crate::net::io::Socket;
-use crate::net::io::Timer;
 use crate::net::listen;
 use crate::net::tls;
 use crate::net::tls::Protocol;
 use crate::rules::request::Scheme;
-
-/// An error of any kind, as bodies carry it.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What all listeners of a process share.
 pub struct Front<H> {
@@ -69,6 +70,8 @@ pub struct Front<H> {
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
     /// One permit an open connection: [`Params::connections_max`] of them, over all workers.
     pub connections: Arc<Semaphore>,
+    /// The wall clock, for responses without Date.
+    pub now: fn() -> SystemTime,
     /// Where the server is in its life; a dropped sender means [`Phase::Stop`].
     pub phase: watch::Receiver<Phase>,
 }
@@ -160,7 +163,7 @@ async fn permit(connections: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 }
 
 /// Waits for a phase later than `seen`.
-async fn later_than(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {
+pub(super) async fn later_than(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {
     match phase.wait_for(|phase| *phase > seen).await {
         Ok(phase) => *phase,
         Err(_) => Phase::Stop,
@@ -213,8 +216,22 @@ async fn connection<H, F, B>(
         header: params.header_timeout,
         idle: params.idle_timeout,
     };
-    let socket = Socket::new(tcp, params.write_timeout);
+    let mut socket = Socket::new(tcp, params.write_timeout);
     let Some(tls) = tls else {
+        if params.http2.clear_text {
+            let opening = params.header_timeout.min(params.idle_timeout);
+            let opening = tokio::time::timeout(opening, knows_http2(&mut socket));
+            let known = tokio::select! {
+                biased;
+                known = opening => known,
+                _ = later_than(&mut phase, Phase::Serve) => return,
+            };
+            match known {
+                Ok(Ok(true)) => return http2::converse(socket, peer, &front, phase).await,
+                Ok(Ok(false)) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
         return converse(ClientIo::new(socket, limits), peer, &front, phase).await;
     };
     let done = tokio::select! {
@@ -232,14 +249,34 @@ async fn connection<H, F, B>(
     };
     let identity = secured.identity;
     let peer = Peer { identity, ..peer };
-    let io = ClientIo::new(secured.stream, limits);
     match secured.protocol {
-        // Only what can be spoken is offered.
-        Protocol::Http1 | Protocol::Http2 => converse(io, peer, &front, phase).await,
+        Protocol::Http1 => {
+            converse(ClientIo::new(secured.stream, limits), peer, &front, phase).await;
+        }
+        Protocol::Http2 => http2::converse(secured.stream, peer, &front, phase).await,
     }
 }
 
-/// Speaks HTTP with one client to the end.
+/// Reads until it is clear whether the client begins as HTTP/2 does, and puts back what it read.
+async fn knows_http2(socket: &mut Socket) -> std::io::Result<bool> {
+    let mut begun = Vec::with_capacity(PREFACE.len());
+    while begun.len() < PREFACE.len() && PREFACE.starts_with(&begun) {
+        let room = PREFACE.len() - begun.len();
+        if (&mut *socket)
+            .take(room as u64)
+            .read_buf(&mut begun)
+            .await?
+            == 0
+        {
+            break;
+        }
+    }
+    let known = begun == PREFACE;
+    socket.unread(begun);
+    Ok(known)
+}
+
+/// Speaks HTTP/1 with one client to the end.
 async fn converse<C, H, F, B>(
     io: ClientIo<C>,
     peer: Peer,
@@ -256,7 +293,7 @@ async fn converse<C, H, F, B>(
     let timeout = front.params.body_read_timeout;
     let service = service_fn(|request: Request<Incoming>| {
         let reply = progress.reply();
-        let request = request.map(|body| RequestBody::new(body, timeout, &progress));
+        let request = request.map(|body| RequestBody::http1(body, timeout, &progress));
         let answer = (front.handler)(request, peer.clone());
         async move {
             let mut response = answer.await;
@@ -360,87 +397,6 @@ fn refused_with(error: &hyper::Error, unparsed: &[u8]) -> u16 {
     }
 }
 
-/// A request's body: fails when the client is silent for longer than
-/// [`Params::body_read_timeout`] while it is waited for.
-///
-/// That failure is a [`std::io::Error`] of kind `TimedOut`; every other one is the client's
-/// breaking off or breaking the protocol. After either the connection ends with the response.
-#[derive(Debug)]
-pub struct RequestBody {
-    /// `None` from the last frame or the first error on.
-    incoming: Option<Incoming>,
-    timeout: Duration,
-    timer: Timer,
-    waiting: bool,
-    progress: Arc<Progress>,
-}
-
-impl RequestBody {
-    fn new(incoming: Incoming, timeout: Duration, progress: &Arc<Progress>) -> Self {
-        Self {
-            incoming: Some(incoming).filter(|body| !body.is_end_stream()),
-            timeout,
-            timer: Timer::default(),
-            waiting: false,
-            progress: Arc::clone(progress),
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        let Some(incoming) = &mut this.incoming else {
-            return Poll::Ready(None);
-        };
-        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) {
-            this.waiting = false;
-            match frame {
-                Some(Ok(_)) => {}
-                Some(Err(_)) => {
-                    this.incoming = None;
-                    this.progress.leave_body_unread();
-                }
-                None => this.incoming = None,
-            }
-            return Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)));
-        }
-        if !this.waiting {
-            this.waiting = true;
-            this.timer.start(this.timeout);
-        }
-        ready!(this.timer.poll(cx));
-        this.incoming = None;
-        this.progress.body_came_late();
-        let late = io::Error::new(io::ErrorKind::TimedOut, "the client sends no body");
-        Poll::Ready(Some(Err(late.into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        if !self.is_end_stream() {
-            self.progress.leave_body_unread();
-        }
-    }
-}
-
 pin_project! {
     /// A response's body, which gives the turn back to the client when hyper drops it.
     struct ReplyBody<B> {
@@ -496,14 +452,17 @@ const HTTP_VERSION_NOT_SUPPORTED: &[u8] =
 mod tests {
     use super::*;
 
+    use crate::net::Http2;
     use crate::net::tls::HandshakeFailure;
     use http::StatusCode;
     use http_body_util::BodyExt;
     use http_body_util::Either;
     use http_body_util::Full;
     use std::collections::VecDeque;
+    use std::io;
     use std::io::Write;
     use std::net::SocketAddr;
+    use std::time::Duration;
     use tokio::io::AsyncReadExt;
     use tokio::io::AsyncWrite;
     use tokio::sync::mpsc;
@@ -523,6 +482,14 @@ mod tests {
             write_timeout: LONG,
             handshake_timeout: LONG,
             drain_timeout: LONG,
+            http2: Http2 {
+                clear_text: false,
+                streams_max: 10,
+                stream_window: 65_535,
+                connection_window: 65_535,
+                resets_max: 20,
+                control_frames_max: 100,
+            },
         }
     }
 
@@ -596,6 +563,7 @@ mod tests {
                 params,
                 handler: site,
                 events: Arc::new(move |event| sender.send(event).unwrap_or(())),
+                now: || SystemTime::UNIX_EPOCH,
                 phase: receiver,
             };
             let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();

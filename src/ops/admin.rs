@@ -220,16 +220,12 @@ impl Admin {
         };
         let permit = Arc::clone(permits).try_acquire_owned();
         let permit = permit.map_err(|_| AdminError::Busy)?;
-        if let Some(meant) = &question.store {
-            let engine = Arc::clone(&self.engine);
-            // A disk that hangs may be asked; nobody else is to wait for it.
-            let identity = tokio::task::spawn_blocking(move || engine.store_identity()).await;
-            if *meant != identity.map_err(|_| AdminError::Busy)?? {
-                return Err(AdminError::OtherStore);
-            }
-        }
+        let (engine, meant) = (Arc::clone(&self.engine), question.store.clone());
+        // A disk that hangs may be asked; nobody else is to wait for it.
+        let found = tokio::task::spawn_blocking(move || engine.catalog(meant.as_deref()));
+        let found = found.await.map_err(|_| AdminError::Busy)?;
+        let catalog = found.ok_or(AdminError::OtherStore)?;
         let (telling, answer) = Telling::new();
-        let catalog = self.engine.catalog();
         // The running store has requests to serve as well.
         let rate = question.bytes_per_second.or(Some(VERIFY_BYTES_PER_SECOND));
         let question = Question {
@@ -264,10 +260,22 @@ impl Admin {
         if self.draining.load(Ordering::Relaxed) {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
+        let stats = self.engine.stats();
         if self.engine.ready() {
-            return text(StatusCode::OK, "ready\n");
+            // Others serve in its place: traffic may come.
+            let out = stats.dirs.iter().filter_map(|dir| {
+                let reason = dir.out.as_deref()?;
+                Some(format!(
+                    "degraded: {} is out: {reason}\n",
+                    dir.path.display()
+                ))
+            });
+            return text(
+                StatusCode::OK,
+                &format!("ready\n{}", out.collect::<String>()),
+            );
         }
-        let reason = match self.engine.stats().pass_through {
+        let reason = match stats.pass_through {
             Some(reason) => format!("the store passes through: {reason}\n"),
             None => "not ready\n".to_owned(),
         };

@@ -4,6 +4,7 @@
 //! come from [`Stats`]. [`render`](Metrics::render) writes both as JSON: a name `a.b` is key `b` of
 //! object `a`. Renaming one breaks whoever reads them, so a test holds the table.
 
+use crate::flow::DirStats;
 use crate::flow::Report;
 use crate::flow::Stats;
 use crate::rules::cache_status::Forward;
@@ -143,6 +144,8 @@ counters! {
     handshakes_full = "handshakes.full";
     /// TLS handshakes with a session from before.
     handshakes_resumed = "handshakes.resumed";
+    /// HTTP/2 connections cut because the client sent too much beside requests.
+    floods = "floods";
     /// Access log lines given up because the writer could not follow.
     access_log_dropped = "access_log.dropped";
 }
@@ -346,8 +349,24 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("variants.pushed_out", json!(stats.variants_pushed_out)),
         ("variants.crowded", crowds.collect()),
         ("store.pass_through", json!(stats.pass_through.as_deref())),
+        ("store.dirs", stats.dirs.iter().map(dir).collect()),
         ("backends", backends.collect()),
     ]
+}
+
+fn dir(dir: &DirStats) -> Value {
+    json!({
+        "path": dir.path.display().to_string(),
+        "usable": dir.out.is_none(),
+        "reason": dir.out.as_deref(),
+        "taken_out": dir.outs,
+        "entries": dir.entries,
+        "bytes": dir.usage.allocated,
+        "limit": dir.usage.limit,
+        "packs": dir.usage.packs,
+        "read_errors": dir.usage.read_errors,
+        "write_errors": dir.usage.write_errors,
+    })
 }
 
 /// Puts a value under its name; `a.b` is key `b` of object `a`.
@@ -394,12 +413,13 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "access_log.dropped backends body_bytes collapsed connections.accepted \
-             connections.closed connections.open duration_us fill.bytes fills_active \
+             connections.closed connections.open duration_us fill.bytes fills_active floods \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
              handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
              misses requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
-             store.appended_bytes store.bodies store.bytes store.corrupt store.entries \
+             store.appended_bytes store.bodies store.bytes store.corrupt store.dirs \
+             store.entries \
              store.evicted store.journal_written_bytes store.journaled store.limit \
              store.live_bytes store.moved_bytes store.packs store.packs_dropped \
              store.packs_emptied store.packs_written_bytes store.pass_through store.read_errors \

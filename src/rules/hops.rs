@@ -14,6 +14,7 @@
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Version;
 use http::header;
 
 /// Who we are on a message's way.
@@ -28,16 +29,20 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// The `Via` member for a message received by HTTP/1.0 or HTTP/1.1; `None` for an identifier
+    /// The `Via` member for a message received by this version of HTTP; `None` for an identifier
     /// that no field can hold.
-    pub fn via(&self, http10: bool) -> Option<HeaderValue> {
-        let version = if http10 { "1.0" } else { "1.1" };
+    pub fn via(&self, version: Version) -> Option<HeaderValue> {
+        let version = match version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            _ => "1.1",
+        };
         HeaderValue::from_str(&format!("{version} {}", self.identifier)).ok()
     }
 
     /// Says that a request has come through here.
-    pub fn sign(&self, headers: &mut HeaderMap, http10: bool) {
-        if let Some(via) = self.via(http10) {
+    pub fn sign(&self, headers: &mut HeaderMap, version: Version) {
+        if let Some(via) = self.via(version) {
             headers.append(header::VIA, via);
         }
         let member = format!("{}; id={}", self.identifier, self.instance);
@@ -98,7 +103,7 @@ mod tests {
     fn a_request_says_that_it_came_through_here() {
         let mut headers = HeaderMap::new();
         headers.append("via", HeaderValue::from_static("1.0 fred"));
-        hop().sign(&mut headers, false);
+        hop().sign(&mut headers, Version::HTTP_11);
         let all = |name| headers.get_all(name).iter().collect::<Vec<_>>();
         assert_eq!(all("via"), ["1.0 fred", "1.1 larder"]);
         assert_eq!(all("cdn-loop"), ["larder; id=1f"]);
@@ -106,7 +111,8 @@ mod tests {
 
     #[test]
     fn via_names_the_version_that_the_message_came_by() {
-        assert_eq!(hop().via(true).unwrap(), "1.0 larder");
+        assert_eq!(hop().via(Version::HTTP_10).unwrap(), "1.0 larder");
+        assert_eq!(hop().via(Version::HTTP_2).unwrap(), "2 larder");
     }
 
     #[test]
@@ -144,7 +150,7 @@ mod tests {
             for line in &lines {
                 headers.append(CDN_LOOP, HeaderValue::from_str(line).unwrap());
             }
-            hop().sign(&mut headers, false);
+            hop().sign(&mut headers, Version::HTTP_11);
             prop_assert!(hop().seen(&headers));
         }
     }

@@ -1,12 +1,12 @@
-//! Turns what hyper parsed into a request the rest of the house can trust, or refuses it.
+//! Turns what hyper or `h2` parsed into a request the rest of the house can trust, or refuses it.
 //!
 //! ```text
 //! Parts ─► version ─► method ─► framing ─► authority ─► target ─► fields ─► NormalRequest
 //!             └───────────┴─────────┴───────────┴───────────┴───────┴─────► Refusal
 //! ```
 //!
-//! The byte level (line ends, field syntax, chunk sizes) is hyper's. This file adds what hyper
-//! leaves open: exactly one valid Host and the absolute form that overrides it (RFC 9112 §3.2),
+//! The byte level (line ends, field syntax, chunk sizes, frames) is theirs. This file adds what they
+//! leave open: exactly one valid Host and the absolute form that overrides it (RFC 9112 §3.2),
 //! one way to delimit a body (RFC 9112 §6), the four forms of a target (RFC 9112 §3.2),
 //! expectations (RFC 9110 §10.1.1), how far an OPTIONS may go (RFC 9110 §7.6.2), and the fields
 //! that must not go further (RFC 9110 §7.6.1). A fragment is no part of a target URI (RFC 9110
@@ -110,7 +110,7 @@ pub struct NormalRequest {
     target: String,
     headers: HeaderMap,
     body: RequestBody,
-    http10: bool,
+    version: Version,
     close_after: bool,
     last_hop: bool,
 }
@@ -288,7 +288,7 @@ impl NormalRequest {
             target,
             headers,
             body: framing.body,
-            http10: version == Version::HTTP_10,
+            version,
             close_after: framing.close_after,
             last_hop,
         })
@@ -385,7 +385,7 @@ impl NormalRequest {
     ///
     /// Host, Content-Length, Transfer-Encoding and Expect are not among them:
     /// [`authority`](Self::authority) and [`body`](Self::body) say what the first three said, and
-    /// hyper answers the last.
+    /// the net room answers the last.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
@@ -395,9 +395,9 @@ impl NormalRequest {
         self.body
     }
 
-    /// The client speaks HTTP/1.0.
-    pub fn http10(&self) -> bool {
-        self.http10
+    /// The version of HTTP that the client speaks.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The connection must be closed after the response: the request carried both
@@ -552,7 +552,7 @@ fn request_target(uri: &Uri, method: &Method, bytes_max: usize) -> Result<String
     }
 }
 
-/// Accepts no expectation but `100-continue`, which hyper answers (RFC 9110 §10.1.1).
+/// Accepts no expectation but `100-continue`, which the net room answers (RFC 9110 §10.1.1).
 fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     let known = |line: &HeaderValue| {
         let line = line.as_bytes().trim_ascii();

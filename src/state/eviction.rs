@@ -213,6 +213,18 @@ impl Queues {
         }
     }
 
+    /// Is this id in one of the queues?
+    pub fn holds(&self, id: u32) -> bool {
+        let node = self.nodes.get(id as usize);
+        node.is_some_and(|node| node.state.place() != Place::Out)
+    }
+
+    /// How many are in the queues. Looks at every id there ever was.
+    pub fn count(&self) -> usize {
+        let is_in = |node: &&Node| node.state.place() != Place::Out;
+        self.nodes.iter().filter(is_in).count()
+    }
+
     /// Looks at the id that is due next: takes it out, or takes its marks off and queues it anew.
     /// `None` when there is none.
     pub fn look(&mut self, fingerprint: impl Fn(u32) -> u64) -> Option<Due> {

@@ -11,5 +11,7 @@ pub mod eviction;
 pub mod health;
 pub mod hit_for_miss;
 pub mod index;
+pub mod roster;
 mod slab;
+pub mod spread;
 pub mod variances;

@@ -31,6 +31,14 @@ impl<T> Slab<T> {
         self.blocks.get(block)?.get(place)?.as_ref()
     }
 
+    /// All values, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let blocks = self.blocks.iter().flat_map(|block| block.iter());
+        (0..)
+            .zip(blocks)
+            .filter_map(|(id, value)| Some((id, value.as_ref()?)))
+    }
+
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
         let (block, place) = split(id);
         self.blocks.get_mut(block)?.get_mut(place)?.as_mut()
@@ -75,8 +83,9 @@ fn split(id: u32) -> (usize, usize) {
     (id / BLOCK, id % BLOCK)
 }
 
-const BLOCK: usize = 4096;
-const BLOCK_IDS: u32 = 4096;
+/// Small in tests: they look at every place, often, and grow it.
+const BLOCK_IDS: u32 = if cfg!(test) { 32 } else { 4096 };
+const BLOCK: usize = BLOCK_IDS as usize;
 
 #[cfg(test)]
 mod tests {

@@ -158,7 +158,21 @@ impl Store {
     /// in order. Records whose pack is missing or short are left out. A disk that can be read but
     /// not written, as a full one, is passed through. Blocking.
     pub fn open(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
+        Self::open_folder(params, Folder::open(&params.dir)?, heir)
+    }
+
+    /// As [`open`](Self::open), but nothing that lies there is believed: it is deleted. Blocking.
+    pub fn open_anew(params: &Params, heir: &mut dyn Heir) -> Result<Self, StoreError> {
         let folder = Folder::open(&params.dir)?;
+        journal::delete_all(&folder.journal()).map_err(failed("empty", &folder.journal()))?;
+        Self::open_folder(params, folder, heir)
+    }
+
+    fn open_folder(
+        params: &Params,
+        folder: Folder,
+        heir: &mut dyn Heir,
+    ) -> Result<Self, StoreError> {
         journal::check_versions(&folder.journal())?;
         let contents = Contents::new(&params.dir);
         let (table, begun) = replay::replay(&folder, &contents, params.disk_bytes_max, heir)?;
@@ -270,17 +284,23 @@ impl Store {
     }
 
     /// Journals `put` once every pack it names is on disk and if its entry is still wanted then.
-    /// When one of those packs is lost or dropped first, nothing is journaled.
-    pub fn record_put(&self, put: Put) {
+    /// When one of those packs is lost or dropped first, nothing is journaled. When one is gone by
+    /// now the put is given back, and the keeper is not asked: it may have been told of the loss
+    /// before it had the entry.
+    pub fn record_put(&self, put: Put) -> Option<Put> {
         let bytes = journal::put_bytes(&put);
         let mut table = self.shared.write();
-        table.journal.queued = table.journal.queued.saturating_add(bytes);
         // The writing thread is not woken for each: it looks when it has written the pack.
         let placed = table.wait(put);
+        if let Some((put, false)) = placed {
+            return Some(put);
+        }
+        table.journal.queued = table.journal.queued.saturating_add(bytes);
         drop(table);
         if let Some((put, _)) = placed {
             self.shared.send(Job::Put(put));
         }
+        None
     }
 
     /// Journals a removal, soon.
@@ -351,7 +371,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(StoreError::Corrupt { location })
             }
-            Err(error) => Err(self.unreadable(sealed, error)),
+            Err(error) => Err(self.unreadable(location.pack, sealed, error)),
         }
     }
 
@@ -385,7 +405,7 @@ impl Store {
             Ok(Some(pieces)) => Ok(pieces),
             Ok(None) => Err(corrupt),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(corrupt),
-            Err(error) => Err(self.unreadable(sealed, error)),
+            Err(error) => Err(self.unreadable(pack, sealed, error)),
         }
     }
 
@@ -400,7 +420,7 @@ impl Store {
         match self.shared.contents.is_intact(sealed) {
             Ok(intact) => Ok(intact),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(pack)),
-            Err(error) => Err(self.unreadable(sealed, error)),
+            Err(error) => Err(self.unreadable(pack, sealed, error)),
         }
     }
 
@@ -450,6 +470,9 @@ impl Store {
         let unfinished = path.join(format!("{number}.new"));
         let written = self
             .write_snapshot(&unfinished, &Part::Snapshot(number).copy_path(&path), next)
+            // It names packs that are open, and what it replaces may say where the same entries lay
+            // before.
+            .and_then(|bytes| self.flush_blocking().map(|()| bytes))
             .and_then(|bytes| self.put_in_place(&unfinished, &path, number, failures, bytes));
         let mut table = self.shared.write();
         table.journal.writing = 0;
@@ -472,6 +495,14 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// As [`flush`](Self::flush), for a thread that may wait.
+    pub fn flush_blocking(&self) -> Result<(), StoreError> {
+        self.check_started()?;
+        let (reply, written) = mpsc::sync_channel(1);
+        self.shared.send(Job::FlushBlocking(reply));
+        written.recv().map_err(|_| self.ended())?
     }
 
     /// Gives a whole snapshot its name and deletes what it replaces.
@@ -686,7 +717,7 @@ impl Store {
             if error.kind() == io::ErrorKind::NotFound {
                 StoreError::Missing(pack)
             } else {
-                self.unreadable(sealed, error)
+                self.unreadable(pack, sealed, error)
             }
         })?);
         self.shared.files.insert(pack, Arc::clone(&file));
@@ -697,7 +728,9 @@ impl Store {
         Ok(file)
     }
 
-    fn unreadable(&self, sealed: Sealed, error: io::Error) -> StoreError {
+    fn unreadable(&self, pack: PackId, sealed: Sealed, error: io::Error) -> StoreError {
+        // A disk that was away and is back is met by opening anew.
+        self.shared.files.remove(&pack);
         let error = failed("read", &self.shared.contents.path(sealed.address))(error);
         self.count_read_error(&error);
         error

@@ -25,6 +25,8 @@ use std::path::PathBuf;
 pub(super) struct Folder {
     dir: PathBuf,
     lock: File,
+    /// Where the disk is mounted that it lies on; none when it is the system's own.
+    mount: Option<PathBuf>,
 }
 
 impl Folder {
@@ -42,6 +44,7 @@ impl Folder {
         let folder = Self {
             dir: dir.to_path_buf(),
             lock,
+            mount: mount_of(dir),
         };
         // Another process may have been first between the look and the lock.
         if !check_marker(dir)? {
@@ -68,6 +71,7 @@ impl Folder {
             Ok(()) => Ok(Self {
                 dir: dir.to_path_buf(),
                 lock,
+                mount: None,
             }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
                 dir: dir.to_path_buf(),
@@ -100,7 +104,13 @@ impl Folder {
 
     /// Makes whole again what someone took away, folders and marker, and deletes what a write left
     /// that failed.
+    ///
+    /// While its disk is not mounted nothing is made: that would fill another disk.
     pub(super) fn restore(&self) -> Result<(), StoreError> {
+        if let Some(mount) = self.mount.as_ref().filter(|mount| !is_mounted(mount)) {
+            let gone = io::Error::from(io::ErrorKind::NotFound);
+            return Err(failed("find a disk at", mount)(gone));
+        }
         self.sweep_tmp();
         self.make_folders().map_err(failed("make", &self.dir))?;
         if !check_marker(&self.dir)? {
@@ -172,6 +182,22 @@ pub(super) fn identity(dir: &Path) -> Result<String, StoreError> {
 /// Paths differ with links and mounts; which file is locked does not.
 fn name_of(lock: &Metadata) -> String {
     format!("{:x}-{:x}", lock.dev(), lock.ino())
+}
+
+/// Where the disk is mounted that `dir` lies on; none when it is the system's own.
+fn mount_of(dir: &Path) -> Option<PathBuf> {
+    let dir = dir.canonicalize().ok()?;
+    let device = files::look(&dir).ok()?.dev();
+    let same = |path: &&Path| files::look(path).is_ok_and(|found| found.dev() == device);
+    let mount = dir.ancestors().take_while(same).last()?;
+    mount.parent().map(|_| mount.to_path_buf())
+}
+
+/// Is a disk mounted here?
+fn is_mounted(mount: &Path) -> bool {
+    let device = |path: &Path| files::look(path).map(|found| found.dev());
+    let above = mount.parent().and_then(|above| device(above).ok());
+    matches!((device(mount), above), (Ok(own), Some(above)) if own != above)
 }
 
 /// Is there a marker of this format? An error when there is one of another.
@@ -267,6 +293,16 @@ mod tests {
         drop(Folder::open(&inner).unwrap());
         let marker = fs::read_to_string(inner.join(MARKER)).unwrap();
         assert_eq!(marker, "larder store, format 1\n");
+    }
+
+    #[test]
+    fn what_is_mounted_is_told_from_what_is_not() {
+        assert_eq!(mount_of(Path::new("/proc/self")), Some("/proc".into()));
+        assert!(is_mounted(Path::new("/proc")));
+        assert_eq!(mount_of(Path::new("/")), None);
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_mounted(dir.path()));
+        assert!(mount_of(dir.path()).is_none_or(|mount| is_mounted(&mount)));
     }
 
     #[test]

@@ -44,7 +44,7 @@ use std::path::PathBuf;
 
 /// What one record says: the caller's records, and the store's own about packs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// A pack is gone.
     Dropped(PackId),
     /// One of the caller's.
@@ -521,6 +521,15 @@ pub(super) fn parts(folder: &Path) -> io::Result<(Vec<Part>, Vec<Part>)> {
     let first = found.iter().rposition(newest).unwrap_or(0);
     let counting = found.split_off(first);
     Ok((counting, found))
+}
+
+/// Deletes every file in the journal's folder that counts. Blocking.
+pub(super) fn delete_all(folder: &Path) -> io::Result<()> {
+    let (counting, outdated) = parts(folder)?;
+    outdated
+        .into_iter()
+        .chain(counting)
+        .try_for_each(|part| part.delete(folder))
 }
 
 /// The journal file that is being written, and its copy. All methods block.

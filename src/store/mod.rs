@@ -19,6 +19,7 @@
 //! | `pack` | many pieces in one cacache content |
 //! | `journal` | records as bytes, and the files they are in |
 //! | `replay` | what a start finds, keeps and sweeps away |
+//! | `roster` | the file that says which directories were used together |
 //! | `survey` | what a stopped store holds, for tools |
 //! | `writer` | the thread that writes |
 //! | `head`, `memory` | heads as bytes; hot responses in memory |
@@ -32,8 +33,11 @@ mod folder;
 pub mod head;
 mod journal;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod model;
 mod pack;
 mod replay;
+pub mod roster;
 pub mod survey;
 mod table;
 #[cfg(test)]
@@ -93,6 +97,12 @@ pub trait Heir {
     }
     /// The next record.
     fn take(&mut self, record: Record);
+    /// Does anything lie in this pack, after all that was taken? Such a pack stays, also when no
+    /// record names it any more that is not purged.
+    fn needs(&self, pack: PackId) -> bool {
+        let _unused = pack;
+        false
+    }
 }
 
 impl<F: FnMut(Record)> Heir for F {
@@ -182,6 +192,26 @@ pub struct Usage {
     pub read_errors: u64,
     /// Writes that the disk refused or did not answer in time, since start.
     pub write_errors: u64,
+}
+
+impl Usage {
+    /// Adds up two stores.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let sum = u64::saturating_add;
+        Self {
+            allocated: sum(self.allocated, other.allocated),
+            limit: sum(self.limit, other.limit),
+            packs: sum(self.packs, other.packs),
+            journaled: sum(self.journaled, other.journaled),
+            appended: sum(self.appended, other.appended),
+            packs_written: sum(self.packs_written, other.packs_written),
+            journal_written: sum(self.journal_written, other.journal_written),
+            corrupt: sum(self.corrupt, other.corrupt),
+            read_errors: sum(self.read_errors, other.read_errors),
+            write_errors: sum(self.write_errors, other.write_errors),
+        }
+    }
 }
 
 /// Why the store could not do what was asked.

@@ -49,7 +49,7 @@ pub(super) const HEADER_BYTES: u32 = 32;
 
 /// Names a pack's file: the XXH3 (128 bits) of its content, as cacache computes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Address(pub(super) u128);
+pub(crate) struct Address(pub(super) u128);
 
 /// A pack in memory: it grows, and it can be read.
 #[derive(Debug)]

@@ -72,7 +72,9 @@ pub(super) fn replay(
             .saturating_sub(found.removed.len().try_into().unwrap_or(0)),
     );
     let named = hand_on(&path, &kept, &found, &packs, heir)?;
-    drop_unnamed(contents, &mut packs, &named);
+    drop_unnamed(contents, &mut packs, |pack| {
+        named.contains(&pack) || heir.needs(pack)
+    });
     let newest = parts
         .iter()
         .chain(&outdated)
@@ -114,15 +116,9 @@ fn hand_on(
     let mut named = HashSet::new();
     for kept in kept {
         kept.hand_on(folder, &mut |record| {
-            if let Record::Put(put) = &record {
-                if found.removed.contains(&put.sequence) || !lies_in_all(packs, put) {
-                    return;
-                }
-                if !found.is_purged(put) {
-                    named.extend(places(put).map(|place| place.pack));
-                }
+            if found.passes(packs, &record, &mut named) {
+                heir.take(record);
             }
-            heir.take(record);
         })?;
     }
     Ok(named)
@@ -394,9 +390,13 @@ fn lies_in(packs: &HashMap<PackId, Sealed>, place: Location) -> bool {
         .is_some_and(|(sealed, end)| end <= sealed.bytes)
 }
 
-fn drop_unnamed(contents: &Contents, packs: &mut HashMap<PackId, Sealed>, named: &HashSet<PackId>) {
+fn drop_unnamed(
+    contents: &Contents,
+    packs: &mut HashMap<PackId, Sealed>,
+    named: impl Fn(PackId) -> bool,
+) {
     packs.retain(|pack, sealed| {
-        let keep = named.contains(pack) || contents.remove(sealed.address).is_err();
+        let keep = named(*pack) || contents.remove(sealed.address).is_err();
         if !keep {
             tracing::debug!(pack = pack.0, "dropped a pack that nothing names");
         }
@@ -406,21 +406,21 @@ fn drop_unnamed(contents: &Contents, packs: &mut HashMap<PackId, Sealed>, named:
 
 /// What the journal says about packs, and about what is no longer needed of them.
 #[derive(Debug, Default)]
-struct Packs {
+pub(super) struct Packs {
     puts: u32,
     /// No put of such a sequence comes after its removal, so the order does not count.
     removed: HashSet<Sequence>,
     /// The newest sequence of any record.
-    newest: Sequence,
+    pub(super) newest: Sequence,
     purged_all: Sequence,
     purged_urls: HashMap<PrimaryKey, Sequence>,
     sealed: HashMap<PackId, (Address, u32)>,
     dropped: HashSet<PackId>,
-    next_pack: u32,
+    pub(super) next_pack: u32,
 }
 
 impl Packs {
-    fn note(&mut self, line: &Line) {
+    pub(super) fn note(&mut self, line: &Line) {
         if let Line::Record(
             Record::Put(Put { sequence, .. })
             | Record::Remove(sequence)
@@ -466,6 +466,25 @@ impl Packs {
         self.newest
     }
 
+    /// Is a record to be handed on? Then the packs of a put that no purge covers are `named`.
+    pub(super) fn passes(
+        &self,
+        packs: &HashMap<PackId, Sealed>,
+        record: &Record,
+        named: &mut HashSet<PackId>,
+    ) -> bool {
+        let Record::Put(put) = record else {
+            return true;
+        };
+        if self.removed.contains(&put.sequence) || !lies_in_all(packs, put) {
+            return false;
+        }
+        if !self.is_purged(put) {
+            named.extend(places(put).map(|place| place.pack));
+        }
+        true
+    }
+
     fn is_purged(&self, put: &Put) -> bool {
         let purged = self.purged_urls.get(&put.key).copied();
         put.sequence < purged.unwrap_or_default().max(self.purged_all)
@@ -485,7 +504,7 @@ impl Packs {
     }
 
     /// Those that were not dropped: number, address and length.
-    fn alive(&self) -> impl Iterator<Item = (PackId, Address, u32)> + '_ {
+    pub(super) fn alive(&self) -> impl Iterator<Item = (PackId, Address, u32)> + '_ {
         self.sealed
             .iter()
             .filter(|(pack, _)| !self.dropped.contains(*pack))

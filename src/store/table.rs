@@ -234,22 +234,23 @@ impl Table {
         ids
     }
 
-    /// Lets a put wait for a pack of it that is in memory. Gives it back when none is, and says
-    /// whether they are all on disk.
+    /// Lets a put wait for a pack of it that is in memory. Gives it back when none is, or one is
+    /// gone, and says whether they are all on disk.
     pub(super) fn wait(&mut self, put: Put) -> Option<(Put, bool)> {
-        let absent = |place: Location| match self.packs.get(&place.pack) {
-            Some(Pack::Sealed(_)) => None,
-            Some(Pack::Open(_) | Pack::Closed(_)) => Some(Some(place.pack)),
-            None => Some(None),
-        };
-        let absent = places(&put).find_map(absent);
-        match absent {
-            Some(Some(pack)) => {
+        let (mut gone, mut in_memory) = (false, None);
+        for Location { pack, .. } in places(&put) {
+            match self.packs.get(&pack) {
+                None => gone = true,
+                Some(Pack::Open(_) | Pack::Closed(_)) => in_memory = Some(pack),
+                Some(Pack::Sealed(_)) => {}
+            }
+        }
+        match in_memory {
+            Some(pack) if !gone => {
                 self.waiting.entry(pack).or_default().push(put);
                 None
             }
-            Some(None) => Some((put, false)),
-            None => Some((put, true)),
+            _ => Some((put, !gone)),
         }
     }
 

@@ -353,6 +353,43 @@ fn puts_that_wait_for_a_pack_go_with_it() {
 }
 
 #[test]
+fn a_put_with_a_part_in_a_pack_that_is_gone_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    let piece = [NewPiece::Head(head::encode(Sequence(1), &sample()))];
+    let head = store.append(None, Sequence(1), KEY, &piece).unwrap()[0];
+    store.drop_pack(head.pack);
+    let body = store.append(None, Sequence(1), KEY, &piece).unwrap()[0];
+    // Whichever part is gone, and though another one has to be waited for.
+    for places in [[head, body], [body, head]] {
+        let put = put(1, &places);
+        assert_eq!(store.record_put(put.clone()), Some(put));
+    }
+    assert_eq!(store.record_put(put(1, &[body, body])), None);
+}
+
+#[test]
+fn a_pack_that_the_heir_needs_stays_though_what_names_it_was_purged() {
+    struct Needs(bool);
+    impl Heir for Needs {
+        fn take(&mut self, _record: Record) {}
+        fn needs(&self, _pack: PackId) -> bool {
+            self.0
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    store_one(&store, 1, &bytes(1, 100));
+    wait(store.flush()).unwrap();
+    wait(store.record_purge(Sequence(2), &[Selector::All])).unwrap();
+    drop(store);
+    for needs in [true, false] {
+        let store = Store::open(&params(dir.path(), 32), &mut Needs(needs)).unwrap();
+        assert_eq!(store.packs().len(), usize::from(needs));
+    }
+}
+
+#[test]
 fn what_was_moved_is_on_disk_when_it_has_settled() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _wants) = started(dir.path());

@@ -54,6 +54,8 @@ pub(super) enum Job {
     Settle(oneshot::Sender<Result<(), StoreError>>),
     /// Write a closed pack; of one that is gone, forget the puts that waited for it.
     Seal(PackId),
+    /// As `Flush`, for a thread that waits.
+    FlushBlocking(mpsc::SyncSender<Result<(), StoreError>>),
     /// Half a second has gone by.
     Tick,
 }
@@ -96,7 +98,7 @@ pub(super) fn start(
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let unheeded = watched.unheeded.fetch_add(1, Ordering::Relaxed);
                 if unheeded == HANG_TICKS {
-                    pass_through(&watched, "the disk does not answer".into(), false);
+                    pass_through(&watched, "the disk does not answer", false);
                 }
                 // One that was not heeded yet will do.
                 if unheeded == 0 && ticks.send(Job::Tick).is_err() {
@@ -189,6 +191,7 @@ impl Writer {
             Job::Put(put) => self.place(vec![put]),
             Job::Rotate(reply) => drop(reply.send(self.rotate())),
             Job::Seal(pack) => self.seal(pack),
+            Job::FlushBlocking(reply) => drop(reply.send(self.write_all())),
             Job::Settle(reply) => drop(reply.send(self.write_records())),
             Job::Tick => self.tick(),
         }
@@ -496,8 +499,7 @@ impl Writer {
 
     fn fail(&mut self, action: &str, error: &io::Error) {
         self.ticks_low = 0;
-        let reason = format!("{action}: {error}").into();
-        pass_through(&self.shared, reason, is_full(error));
+        pass_through(&self.shared, &format!("{action}: {error}"), is_full(error));
     }
 
     fn healthy(&self) -> bool {
@@ -523,11 +525,11 @@ impl Drop for Writer {
 }
 
 /// From now on nothing is appended, until the writing thread finds that the disk works again.
-fn pass_through(shared: &Shared, reason: Arc<str>, full: bool) {
+fn pass_through(shared: &Shared, reason: &str, full: bool) {
     shared.write_errors.fetch_add(1, Ordering::Relaxed);
-    let condition = Condition::PassThrough(Arc::clone(&reason));
+    let condition = Condition::PassThrough(reason.into());
     if shared.write().set_condition(condition, full) {
-        tracing::warn!(%reason, "the store passes through");
+        tracing::warn!(reason, "the store passes through");
     }
 }
 

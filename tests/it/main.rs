@@ -23,22 +23,31 @@
 )]
 
 mod client;
+mod dial;
+mod frames;
 mod origin;
 mod scene;
 
 mod admin;
 mod bad_requests;
+mod certificates;
+mod client_certificates;
 mod collapse;
 mod commands;
 mod config;
 mod connections;
 mod crash;
+mod dirs;
 mod drain;
 mod errors;
 mod files;
+mod floods;
 mod forwarded;
 mod freshness;
+mod handshakes;
 mod harness;
+mod http2;
+mod https;
 mod invalidation;
 mod keys;
 mod killing;
@@ -53,6 +62,7 @@ mod properties;
 mod purge;
 mod range;
 mod requests;
+mod rfc9113;
 mod slices;
 mod soak;
 mod stale;

@@ -57,6 +57,14 @@ impl Setup {
         self
     }
 
+    /// Leaves a key out.
+    pub(crate) fn without(mut self, table: &str, key: &str) -> Self {
+        if let Some(keys) = self.sections.get_mut(table) {
+            keys.remove(key);
+        }
+        self
+    }
+
     /// Sets a key of the site.
     pub(crate) fn site(self, key: &str, value: &str) -> Self {
         self.set("[site]", key, value)

@@ -30,7 +30,10 @@ pub struct Catalog(Source);
 
 #[derive(Debug)]
 enum Source {
-    Stopped { survey: Survey, index: Box<Index> },
+    Stopped {
+        survey: Box<Survey>,
+        index: Box<Index>,
+    },
     Running(Arc<Shelf>),
 }
 
@@ -61,8 +64,8 @@ impl Catalog {
     /// Reads the journal of the stopped store in `dir`.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let mut replay = Replay::default();
-        let survey = Survey::open(dir, &mut replay)?;
-        let index = Box::new(replay.finish());
+        let survey = Box::new(Survey::open(dir, &mut replay)?);
+        let index = Box::new(replay.finish().0);
         Ok(Self(Source::Stopped { survey, index }))
     }
 

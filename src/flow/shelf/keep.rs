@@ -141,8 +141,11 @@ impl Shelf {
             // Else it would be back after a start that no longer finds what replaced it.
             self.store.record_remove(sequence);
         }
-        self.journal(put.clone());
-        Ok(put)
+        if self.journal(put.clone()) {
+            Ok(put)
+        } else {
+            Err(NotKept::StoreFailed)
+        }
     }
 }
 

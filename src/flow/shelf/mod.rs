@@ -14,10 +14,14 @@ pub mod catalog;
 mod draft;
 mod keep;
 mod load;
+#[cfg(test)]
+mod model;
 mod patience;
 mod pins;
 mod record;
 pub mod space;
+#[cfg(test)]
+mod stress;
 #[cfg(test)]
 mod trials;
 #[cfg(test)]
@@ -61,6 +65,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio::time::timeout;
 use tokio::time::timeout_at;
 
 pub use self::draft::Draft;
@@ -70,7 +75,8 @@ pub use self::pins::Pins;
 pub struct Shelf {
     pub(super) index: RwLock<Index>,
     pub(super) store: Store,
-    pub(super) memory: Memory,
+    /// Shared with the shelves of the other directories, as the sequence is.
+    pub(super) memory: Arc<Memory>,
     /// Held for reading from an append to its index change; who drops packs holds it for writing.
     pub(super) gate: RwLock<()>,
     /// Held by who moves and drops packs: one that another is emptying must not go before the new
@@ -84,7 +90,7 @@ pub struct Shelf {
     lanes_max: usize,
     /// Reads that were given up and still stand on their threads.
     overdue: Arc<AtomicUsize>,
-    sequence: AtomicU64,
+    sequence: Arc<AtomicU64>,
     /// The newest mark on a tag, so that most hits need not ask the index.
     newest_tag_mark: AtomicU64,
     pub(super) upkeep: Upkeep,
@@ -134,23 +140,67 @@ pub enum NotKept {
     StoreFailed,
 }
 
+/// What the shelves of all directories have in common.
+#[derive(Clone, Debug)]
+pub struct Common {
+    memory: Arc<Memory>,
+    sequence: Arc<AtomicU64>,
+}
+
+impl Common {
+    /// A memory tier of so many bytes, and sequences from the first on.
+    pub fn new(memory_bytes_max: u64) -> Self {
+        Self {
+            memory: Arc::new(Memory::new(memory_bytes_max)),
+            sequence: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// The memory tier.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Takes the next sequence.
+    pub fn next_sequence(&self) -> Sequence {
+        Sequence(self.sequence.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
 impl Shelf {
-    /// Opens the store and fills the index from its journal.
+    /// Opens the store of one directory that has no others beside it, and fills the index from its
+    /// journal.
     pub fn open(
         params: &crate::store::Params,
         memory_bytes_max: u64,
         fill_bytes_max: u64,
     ) -> Result<Arc<Self>, StoreError> {
+        let common = Common::new(memory_bytes_max);
+        Self::open_beside(params, true, &common, fill_bytes_max)
+    }
+
+    /// Opens the store of one directory among several. One that is not `believed` begins empty.
+    pub fn open_beside(
+        params: &crate::store::Params,
+        believed: bool,
+        common: &Common,
+        fill_bytes_max: u64,
+    ) -> Result<Arc<Self>, StoreError> {
         let mut replay = Replay::default();
-        let store = Store::open(params, &mut replay)?;
-        let index = replay.finish();
-        let next_sequence = AtomicU64::new(store.newest().0.saturating_add(1));
+        let store = if believed {
+            Store::open(params, &mut replay)?
+        } else {
+            Store::open_anew(params, &mut replay)?
+        };
+        let (index, untold) = replay.finish();
+        let next = store.newest().0.saturating_add(1);
+        common.sequence.fetch_max(next, Ordering::SeqCst);
         let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
             index: RwLock::new(index),
             store,
-            memory: Memory::new(memory_bytes_max),
+            memory: Arc::clone(&common.memory),
             gate: RwLock::new(()),
             tidying: Mutex::default(),
             pending: Mutex::default(),
@@ -158,13 +208,20 @@ impl Shelf {
             lanes: AtomicUsize::new(0),
             overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
-            sequence: next_sequence,
+            sequence: Arc::clone(&common.sequence),
             newest_tag_mark,
             upkeep: Upkeep::default(),
             wanting: (Mutex::default(), Condvar::new()),
             room: Notify::new(),
         });
         shelf.store.start(Arc::new(Witness(Arc::downgrade(&shelf))));
+        if !untold.is_empty() {
+            for put in untold {
+                shelf.journal(put);
+            }
+            // A disk in trouble drops nothing before it has recovered.
+            drop(shelf.store.flush_blocking());
+        }
         Ok(shelf)
     }
 
@@ -175,7 +232,7 @@ impl Shelf {
 
     /// Takes the next sequence.
     pub fn next_sequence(&self) -> Sequence {
-        Sequence(self.sequence.fetch_add(1, Ordering::Relaxed))
+        Sequence(self.sequence.fetch_add(1, Ordering::SeqCst))
     }
 
     /// Finds an entry for one of `keys`, rather one with `Vary`.
@@ -239,61 +296,44 @@ impl Shelf {
         }
     }
 
-    /// Removes all variants of `keys`, at once, and makes all that bears one of `tags` invalid by a
-    /// mark; says how many entries went by their keys.
-    pub fn purge(&self, keys: &[PrimaryKey], tags: &[TagKey]) -> (Sequence, u64) {
-        let (sequence, gone) = self.mark(&mut self.write_index(), keys, tags);
-        self.forget_hot(&gone);
-        (sequence, gone.len() as u64)
+    /// Why the directory is of no use now, if so: it passes through, or its reads hang.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        let hangs = || self.reads_hang().then(|| "its reads hang".into());
+        self.pass_through().or_else(hangs)
     }
 
-    /// As [`purge`](Self::purge), by a response that was asked for at `since` and is to be kept as
-    /// its own target's next one. Returns the purge's sequence, and the one to keep the response
-    /// under; none when another purge has covered it meanwhile.
-    pub fn supersede(
-        &self,
-        keys: &[PrimaryKey],
-        tags: &[TagKey],
-        heir: &StoredResponse,
-        since: Sequence,
-    ) -> (Sequence, Option<Sequence>) {
-        let mut index = self.write_index();
-        let covered = index.covers(heir.key, since)
-            || index.covers(heir.key.family(), since)
-            || index.covers_tags(since, &heir.tags);
-        let (sequence, gone) = self.mark(&mut index, keys, tags);
-        let next = (!covered).then(|| self.next_sequence());
-        drop(index);
-        self.forget_hot(&gone);
-        (sequence, next)
+    /// Do so many reads hang that more should not be begun where others may have the answer?
+    pub fn reads_hang(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed) >= OVERDUE_MANY
     }
 
-    /// The sequence is taken while the index is locked: of two purges the later one's is greater.
-    fn mark(
+    /// Removes all variants of `keys` that are older than `sequence` and makes all that bears one of
+    /// `tags` and is as old invalid by a mark; in this directory only. Returns what went by its key:
+    /// it is to be [forgotten](Self::forget_hot) when the index is no longer locked.
+    pub fn mark(
         &self,
         index: &mut Index,
+        sequence: Sequence,
         keys: &[PrimaryKey],
         tags: &[TagKey],
-    ) -> (Sequence, Vec<Sequence>) {
-        let sequence = self.next_sequence();
+    ) -> Vec<Sequence> {
         for tag in tags {
             index.mark_tag(*tag, sequence);
         }
         let newest = index.newest_tag_mark().0;
         self.newest_tag_mark.store(newest, Ordering::Relaxed);
         let gone = keys.iter().flat_map(|key| index.mark_key(*key, sequence));
-        (sequence, gone.collect())
+        gone.collect()
     }
 
-    /// Removes everything, at once, by a mark.
-    pub fn purge_all(&self) -> Sequence {
-        let mut index = self.write_index();
-        let sequence = self.next_sequence();
-        index.mark_all(sequence);
-        drop(index);
-        self.memory.clear();
-        self.ask_for_room();
-        sequence
+    /// Removes all variants of a key that are older than `mark`: what replaces them is stored in
+    /// another directory.
+    pub fn give_up_key(&self, key: PrimaryKey, mark: Sequence) {
+        let gone = self.write_index().mark_key(key, mark);
+        self.forget_hot(&gone);
+        for sequence in gone {
+            self.store.record_remove(sequence);
+        }
     }
 
     /// Writes a purge to the journal; says whether it is durable. A disk that hangs is not waited
@@ -303,7 +343,8 @@ impl Shelf {
         self.record_purge_until(sequence, selectors, until).await
     }
 
-    async fn record_purge_until(
+    /// As [`record_purge`](Self::record_purge), but waits until then.
+    pub async fn record_purge_until(
         &self,
         sequence: Sequence,
         selectors: &[Selector],
@@ -320,6 +361,15 @@ impl Shelf {
             self.store.record_remove(found.sequence);
         }
         self.memory.remove(found.sequence);
+    }
+
+    /// Writes everything that is pending; says whether it is all written in time. Blocking.
+    pub fn write_all(&self, wait: Duration) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let flush = async { timeout(wait, self.store.flush()).await };
+        runtime.is_ok_and(|runtime| matches!(runtime.block_on(flush), Ok(Ok(()))))
     }
 
     /// How many responses are stored.
@@ -348,23 +398,23 @@ impl Shelf {
         self.store.usage()
     }
 
-    pub(super) fn read_index(&self) -> RwLockReadGuard<'_, Index> {
+    pub(in crate::flow) fn read_index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn write_index(&self) -> RwLockWriteGuard<'_, Index> {
+    pub(in crate::flow) fn write_index(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops entries that are gone from the index out of memory.
-    pub(super) fn forget_hot(&self, gone: &[Sequence]) {
+    pub(in crate::flow) fn forget_hot(&self, gone: &[Sequence]) {
         for sequence in gone {
             self.memory.remove(*sequence);
         }
     }
 
     /// Wakes the thread that makes room.
-    pub(super) fn ask_for_room(&self) {
+    pub(in crate::flow) fn ask_for_room(&self) {
         lock(&self.wanting.0).room = true;
         self.wanting.1.notify_one();
     }
@@ -406,11 +456,13 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What one lane may hold in memory.
 const LANE_BYTES: u64 = 8 << 20;
+/// One may be chance.
+const OVERDUE_MANY: usize = 4;
 /// A disk that works answers sooner, also when it is busy.
 const PURGE_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::flow) mod tests {
     use super::*;
     use crate::rules::address::Digest;
     use crate::rules::freshness::Timing;
@@ -459,7 +511,7 @@ pub(super) mod tests {
     }
 
     /// What is stored with `body` under `key`.
-    pub(super) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
+    pub(in crate::flow) fn response(key: PrimaryKey, body: &[u8]) -> StoredResponse {
         StoredResponse {
             key,
             variant: VariantKey::ONLY,
@@ -488,6 +540,28 @@ pub(super) mod tests {
         match shelf.lookup([key], &HeaderMap::new()) {
             Lookup::Found(found) => Some(found),
             Lookup::UriMiss | Lookup::VaryMiss => None,
+        }
+    }
+
+    impl Shelf {
+        /// Purges keys and tags in this directory.
+        pub(in crate::flow) fn purge(
+            &self,
+            keys: &[PrimaryKey],
+            tags: &[TagKey],
+        ) -> (Sequence, u64) {
+            let sequence = self.next_sequence();
+            let gone = self.mark(&mut self.write_index(), sequence, keys, tags);
+            self.forget_hot(&gone);
+            (sequence, gone.len() as u64)
+        }
+
+        /// Purges everything in this directory.
+        pub(super) fn purge_all(&self) -> Sequence {
+            let sequence = self.next_sequence();
+            self.write_index().mark_all(sequence);
+            self.memory.clear();
+            sequence
         }
     }
 
@@ -592,29 +666,45 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn what_supersedes_is_kept_unless_a_purge_came_between() {
+    async fn a_sequence_whose_removal_is_on_record_is_not_given_out_again() {
         let dir = TempDir::new().unwrap();
         let shelf = open(&dir);
-        let old = keep(&shelf, KEY, "old").await;
-        let tag = TagKey([3; 16]);
-        let heir = StoredResponse {
-            tags: [tag].into(),
-            ..StoredResponse::clone(&old.response)
-        };
-        let next = |since| shelf.supersede(&[KEY], &[], &heir, since);
-        let (mark, kept) = next(shelf.next_sequence());
-        assert!(!shelf.contains(&old));
-        assert!(kept.is_some_and(|kept| kept > mark));
-        let since = shelf.next_sequence();
-        shelf.purge(&[KEY], &[]);
-        assert_eq!(next(since).1, None);
-        let since = shelf.next_sequence();
-        shelf.purge(&[], &[tag]);
-        assert_eq!(next(since).1, None);
-        let since = shelf.next_sequence();
-        shelf.purge_all();
-        assert_eq!(next(since).1, None);
-        assert!(next(shelf.next_sequence()).1.is_some());
+        let neighbour = keep(&shelf, PrimaryKey([8; 16]), "neighbour").await;
+        let gone = keep(&shelf, KEY, "gone").await;
+        shelf.store.flush().await.unwrap();
+        shelf.remove(gone.found);
+        shelf.close();
+        let removed = gone.found.sequence;
+        drop((shelf, neighbour, gone));
+        let shelf = open(&dir);
+        let next = keep(&shelf, KEY, "next").await;
+        assert!(next.found.sequence > removed);
+        shelf.close();
+        drop((shelf, next));
+        assert!(found(&open(&dir), KEY).is_some());
+    }
+
+    #[tokio::test]
+    async fn as_many_variants_as_were_let_in_come_back_after_a_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        let many = crate::state::index::VARIANTS_MAX as u64 + 8;
+        shelf.write_index().limit_variants(100);
+        let plain = keep(&shelf, PrimaryKey([8; 16]), "body").await;
+        for n in 0..many {
+            let response = StoredResponse {
+                key: KEY,
+                variant: VariantKey(n),
+                vary: vec![http::header::ACCEPT],
+                ..StoredResponse::clone(&plain.response)
+            };
+            let sequence = shelf.next_sequence();
+            let kept = shelf.keep(sequence, Arc::new(response), Bytes::from_static(b"body"));
+            kept.await.unwrap();
+        }
+        shelf.close();
+        drop((shelf, plain));
+        assert_eq!(open(&dir).entries() as u64, many + 1);
     }
 
     #[test]

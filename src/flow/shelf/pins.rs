@@ -27,6 +27,11 @@ impl Shelf {
 }
 
 impl Pins {
+    /// Where the packs are.
+    pub fn shelf(&self) -> &Arc<Shelf> {
+        &self.shelf
+    }
+
     pub(super) fn none(shelf: &Arc<Shelf>) -> Self {
         Self {
             shelf: Arc::clone(shelf),

@@ -242,6 +242,7 @@ impl Shelf {
         self.upkeep.begin(Task::Compacting);
         let mut moved = Moved::default();
         let mut emptied = Vec::new();
+        let mut broken = Vec::new();
         // A pack of its own: what was kept once will most likely be kept again, and not die among
         // what is new.
         let mut lane = self.store.moving_lane();
@@ -258,7 +259,7 @@ impl Shelf {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a pack could not be compacted; what it held is dropped");
-                    self.clear(&[*pack]);
+                    broken.push(*pack);
                 }
             }
         }
@@ -268,7 +269,9 @@ impl Shelf {
             self.journal(put);
         }
         let settled = block_on(self.store.settle());
-        if !emptied.is_empty() && settled {
+        if !broken.is_empty() {
+            self.clear(&broken);
+        } else if !emptied.is_empty() && settled {
             self.drop_empty_packs();
         }
         !emptied.is_empty()
@@ -769,6 +772,7 @@ mod tests {
     use super::super::tests::keep;
     use super::super::tests::keep_bytes;
     use super::super::tests::open;
+    use super::super::trials::copy;
     use super::*;
     use tempfile::TempDir;
 
@@ -871,6 +875,51 @@ mod tests {
             assert!(put.head.is_before(behind));
         }
         assert_eq!(shelf.read_index().bodies(), 2);
+    }
+
+    /// The store as a kill leaves it now, and a shelf over it.
+    fn killed(dir: &TempDir) -> (TempDir, Arc<Shelf>) {
+        let left = TempDir::new().unwrap();
+        copy(&dir.path().join("store"), &left.path().join("store"));
+        let shelf = open(&left);
+        (left, shelf)
+    }
+
+    #[test]
+    fn a_pack_that_a_kill_kept_from_being_dropped_goes_soon_after_the_start() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "moves"));
+        wait(shelf.store.flush()).unwrap();
+        let before: Vec<PackId> = shelf.store.packs().iter().map(|(pack, _)| *pack).collect();
+        // All is moved and written, and the old pack still there.
+        let pins = shelf.pin(before.iter().copied());
+        assert!(shelf.compact(&before));
+        let (_left, again) = killed(&dir);
+        drop(pins);
+        let named: Vec<PackId> = again.store.packs().iter().map(|(pack, _)| *pack).collect();
+        assert!(before.iter().all(|pack| named.contains(pack)));
+        assert_eq!(again.read_index().live(before[0]), 0);
+        // The first thing the thread does that makes room, but for sweeping.
+        assert_eq!(again.drop_empty_packs(), before.len());
+        assert_eq!(body_of(&again, KEYS[0]).unwrap(), "moves");
+        assert_eq!(again.store.packs().len(), 1);
+    }
+
+    #[test]
+    fn a_kill_after_a_snapshot_leaves_what_was_being_moved() {
+        let dir = TempDir::new().unwrap();
+        let shelf = open(&dir);
+        wait(keep(&shelf, KEYS[0], "moves"));
+        wait(shelf.store.flush()).unwrap();
+        let pack = shelf.store.packs()[0].0;
+        let mut moved = Moved::default();
+        let mut lane = shelf.store.moving_lane();
+        shelf.empty(pack, &mut lane, &mut moved).unwrap();
+        // It names the new place, and the records of the old one go.
+        assert!(shelf.snapshot());
+        let (_left, again) = killed(&dir);
+        assert_eq!(body_of(&again, KEYS[0]).unwrap(), "moves");
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Cell {
     }
 
     fn run(&self, template: &Path) -> u64 {
-        let dir = TempDir::new().unwrap();
+        let dir = new_dir();
         copy(template, dir.path());
         let faults = Faults::on(dir.path());
         let shelf = if self.phase == Phase::Start {
@@ -151,7 +151,7 @@ impl Cell {
 
     /// The step hangs: what is done in memory is not held up, and all goes on afterwards.
     fn hang(&self, template: &Path) {
-        let dir = TempDir::new().unwrap();
+        let dir = new_dir();
         copy(template, dir.path());
         let faults = Faults::on(dir.path());
         let shelf = open(dir.path()).unwrap();
@@ -223,7 +223,7 @@ impl Cell {
 
     /// A purge that was answered as durable holds after a kill at this moment.
     fn check_purge(&self, dir: &Path) {
-        let killed = TempDir::new().unwrap();
+        let killed = new_dir();
         copy(dir, killed.path());
         let shelf = open(killed.path()).unwrap();
         assert!(
@@ -290,6 +290,13 @@ fn open(dir: &Path) -> Result<Arc<Shelf>, StoreError> {
     Shelf::open(&params, 0, 8 << 20)
 }
 
+/// A folder in memory where there is such a place: a thousand stores are opened and closed.
+fn new_dir() -> TempDir {
+    TempDir::new_in("/dev/shm")
+        .or_else(|_| TempDir::new())
+        .unwrap()
+}
+
 fn keys() -> impl Iterator<Item = u8> {
     // Not all, for they are asked for often: some of each pack.
     (0..COUNT).step_by(5).chain([LARGE])
@@ -348,7 +355,7 @@ fn sees(shelf: &Arc<Shelf>, n: u8) -> bool {
 
 /// A closed store with entries in several packs, a snapshot and a journal after it.
 fn template() -> TempDir {
-    let dir = TempDir::new().unwrap();
+    let dir = new_dir();
     closed(dir.path());
     let shelf = open(dir.path()).unwrap();
     keep_large(&shelf, LARGE).unwrap();

@@ -48,6 +48,20 @@ pub enum Task {
     Scrubbing,
 }
 
+impl Done {
+    /// Adds what another directory's has done.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            dropped: self.dropped.saturating_add(other.dropped),
+            emptied: self.emptied.saturating_add(other.emptied),
+            evicted: self.evicted.saturating_add(other.evicted),
+            moved_bytes: self.moved_bytes.saturating_add(other.moved_bytes),
+            snapshots: self.snapshots.saturating_add(other.snapshots),
+        }
+    }
+}
+
 impl Upkeep {
     /// The sums so far.
     pub fn done(&self) -> Done {

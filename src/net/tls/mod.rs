@@ -496,12 +496,11 @@ impl Make<'_> {
         config.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
         // The suites are all good, and ours come with the fastest first.
         config.ignore_client_order = true;
+        // Secrets of sessions are with clients, in tickets, or nowhere.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         match tickets {
             Some(tickets) => config.ticketer = Arc::clone(tickets),
-            None => {
-                config.session_storage = Arc::new(NoServerSessionStorage {});
-                config.send_tls13_tickets = 0;
-            }
+            None => config.send_tls13_tickets = 0,
         }
         Ok(Arc::new(config))
     }
@@ -718,6 +717,25 @@ pub(super) mod tests {
         ] {
             assert_eq!(HandshakeFailure::of(&error).token(), token, "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_place_in_time_is_turned_away() {
+        let (front, client) = front_and_client();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asking = tokio::spawn(async move {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let name = ServerName::try_from("a.test").unwrap();
+            client.0.connect(name, tcp).await.is_ok()
+        });
+        let all = u32::try_from(front.params.handshakes_max).unwrap();
+        let _held = front.places.acquire_many(all).await.unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let socket = Socket::new(tcp, Duration::from_secs(9));
+        let refused = front.accept(socket, Duration::from_millis(300)).await.err();
+        assert_eq!(refused, Some(HandshakeFailure::Crowded));
+        assert!(!asking.await.unwrap());
     }
 
     #[test]
