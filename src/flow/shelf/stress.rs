@@ -74,6 +74,10 @@ fn rounds(count: u64) -> u64 {
     (count * percent / 100).max(2)
 }
 
+fn place(n: u64) -> usize {
+    usize::try_from(n).unwrap()
+}
+
 fn key(n: u64) -> PrimaryKey {
     PrimaryKey([u8::try_from(n).unwrap(); 16])
 }
@@ -138,8 +142,7 @@ fn response(n: u64, body: &Bytes) -> StoredResponse {
 
 impl Stage {
     fn floor(&self, n: u64) -> u64 {
-        let (key, tag) = (n as usize, (n % TAGS) as usize);
-        let floors = [&self.keys[key], &self.tags[tag], &self.all];
+        let floors = [&self.keys[place(n)], &self.tags[place(n % TAGS)], &self.all];
         floors
             .map(|floor| floor.load(Ordering::SeqCst))
             .into_iter()
@@ -234,11 +237,11 @@ impl Stage {
                 (self.shelf.purge_all(), Selector::All, &self.all)
             } else if round % 8 == 7 {
                 let (sequence, _) = self.shelf.purge(&[], &[tag(n)]);
-                let floor = &self.tags[(n % TAGS) as usize];
+                let floor = &self.tags[place(n % TAGS)];
                 (sequence, Selector::Tag(tag(n)), floor)
             } else {
                 let (sequence, _) = self.shelf.purge(&[key(n)], &[]);
-                (sequence, Selector::Url(key(n)), &self.keys[n as usize])
+                (sequence, Selector::Url(key(n)), &self.keys[place(n)])
             };
             floor.fetch_max(sequence.0, Ordering::SeqCst);
             assert!(wait(self.shelf.record_purge(sequence, &[selector])));
