@@ -8,6 +8,8 @@
 //! A thread that has to wait for a core is not held by the store: that time, as the system counts
 //! it, is not in the figures.
 #![expect(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a benchmark prints, and stops at the first fault"
@@ -95,7 +97,7 @@ fn main() {
     let took = clock::instant().duration_since(start);
     space::close(&shelf);
     tending.join().unwrap();
-    print(&soak, disk, took);
+    print(&soak, &disk, took);
 }
 
 /// What is asked for, and what came of it.
@@ -259,7 +261,7 @@ impl Soak {
     fn held<T>(&self, call: &'static str, work: impl FnOnce() -> T) -> T {
         let before = Moment::now();
         let done = work();
-        self.note(call, before);
+        self.note(call, &before);
         done
     }
 
@@ -268,13 +270,13 @@ impl Soak {
         std::future::poll_fn(|context| {
             let before = Moment::now();
             let polled: Poll<F::Output> = future.as_mut().poll(context);
-            self.note(call, before);
+            self.note(call, &before);
             polled
         })
         .await
     }
 
-    fn note(&self, call: &'static str, before: Moment) {
+    fn note(&self, call: &'static str, before: &Moment) {
         let held = before.elapsed();
         let doing = self.shelf.upkeep().doing();
         let mut tally = self.tally.lock().unwrap();
@@ -349,7 +351,7 @@ fn allocated(folder: &Path) -> u64 {
     own + entries.sum::<u64>()
 }
 
-fn print(soak: &Soak, disk: Disk, took: Duration) {
+fn print(soak: &Soak, disk: &Disk, took: Duration) {
     let tally = soak.tally.lock().unwrap();
     let usage = soak.shelf.usage();
     let upkeep = soak.shelf.upkeep().done();

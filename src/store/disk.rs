@@ -371,7 +371,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(StoreError::Corrupt { location })
             }
-            Err(error) => Err(self.unreadable(sealed, error)),
+            Err(error) => Err(self.unreadable(location.pack, sealed, error)),
         }
     }
 
@@ -405,7 +405,7 @@ impl Store {
             Ok(Some(pieces)) => Ok(pieces),
             Ok(None) => Err(corrupt),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(corrupt),
-            Err(error) => Err(self.unreadable(sealed, error)),
+            Err(error) => Err(self.unreadable(pack, sealed, error)),
         }
     }
 
@@ -420,7 +420,7 @@ impl Store {
         match self.shared.contents.is_intact(sealed) {
             Ok(intact) => Ok(intact),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(pack)),
-            Err(error) => Err(self.unreadable(sealed, error)),
+            Err(error) => Err(self.unreadable(pack, sealed, error)),
         }
     }
 
@@ -717,7 +717,7 @@ impl Store {
             if error.kind() == io::ErrorKind::NotFound {
                 StoreError::Missing(pack)
             } else {
-                self.unreadable(sealed, error)
+                self.unreadable(pack, sealed, error)
             }
         })?);
         self.shared.files.insert(pack, Arc::clone(&file));
@@ -728,7 +728,9 @@ impl Store {
         Ok(file)
     }
 
-    fn unreadable(&self, sealed: Sealed, error: io::Error) -> StoreError {
+    fn unreadable(&self, pack: PackId, sealed: Sealed, error: io::Error) -> StoreError {
+        // A disk that was away and is back is met by opening anew.
+        self.shared.files.remove(&pack);
         let error = failed("read", &self.shared.contents.path(sealed.address))(error);
         self.count_read_error(&error);
         error

@@ -102,7 +102,7 @@ fn the_origin_is_told_the_verified_name() {
     let mut client = house.connect(&alice(&house.first), "closed.test");
     let answer = ask(&mut client, "closed.test").answer("GET");
     answer.is(200);
-    let body = String::from_utf8(answer.body.clone()).unwrap();
+    let body = String::from_utf8(answer.body).unwrap();
     assert!(body.contains("CN=alice"), "{body}");
     assert!(body.ends_with("/ DNS:alice.clients.test"), "{body}");
 }

@@ -4,6 +4,8 @@
 //! of it is the connection's end with one of some codes, the end of a stream, an answer, or nothing.
 //! RFC 9113 §5.4 lets an endpoint treat any stream error as a connection error.
 
+#![expect(clippy::too_many_lines, reason = "a section is one table")]
+
 use crate::client::HOST;
 use crate::frames::*;
 use crate::origin::Reply;

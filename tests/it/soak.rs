@@ -56,7 +56,10 @@ impl Catalogue {
         let bytes = match object {
             LARGE => 64 << 20,
             // A few bytes off the power of two, so that nothing fits by chance.
-            _ => (1024 << drawn(&self.sizes, object ^ 0x00ff_0000)) - (object as usize % 100),
+            _ => {
+                (1024 << drawn(&self.sizes, object ^ 0x00ff_0000))
+                    - usize::from(object.to_le_bytes()[0])
+            }
         };
         let mut body = object.to_le_bytes().to_vec();
         while body.len() < bytes {

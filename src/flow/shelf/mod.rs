@@ -557,7 +557,7 @@ pub(in crate::flow) mod tests {
         }
 
         /// Purges everything in this directory.
-        pub(in crate::flow) fn purge_all(&self) -> Sequence {
+        pub(super) fn purge_all(&self) -> Sequence {
             let sequence = self.next_sequence();
             self.write_index().mark_all(sequence);
             self.memory.clear();

@@ -43,8 +43,12 @@ struct Lookup {
 }
 
 impl Table {
-    /// Replaces all certificates of an owner. Takes time in proportion to all there are.
+    /// Replaces all certificates of an owner. Takes time in proportion to all there are, unless
+    /// they are the same as before.
     pub fn replace(&self, owner: &'static str, certificates: Vec<Arc<Certificate>>) {
+        if self.holds(owner, &certificates) {
+            return;
+        }
         let mut content = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match content.owners.iter_mut().find(|(name, _)| *name == owner) {
             Some((_, before)) => *before = certificates,
@@ -64,6 +68,18 @@ impl Table {
     pub fn knows(&self, name: &str) -> bool {
         let content = self.0.read().unwrap_or_else(PoisonError::into_inner);
         content.lookup.named(name).is_some()
+    }
+
+    fn holds(&self, owner: &str, certificates: &[Arc<Certificate>]) -> bool {
+        let content = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let before = content.owners.iter().find(|(name, _)| *name == owner);
+        before.is_some_and(|(_, before)| {
+            before.len() == certificates.len()
+                && before
+                    .iter()
+                    .zip(certificates)
+                    .all(|(one, other)| Arc::ptr_eq(one, other))
+        })
     }
 
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
