@@ -11,7 +11,6 @@
 use super::StoreError;
 use super::files;
 use super::files::File;
-use super::pack::PACK_BYTES_MAX;
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::fs::TryLockError;
@@ -136,15 +135,11 @@ impl Folder {
         Ok(())
     }
 
-    /// Does what writing a pack takes, in `tmp`: makes a file, a small one or one as long as a pack,
-    /// gives it another name and deletes it.
-    pub(super) fn probe(&self, pack: bool) -> io::Result<()> {
+    /// Does what writing a pack takes, in `tmp`: makes a file of so many bytes, gives it another name
+    /// and deletes it.
+    pub(super) fn probe(&self, bytes: u32) -> io::Result<()> {
         let path = self.tmp().join("probe");
-        let bytes = if pack {
-            usize::try_from(PACK_BYTES_MAX).unwrap_or_default()
-        } else {
-            4096
-        };
+        let bytes = usize::try_from(bytes).unwrap_or_default();
         let tried = File::create(&path).and_then(|mut file| file.write_all(&vec![0x55; bytes]));
         let renamed = tried.and_then(|()| files::rename(&path, &self.tmp().join("probed")));
         let left = if renamed.is_ok() { "probed" } else { "probe" };
@@ -372,11 +367,11 @@ mod tests {
         let mut folder = Folder::open(&inner).unwrap();
         fs::remove_dir_all(&inner).unwrap();
         assert!(!folder.holds_lock());
-        assert!(folder.probe(false).is_err());
+        assert!(folder.probe(4096).is_err());
         folder.restore().unwrap();
         folder.lock_again().unwrap();
         assert!(folder.holds_lock());
-        folder.probe(true).unwrap();
+        folder.probe(1 << 20).unwrap();
         let second = Folder::open(&inner);
         assert!(matches!(second, Err(StoreError::Locked { .. })));
     }

@@ -62,7 +62,7 @@ use std::sync::PoisonError;
 pub use crate::rules::address::Put;
 pub use disk::Lane;
 pub use disk::Store;
-pub use pack::PACK_BYTES_MAX;
+pub use pack::PACK_BYTES_MIN;
 
 /// Where and how much to store.
 #[derive(Clone, Debug)]

@@ -39,10 +39,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// The longest pack file, in bytes: nonce, pieces, table and trailer.
-pub const PACK_BYTES_MAX: u32 = 4 << 20;
+pub(super) const PACK_BYTES_MAX: u32 = 8 << 20;
+
+/// The length up to which packs grow in a small store.
+pub const PACK_BYTES_MIN: u32 = 4 << 20;
 
 /// The most that one append can hold, in bytes, counted by [`room_of`].
-pub(super) const APPEND_BYTES_MAX: u64 = (PACK_BYTES_MAX as u64) - FRAME_BYTES;
+pub(super) const APPEND_BYTES_MAX: u64 = (PACK_BYTES_MIN as u64) - FRAME_BYTES;
 
 /// Where the pieces of the first append begin.
 pub(super) const HEADER_BYTES: u32 = 32;
@@ -55,6 +58,7 @@ pub(crate) struct Address(pub(super) u128);
 #[derive(Debug)]
 pub(super) struct Builder {
     pack: PackId,
+    bytes_max: u32,
     /// The bytes of the pieces, and where in the pack each part begins.
     parts: Vec<(u32, Part)>,
     /// The table's lines.
@@ -98,10 +102,11 @@ pub(super) fn room_of(pieces: &[NewPiece]) -> u64 {
 }
 
 impl Builder {
-    /// Begins the pack numbered `pack`.
-    pub(super) fn new(pack: PackId) -> Self {
+    /// Begins the pack numbered `pack`, of at most so many bytes.
+    pub(super) fn new(pack: PackId, bytes_max: u32) -> Self {
         Self {
             pack,
+            bytes_max,
             parts: Vec::new(),
             table: Vec::new(),
             count: 0,
@@ -118,7 +123,7 @@ impl Builder {
 
     /// Will all of `pieces` fit?
     pub(super) fn fits(&self, pieces: &[NewPiece]) -> bool {
-        room_of(pieces).saturating_add(self.file_bytes().into()) <= PACK_BYTES_MAX.into()
+        room_of(pieces).saturating_add(self.file_bytes().into()) <= self.bytes_max.into()
     }
 
     /// Adds one piece and tells its place. `None`, and nothing added, when it does not fit.
@@ -596,7 +601,7 @@ mod tests {
     }
 
     fn built() -> (Builder, Vec<Location>) {
-        let mut builder = Builder::new(PackId(5));
+        let mut builder = Builder::new(PackId(5), PACK_BYTES_MIN);
         let pieces = [
             NewPiece::Head(Bytes::from_static(b"head")),
             segment(b"one"),
@@ -706,13 +711,13 @@ mod tests {
 
     #[test]
     fn a_pack_is_never_longer_than_its_bound() {
-        let mut builder = Builder::new(PackId(0));
+        let mut builder = Builder::new(PackId(0), PACK_BYTES_MIN);
         let large = NewPiece::Head(Bytes::from(vec![0; 1_000_000]));
         while builder.push(Sequence(0), KEY, &large).is_some() {}
         let small = NewPiece::Head(Bytes::from_static(b"0123456"));
         while builder.push(Sequence(0), KEY, &small).is_some() {}
-        assert!(builder.file_bytes() <= PACK_BYTES_MAX);
-        assert!(builder.file_bytes() > PACK_BYTES_MAX - 40);
+        assert!(builder.file_bytes() <= PACK_BYTES_MIN);
+        assert!(builder.file_bytes() > PACK_BYTES_MIN - 40);
         let dir = tempfile::tempdir().unwrap();
         let sealed = Contents::new(dir.path()).write(&builder).unwrap();
         assert_eq!(sealed.bytes, builder.file_bytes());
@@ -723,8 +728,8 @@ mod tests {
         let bytes = usize::try_from(APPEND_BYTES_MAX).unwrap() - HEAD_LINE_BYTES as usize;
         let fits = [NewPiece::Head(Bytes::from(vec![0; bytes]))];
         let over = [NewPiece::Head(Bytes::from(vec![0; bytes + 1]))];
-        assert!(Builder::new(PackId(0)).fits(&fits));
-        assert!(!Builder::new(PackId(0)).fits(&over));
+        assert!(Builder::new(PackId(0), PACK_BYTES_MIN).fits(&fits));
+        assert!(!Builder::new(PackId(0), PACK_BYTES_MIN).fits(&over));
     }
 
     #[test]

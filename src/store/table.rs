@@ -20,6 +20,7 @@ use super::pack::APPEND_BYTES_MAX;
 use super::pack::Builder;
 use super::pack::FOLDER_BYTES;
 use super::pack::PACK_BYTES_MAX;
+use super::pack::PACK_BYTES_MIN;
 use super::pack::Sealed;
 use super::pack::reserve_for;
 use super::pack::room_of;
@@ -131,6 +132,8 @@ pub(super) struct Table {
     sealed: u64,
     limit: u64,
     limit_given: u64,
+    /// How long packs become.
+    pack_bytes: u32,
     condition: Condition,
     full: bool,
     /// What the journal takes.
@@ -185,6 +188,9 @@ impl Table {
             sealed,
             limit,
             limit_given: limit,
+            pack_bytes: u32::try_from(limit / PACKS_MIN)
+                .unwrap_or(PACK_BYTES_MAX)
+                .clamp(PACK_BYTES_MIN, PACK_BYTES_MAX),
             condition: Condition::Healthy,
             full: false,
             journal: JournalRoom::default(),
@@ -338,7 +344,7 @@ impl Table {
 
     fn begin(&mut self, way: Way) -> Result<PackId, StoreError> {
         if let Way::Moving(_) = way {
-            if self.room_lacking(OPEN_ROOM) > 0 {
+            if self.room_lacking(self.open_room()) > 0 {
                 return Err(StoreError::NoRoom);
             }
         } else {
@@ -354,16 +360,26 @@ impl Table {
             ));
         };
         self.next_pack = next;
-        let builder = Builder::new(pack);
+        let builder = Builder::new(pack, self.pack_bytes);
         self.unsealed_bytes = self
             .unsealed_bytes
             .saturating_add(builder.file_bytes().into());
-        self.reserved = self.reserved.saturating_add(OPEN_ROOM);
+        self.reserved = self.reserved.saturating_add(self.open_room());
         self.packs.insert(pack, Pack::Open(builder));
         if way == Way::Shared {
             self.shared = Some(pack);
         }
         Ok(pack)
+    }
+
+    /// How long packs become.
+    pub(super) fn pack_bytes(&self) -> u32 {
+        self.pack_bytes
+    }
+
+    /// What an open pack may come to take, with its folders.
+    fn open_room(&self) -> u64 {
+        u64::from(self.pack_bytes) + 2 * FOLDER_BYTES
     }
 
     /// Ends a pack's growth. False when it was not open.
@@ -379,7 +395,7 @@ impl Table {
         };
         self.reserved = self
             .reserved
-            .saturating_sub(OPEN_ROOM)
+            .saturating_sub(self.open_room())
             .saturating_add(reserve_for(builder.file_bytes()));
         self.closed = self.closed.saturating_add(1);
         self.packs.insert(pack, Pack::Closed(Arc::new(builder)));
@@ -404,7 +420,7 @@ impl Table {
         let removed = self.packs.remove(&pack)?;
         match &removed {
             Pack::Open(builder) => {
-                self.reserved = self.reserved.saturating_sub(OPEN_ROOM);
+                self.reserved = self.reserved.saturating_sub(self.open_room());
                 self.forget_memory(builder);
             }
             Pack::Closed(builder) => {
@@ -468,7 +484,7 @@ impl Table {
     /// The bytes that must go before another pack can be begun; 0 when one can. Room for one is
     /// kept back: what is alive in several packs moves there, so that they can go.
     pub(super) fn room_needed(&self) -> u64 {
-        self.room_lacking(OPEN_ROOM + OPEN_ROOM)
+        self.room_lacking(2 * self.open_room())
     }
 
     fn room_lacking(&self, room: u64) -> u64 {
@@ -508,7 +524,7 @@ impl Table {
     /// what lies on it now, so that making room makes room for a pack.
     pub(super) fn set_condition(&mut self, condition: Condition, full: bool) -> bool {
         if full {
-            let less = self.on_disk().saturating_sub(OPEN_ROOM);
+            let less = self.on_disk().saturating_sub(self.open_room());
             self.limit = self.limit.min(less);
         }
         let healthy = condition == Condition::Healthy;
@@ -522,14 +538,14 @@ impl Table {
 
     /// A whole pack's bytes were just written to a disk that was full: so much room there is.
     pub(super) fn prove_room(&mut self) {
-        let proven = self.allocated().saturating_add(2 * OPEN_ROOM);
+        let proven = self.allocated().saturating_add(2 * self.open_room());
         self.limit = self.limit.max(proven).min(self.limit_given);
     }
 
     /// Takes back some of what a full disk lowered the limit by.
     pub(super) fn raise_limit(&mut self) {
         let gap = self.limit_given.saturating_sub(self.limit);
-        let step = (gap / 8).max(OPEN_ROOM);
+        let step = (gap / 8).max(self.open_room());
         self.limit = self.limit.saturating_add(step).min(self.limit_given);
     }
 
@@ -548,8 +564,9 @@ impl Table {
     }
 }
 
-/// An open pack may become this long, with its folders.
-const OPEN_ROOM: u64 = PACK_BYTES_MAX as u64 + 2 * FOLDER_BYTES;
+/// A store of 128 times as much has packs of the full length; in smaller ones room is made by
+/// smaller steps.
+const PACKS_MIN: u64 = 128;
 /// The store's own folders, marker, lock and probe, and slack for the blocks between files.
 const FIXED_BYTES: u64 = 128 << 10;
 /// Packs that may wait for the disk.
@@ -608,11 +625,11 @@ mod tests {
         table
             .append(Way::Shared, Sequence(0), KEY, &head(1))
             .unwrap();
-        assert_eq!(table.usage().allocated, before + OPEN_ROOM);
+        assert_eq!(table.usage().allocated, before + table.open_room());
         table
             .append(Way::Shared, Sequence(0), KEY, &head(1))
             .unwrap();
-        assert_eq!(table.usage().allocated, before + OPEN_ROOM);
+        assert_eq!(table.usage().allocated, before + table.open_room());
     }
 
     #[test]

@@ -447,12 +447,13 @@ impl Writer {
     }
 
     fn restore(&mut self, full: bool) -> Result<(), StoreError> {
+        let pack_bytes = self.shared.read().pack_bytes();
         {
             let mut folder = lock(&self.shared.folder);
             folder.restore()?;
             folder.lock_again()?;
             folder
-                .probe(full)
+                .probe(if full { pack_bytes } else { PROBE_BYTES })
                 .map_err(failed("probe", &folder.journal()))?;
         }
         if self.journal.as_ref().is_some_and(Journal::is_in_place) {
@@ -534,6 +535,7 @@ fn pass_through(shared: &Shared, reason: &str, full: bool) {
 }
 
 const TICK: Duration = Duration::from_millis(500);
+const PROBE_BYTES: u32 = 4096;
 /// Two seconds: a disk that works answers sooner, also when it is busy.
 pub(super) const HANG_TICKS: u32 = 4;
 /// How often a pack is tried to be written before it is given up.

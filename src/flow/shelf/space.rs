@@ -32,7 +32,7 @@ use crate::rules::tag::TagKey;
 use crate::state::index::Index;
 use crate::store::Lane;
 use crate::store::NewPiece;
-use crate::store::PACK_BYTES_MAX;
+use crate::store::PACK_BYTES_MIN;
 use crate::store::Piece;
 use crate::store::Record;
 use crate::store::StoreError;
@@ -743,7 +743,7 @@ fn block_on<T>(done: impl Future<Output = Result<T, StoreError>>) -> bool {
     runtime.is_ok_and(|runtime| runtime.block_on(done).is_ok())
 }
 
-const PACK_BYTES: u64 = PACK_BYTES_MAX as u64;
+const PACK_BYTES: u64 = PACK_BYTES_MIN as u64;
 const TICK: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 1024;
 /// What is alive in the packs that are emptied at once: with its table it fits into one pack.
