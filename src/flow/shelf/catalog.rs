@@ -97,7 +97,7 @@ impl Catalog {
     }
 
     /// Some responses, from a place on, in the order of their heads, those among them whose tags
-    /// were purged; and where to go on. The index is locked for [`PLACES`] places.
+    /// were purged; and where to go on. The index is locked for `PLACES` places.
     ///
     /// What is there all the while is met once. What is stored or renewed meanwhile may be passed
     /// over or, as two responses, be met twice.

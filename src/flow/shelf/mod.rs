@@ -309,7 +309,7 @@ impl Shelf {
 
     /// Removes all variants of `keys` that are older than `sequence` and makes all that bears one of
     /// `tags` and is as old invalid by a mark; in this directory only. Returns what went by its key:
-    /// it is to be [forgotten](Self::forget_hot) when the index is no longer locked.
+    /// it is to be forgotten when the index is no longer locked.
     pub fn mark(
         &self,
         index: &mut Index,
