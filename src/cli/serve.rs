@@ -36,7 +36,6 @@ use crate::ops::access_log::AccessLog;
 use crate::ops::admin::Admin;
 use crate::ops::metrics::Metrics;
 use crate::upstream;
-use crate::upstream::Upstream;
 use anyhow::Context;
 use bytes::Bytes;
 use http::Request;
@@ -77,8 +76,7 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
         .context("could not open the access log")?
         .map(Arc::new);
     let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log.clone()));
-    let upstreams = plan.upstreams.iter().cloned().map(Upstream::new).collect();
-    let engine = Engine::open(plan.flow.clone(), upstreams, &plan.store, observer)
+    let engine = Engine::open(plan.flow.clone(), &plan.store, observer)
         .context("could not open the store")?;
 
     let sockets = Sockets::bind(&plan)?;

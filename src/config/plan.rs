@@ -69,8 +69,6 @@ pub struct Plan {
     pub admin: Option<Admin>,
     /// The engine.
     pub flow: flow::Params,
-    /// Upstreams, in the order that sites name them by.
-    pub upstreams: Vec<upstream::Params>,
     /// The store's directories, at least one.
     pub store: Vec<store::Params>,
     /// Logs.
@@ -153,7 +151,7 @@ impl Plan {
                 "needs at least one [[tls.certificate]]",
             );
         }
-        let flow = flow_params(file, problems);
+        let flow = flow_params(file, folder, problems);
         Self {
             http,
             https,
@@ -164,7 +162,6 @@ impl Plan {
             net: net_params(&file.server),
             admin,
             flow,
-            upstreams: upstreams(file, folder, problems),
             store: store_dirs(&file.cache, folder, problems),
             log: log(&file.log, folder),
         }
@@ -244,7 +241,7 @@ fn window(bytes: u64) -> u32 {
         .min(i32::MAX as u32)
 }
 
-fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
+fn flow_params(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> flow::Params {
     let identifier = &file.server.identifier;
     if !is_token(&identifier.value) {
         let reason = "must be a letter followed by letters, digits and .:/_- only";
@@ -265,6 +262,7 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
         hops_max: file.server.hops_max.value,
         via_response: file.server.via_response.value,
         cache_status_key: file.server.cache_status_key.value,
+        upstreams: upstreams(file, folder, problems),
         sites: sites(file, problems),
         routes: routes(file, problems),
         request: request::Params {
@@ -593,7 +591,11 @@ fn field_names(
     names
 }
 
-fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<upstream::Params> {
+fn upstreams(
+    file: &File,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<(String, upstream::Params)> {
     if file.upstreams.is_empty() {
         missing(
             problems,
@@ -604,7 +606,7 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
     let mut upstreams = Vec::new();
     for (name, upstream) in &file.upstreams {
         let key = format!("upstream.{name}.backends");
-        upstreams.push(upstream::Params {
+        let params = upstream::Params {
             backends: backends(&upstream.backends, &key, folder, problems),
             connect_timeout: upstream.connect_timeout.value,
             first_byte_timeout: upstream.first_byte_timeout.value,
@@ -615,7 +617,8 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
             idle_timeout: upstream.idle_timeout.value,
             headers_max: upstream.headers_max.value,
             header_bytes_max: bytes(upstream.header_bytes_max.value),
-        });
+        };
+        upstreams.push((name.clone(), params));
     }
     upstreams
 }
@@ -932,7 +935,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port: 3000,
         };
-        assert_eq!(plan.upstreams.first().unwrap().backends, [backend]);
+        assert_eq!(plan.flow.upstreams.first().unwrap().1.backends, [backend]);
     }
 
     #[test]

@@ -63,6 +63,8 @@ struct State {
     /// By arrival.
     waiting: BTreeMap<u64, oneshot::Sender<Grant>>,
     arrivals: u64,
+    /// Nothing becomes idle any more.
+    retired: bool,
 }
 
 #[derive(Debug)]
@@ -238,6 +240,16 @@ impl Pool {
         }
     }
 
+    /// Closes what is idle, and from now on what would become so.
+    pub(crate) fn retire(&self) {
+        let mut state = self.lock();
+        state.retired = true;
+        let idle = std::mem::take(&mut state.idle);
+        // Closing takes the lock again.
+        drop(state);
+        drop(idle);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is made in one step, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -248,7 +260,7 @@ impl State {
     /// Makes a connection idle; returns what must go for it, to be dropped without the lock.
     fn keep(&mut self, connection: Connection, params: &Params) -> Vec<Connection> {
         let mut discarded = Vec::new();
-        if params.idle_max == 0 {
+        if params.idle_max == 0 || self.retired {
             discarded.push(connection);
             return discarded;
         }
