@@ -385,7 +385,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
 }
 
 /// A site goes by the first of its hosts; no other has that one.
-fn site_name(site: &keys::Site) -> String {
+pub(super) fn site_name(site: &keys::Site) -> String {
     let first = site.hosts.value.first();
     first
         .map(|host| host.to_ascii_lowercase())
@@ -943,8 +943,8 @@ mod tests {
         assert_eq!(
             problems(""),
             [
-                "t: site: there must be at least one [[site]]",
                 "t: upstream: there must be at least one [upstream.NAME]",
+                "t: site: there must be at least one [[site]]",
             ]
         );
     }

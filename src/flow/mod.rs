@@ -321,7 +321,7 @@ impl Engine {
     /// Opens the store, in one directory or several, and starts the threads that look after it.
     /// Needs no runtime.
     pub fn open(
-        params: Params,
+        params: &Params,
         dirs: &[crate::store::Params],
         sink: Arc<dyn Sink>,
     ) -> Result<Arc<Self>, StoreError> {
@@ -351,7 +351,7 @@ impl Engine {
     /// Serves by other params from the next request on; those under way end as they began. What is
     /// stored, in memory and on its way stays, and so do upstreams that are in both. Whoever calls
     /// sees to it that calls come one after the other.
-    pub fn adopt(&self, params: Params) {
+    pub fn adopt(&self, params: &Params) {
         let before = self.setup.load_full();
         let next = Arc::new(before.next(params));
         let params = &next.params;

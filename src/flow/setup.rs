@@ -38,14 +38,15 @@ pub(super) struct Setup {
 
 impl Setup {
     /// The first setup. `instance` names the process (CDN-Loop).
-    pub(super) fn first(params: Params, instance: String) -> Self {
+    pub(super) fn first(params: &Params, instance: String) -> Self {
         let upstreams = params.upstreams.iter();
         let origins = upstreams.map(|(_, params)| Arc::new(Origin::new(params.clone())));
-        Self::build(params.clone(), instance, origins.collect(), 0, |_, _| 0)
+        let origins = origins.collect();
+        Self::build(params, instance, origins, 0, |_, _| 0)
     }
 
     /// The setup that comes after this one: what is as before lives on.
-    pub(super) fn next(&self, params: Params) -> Self {
+    pub(super) fn next(&self, params: &Params) -> Self {
         let number = self.number.saturating_add(1);
         let upstreams = params.upstreams.iter();
         let origins = upstreams.map(|wanted| {
@@ -76,11 +77,11 @@ impl Setup {
             }
         };
         let instance = self.hop.instance.clone();
-        Self::build(params.clone(), instance, origins, number, era)
+        Self::build(params, instance, origins, number, era)
     }
 
     fn build(
-        params: Params,
+        params: &Params,
         instance: String,
         origins: Vec<Arc<Origin>>,
         number: u64,
@@ -99,7 +100,7 @@ impl Setup {
             hop,
             origins,
             number,
-            params,
+            params: params.clone(),
         }
     }
 

@@ -7,6 +7,7 @@ mod frames;
 mod http2;
 pub mod io;
 pub mod listen;
+pub mod room;
 pub mod serve;
 pub mod tls;
 
