@@ -164,7 +164,15 @@ impl House {
         let next = self.prepare(&plan, access_log)?;
         let mut changes = changes::between(&self.file, &file);
         self.file = file;
+        let before = self.places();
         let renewed = self.adopt(plan, next);
+        let now = self.places();
+        for place in before.iter().filter(|place| !now.contains(place)) {
+            tracing::info!("no longer {place}");
+        }
+        for place in now.iter().filter(|place| !before.contains(place)) {
+            tracing::info!("{place}");
+        }
         let folder = self.path.parent().unwrap_or(Path::new(""));
         for certificate in renewed {
             let source = Path::new(&certificate);
@@ -287,18 +295,17 @@ impl House {
         }
     }
 
-    /// Says where the house can be reached; scripts wait for the last line.
-    pub(super) fn announcement(&self) -> String {
-        let mut out = String::new();
+    /// Says where the house can be reached, a line each.
+    pub(super) fn places(&self) -> Vec<String> {
+        let mut places = Vec::new();
         for (address, tls) in lock(&self.listeners).addresses() {
             let scheme = if tls { "https" } else { "http" };
-            out.push_str(&format!("listening on {scheme}://{address}\n"));
+            places.push(format!("listening on {scheme}://{address}"));
         }
         if let Some(operators) = &self.operators {
-            out.push_str(&format!("admin on http://{}\n", operators.bound));
+            places.push(format!("admin on http://{}", operators.bound));
         }
-        out.push_str("ready\n");
-        out
+        places
     }
 
     /// Ends the threads that look after it all. Clients are not served any more.

@@ -38,7 +38,8 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
         .build()?;
     let signals = control.block_on(async { Signals::listen() });
     let signals = signals.context("could not listen for signals")?;
-    let announcement = house.announcement();
+    // Scripts wait for the last line.
+    let announcement = house.places().join("\n") + "\nready\n";
     let (engine, observer) = (Arc::clone(&house.engine), Arc::clone(&house.observer));
     let serving = Serving {
         listeners: Arc::clone(&house.listeners),

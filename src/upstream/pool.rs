@@ -573,6 +573,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_retired_pool_closes_what_is_idle_and_what_comes_back() {
+        let idle = Arc::new(Notify::new());
+        let busy = Arc::new(Notify::new());
+        let saying_farewell = |closed: &Arc<Notify>| {
+            let mut acts = answer(HELLO);
+            acts.push(Act::Farewell(Arc::clone(closed)));
+            acts
+        };
+        let plays = vec![saying_farewell(&idle), saying_farewell(&busy)];
+        let origin = Origin::playing(plays).await;
+        let upstream = origin.upstream();
+        let one = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        let two = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        read(one).await.unwrap();
+        upstream.retire();
+        idle.notified().await;
+        // A response under way is read to its end.
+        assert_eq!(read(two).await.unwrap(), "hello");
+        busy.notified().await;
+    }
+
+    #[tokio::test]
     async fn none_is_kept_when_none_may_be_idle() {
         let origin = Origin::playing(vec![answering(1), answering(1)]).await;
         let upstream = with(&origin, |params| params.idle_max = 0);

@@ -61,6 +61,7 @@ mod preconditions;
 mod properties;
 mod purge;
 mod range;
+mod reload;
 mod requests;
 mod rfc9113;
 mod slices;
