@@ -125,6 +125,9 @@ sections! {
         /// Address blocks of proxies in front: what they say in X-Forwarded-For and -Proto is believed.
         /// They must write both themselves. From anyone else the connection alone counts.
         trusted_proxies: List(0, 256) = [];
+        /// Address blocks of balancers whose connections begin with a PROXY protocol header, version 1 or 2. Without
+        /// one they are cut; from anyone else such a header is a bad request. What it says is the client's address.
+        proxy_protocol_from: List(0, 256) = [];
         /// X-Forwarded-For to origins. "set": the client alone; "append": and the trusted proxies after it.
         forwarded: Choice<Told>(FORWARDED) = "set";
         /// Send origins Forwarded (RFC 7239) beside X-Forwarded-For, -Host and -Proto.

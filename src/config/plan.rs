@@ -165,7 +165,7 @@ impl Plan {
             files_interval: file.tls.files_interval.value,
             workers: file.server.workers.value,
             runtime: file.server.runtime.value,
-            net: net_params(&file.server),
+            net: net_params(&file.server, problems),
             admin,
             flow,
             upstreams: upstreams(file, folder, problems),
@@ -215,7 +215,7 @@ impl Admin {
     }
 }
 
-fn net_params(server: &keys::Server) -> net::Params {
+fn net_params(server: &keys::Server, problems: &mut Vec<Problem>) -> net::Params {
     net::Params {
         connections_max: server.connections_max.value,
         headers_max: server.headers_max.value,
@@ -226,6 +226,11 @@ fn net_params(server: &keys::Server) -> net::Params {
         write_timeout: server.write_timeout.value,
         handshake_timeout: server.handshake_timeout.value,
         drain_timeout: server.drain_timeout.value,
+        proxy_protocol_from: networks(
+            &server.proxy_protocol_from,
+            "server.proxy_protocol_from",
+            problems,
+        ),
         http2: net::Http2 {
             clear_text: server.h2c.value,
             streams_max: count(server.http2_streams_max.value),
@@ -1414,6 +1419,17 @@ mod tests {
         assert_eq!(
             problems(text),
             ["t:2: upstream.main.backends: a file: backend must be the only one"]
+        );
+    }
+
+    #[test]
+    fn balancers_are_address_blocks() {
+        let found = problems_with("[server]\nproxy_protocol_from = [\"10.0.0.0/8\", \"lb\"]");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found
+                .concat()
+                .contains("server.proxy_protocol_from: \"lb\" is not")
         );
     }
 

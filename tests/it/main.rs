@@ -60,6 +60,7 @@ mod parts;
 mod post;
 mod preconditions;
 mod properties;
+mod proxy_protocol;
 mod purge;
 mod range;
 mod requests;
