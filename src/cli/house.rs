@@ -162,7 +162,7 @@ impl House {
         let access_log = self.next_log(&plan);
         let access_log = access_log.map_err(|error| vec![format!("{error:#}")])?;
         let next = self.prepare(&plan, access_log)?;
-        let mut changes = changes::between(&self.file, &file);
+        let mut changes = changes::between((&self.file, &self.plan), (&file, &plan));
         self.file = file;
         let before = self.places();
         let renewed = self.adopt(plan, next);

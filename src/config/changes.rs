@@ -1,7 +1,7 @@
 //! What another config changes, and what of that a running process cannot take up.
 //!
 //! Keys are compared as they are written, so one that is only written otherwise counts as changed;
-//! what cannot change is compared by what it means.
+//! what cannot change is compared by what it means. An upstream has changed with the files it names.
 
 use super::Problem;
 use super::file::File;
@@ -13,8 +13,21 @@ use crate::ops::reload::Changes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Lists what `after` changes.
-pub fn between(before: &File, after: &File) -> Changes {
+/// Lists what the config `after` changes, each with its plan.
+pub fn between(before: (&File, &Plan), after: (&File, &Plan)) -> Changes {
+    let mut changes = between_files(before.0, after.0);
+    let before = &before.1.flow.upstreams;
+    for (name, params) in &after.1.flow.upstreams {
+        let mut before = before.iter().filter(|(before, _)| before == name);
+        let listed = &mut changes.upstreams.changed;
+        if before.any(|(_, before)| before != params) && !listed.contains(name) {
+            listed.push(name.clone());
+        }
+    }
+    changes
+}
+
+fn between_files(before: &File, after: &File) -> Changes {
     let mut keys = Vec::new();
     for (path, before, after) in [
         ("server", one(&before.server), one(&after.server)),
@@ -165,21 +178,22 @@ mod tests {
     #[test]
     fn what_is_as_before_is_no_change() {
         let (file, plan) = read(BEFORE);
-        assert_eq!(between(&file, &file), Changes::default());
+        let same = (&file, &plan);
+        assert_eq!(between(same, same), Changes::default());
         assert_eq!(refused(&plan, &file, &plan), []);
     }
 
     #[test]
     fn sites_and_upstreams_are_told_by_name_wherever_they_stand() {
-        let (before, _) = read(BEFORE);
-        let (after, _) = read(
+        let (before, plan) = read(BEFORE);
+        let (after, next) = read(
             "[server]\nworkers = 2\n[log]\nlevel = \"warn\"\n\
              [upstream.main]\nbackends = [\"http://a:2\"]\n\
              [upstream.more]\nbackends = [\"http://b:1\"]\n\
              [[site]]\nhosts = [\"c.test\"]\n\
              [[site]]\nhosts = [\"a.test\"]\nhsts = \"1d\"\n",
         );
-        let changes = between(&before, &after);
+        let changes = between((&before, &plan), (&after, &next));
         let sites = Change {
             added: names(&["c.test"]),
             changed: names(&["a.test"]),

@@ -116,15 +116,19 @@ sections! {
         http2_control_frames_max: Count(100, 1_000_000) = 1000;
         /// Port that clients reach https at, for redirects to it.
         https_port: Count(1, 65_535) = 443;
-        /// Threads that serve clients; 0: one a core.
+        /// Threads that serve clients; 0: one a core. A reload cannot change it.
         workers: Count(0, 1024) = 0;
         /// per-core: each worker is a runtime of its own; shared: one runtime, work moves between threads.
+        /// A reload cannot change it.
         runtime: Choice<Runtime>(RUNTIMES) = "per-core";
         /// Name in Cache-Status, Proxy-Status, Via and CDN-Loop.
         identifier: Text() = "larder";
         /// Address blocks of proxies in front: what they say in X-Forwarded-For and -Proto is believed.
         /// They must write both themselves. From anyone else the connection alone counts.
         trusted_proxies: List(0, 256) = [];
+        /// Address blocks of balancers whose connections begin with a PROXY protocol header, version 1 or 2. Without
+        /// one they are cut; from anyone else such a header is a bad request. What it says is the client's address.
+        proxy_protocol_from: List(0, 256) = [];
         /// X-Forwarded-For to origins. "set": the client alone; "append": and the trusted proxies after it.
         forwarded: Choice<Told>(FORWARDED) = "set";
         /// Send origins Forwarded (RFC 7239) beside X-Forwarded-For, -Host and -Proto.
@@ -173,7 +177,7 @@ sections! {
         ticket_rotation: Time(millis(0), INTERVAL_MAX) = "1h";
         /// Most handshakes under way once the client has said hello; more wait within handshake_timeout.
         handshakes_max: Count(1, 1_000_000) = 2048;
-        /// How often files are looked at; what has changed is taken up. So does SIGHUP, at once.
+        /// How often files are looked at; what has changed is taken up. A reload does so at once.
         files_interval: Time(millis(100), DAY) = "5s";
     }
 
@@ -188,7 +192,7 @@ sections! {
         ocsp: Text() = "";
     }
 
-    /// The store of responses.
+    /// The store of responses. A reload cannot change dir, dirs, disk_bytes_max and fill_bytes_max.
     Cache in "[cache]" {
         /// Folder of the store; made when missing. A relative path starts at this file's folder.
         dir: Text() = "cache-dir";
@@ -215,7 +219,7 @@ sections! {
         variants_max: Count(1, 1024) = 32;
     }
 
-    /// Purging, counters and health.
+    /// Purging, reloading, counters and health.
     Admin in "[admin]" {
         /// Address of the admin listener; "" for none.
         listen: Text() = "127.0.0.1:8081";
@@ -225,9 +229,19 @@ sections! {
 
     /// An origin: one or more backends, asked in turn.
     Upstream in "[upstream.NAME]" {
-        /// "http://host:port", or one "file:PATH": a folder served as an origin (relative to this file's folder).
+        /// "http://host:port", "https://host:port", or one "file:PATH": a folder served as an origin (relative to this file's folder).
         backends: List(1, 256), as in ["file:fixtures/site"];
-        /// Longest wait for a name and a connection.
+        /// The authorities that issue the certificates of https backends (PEM; relative to this file's folder); "": the system's.
+        ca: Text() = "";
+        /// The name that https backends are asked for and must have in their certificates; "": the host of each.
+        server_name: Text() = "";
+        /// The certificate that https backends are shown when they ask for one, with its chain (PEM); "": none.
+        client_certificate: Text() = "";
+        /// Its private key (PEM).
+        client_key: Text() = "";
+        /// Whether the certificates of https backends are looked at. If not, whoever is on the way can be the origin.
+        verify: Flag() = true;
+        /// Longest wait for a name, a connection and TLS.
         connect_timeout: Time(millis(10), HOUR) = "2s";
         /// Longest wait for the head of a response.
         first_byte_timeout: Time(millis(10), HOUR) = "20s";
@@ -313,7 +327,7 @@ sections! {
     Log in "[log]" {
         /// Least severe events that are logged.
         level: Choice<Level>(LEVELS) = "info";
-        /// "off", "stdout", or a file that is appended to (relative to this file's folder).
+        /// "off", "stdout", or a file that is appended to (relative to this file's folder); a reload opens it anew.
         access: Text() = "off";
         /// Form of the access log.
         format: Choice<Format>(FORMATS) = "combined";
