@@ -119,22 +119,23 @@ impl Body {
             sink,
             started,
         });
-        match &mut self.source {
-            Source::Tunnel(tunnel) => tunnel.report_to(log),
-            _ => self.log = Some(log),
+        if let Source::Tunnel(tunnel) = &mut self.source {
+            tunnel.report_to(log);
+        } else {
+            self.log = Some(log);
         }
         self
     }
 
     /// Takes out the connection that a 101 leads to, which then hands in the report.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
-        match std::mem::replace(&mut self.source, Source::Empty) {
-            Source::Tunnel(tunnel) => Some(*tunnel),
-            source => {
-                self.source = source;
-                None
-            }
+        if !matches!(self.source, Source::Tunnel(_)) {
+            return None;
         }
+        let Source::Tunnel(tunnel) = std::mem::replace(&mut self.source, Source::Empty) else {
+            return None;
+        };
+        Some(*tunnel)
     }
 
     /// Gets the first bytes, when they come from disk or have to be fetched. `false` when they cannot

@@ -80,13 +80,13 @@ impl Body {
 
     /// Takes out the connection that a 101 has switched to what was asked for.
     pub fn take_switched(&mut self) -> Option<Switched> {
-        match std::mem::replace(&mut self.kind, Kind::Ended) {
-            Kind::Switched(switched) => Some(*switched),
-            kind => {
-                self.kind = kind;
-                None
-            }
+        if !matches!(self.kind, Kind::Switched(_)) {
+            return None;
         }
+        let Kind::Switched(switched) = std::mem::replace(&mut self.kind, Kind::Ended) else {
+            return None;
+        };
+        Some(*switched)
     }
 
     /// A body that is in memory.

@@ -55,6 +55,7 @@ mod limits;
 mod logs;
 mod main_path;
 mod messages;
+mod origins_tls;
 mod parts;
 mod post;
 mod preconditions;
