@@ -20,6 +20,7 @@ use crate::net::body::RequestBody;
 use crate::net::room::Room;
 use crate::net::serve::Front;
 use crate::net::serve::serve;
+use crate::net::switch::Switch;
 use crate::ops::admin::Admin;
 use crate::ops::metrics::Metrics;
 use crate::upstream;
@@ -72,7 +73,12 @@ impl Workers {
                     scheme: peer.scheme,
                     identity: peer.identity,
                 };
-                engine.handle(request.map(body), client).await
+                let mut response = engine.handle(request.map(body), client).await;
+                if let Some(tunnel) = response.body_mut().take_tunnel() {
+                    let switch = Switch::new(|client| tunnel.run(client));
+                    response.extensions_mut().insert(switch);
+                }
+                response
             }
         };
         let fronts = Arc::new(ArcSwap::from_pointee(Front {

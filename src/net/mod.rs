@@ -10,6 +10,7 @@ pub mod io;
 pub mod listen;
 pub mod room;
 pub mod serve;
+pub mod switch;
 pub mod tls;
 
 use crate::net::introduction::Unintroduced;
