@@ -9,6 +9,7 @@
 //! A worker keeps its runtime until every worker has served its last connection: a fill that runs
 //! on one may have readers on another.
 
+use super::acme::Acme;
 use super::certificates;
 use super::certificates::Watcher;
 use super::logging;
@@ -86,10 +87,15 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     let (phase, phases) = watch::channel(Phase::Serve);
     let workers = Workers::start(&plan, &engine, &metrics, sockets.workers, &phases)?;
     let tls = sockets.tls;
+    let acme = tls.clone().zip(plan.acme.clone());
+    let acme = acme.map(|(tls, plan)| Acme::start(plan, tls, Arc::clone(&engine)));
+    let acme = acme.transpose()?;
     let admin = match plan.admin.clone().zip(sockets.admin) {
         Some((admin, socket)) => {
             let tls = tls.clone();
-            let look = Box::new(move || certificates::tell(tls.as_deref()));
+            let told = acme.as_ref().map(Acme::teller);
+            let told = move || told.as_ref().map(|told| told());
+            let look = Box::new(move || certificates::tell(tls.as_deref(), told()));
             let handler = Admin::new(engine.clone(), metrics, look, admin.token);
             Some(AdminThread::start(handler, socket, &plan.net)?)
         }
@@ -112,6 +118,9 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     }
     if let Some(watcher) = watcher {
         watcher.stop();
+    }
+    if let Some(acme) = acme {
+        acme.stop();
     }
     close(&engine);
     if let Some(log) = access_log {
@@ -466,6 +475,7 @@ fn counting(metrics: Arc<Metrics>) -> Arc<dyn Fn(Event) + Send + Sync> {
             metrics.count_handshake_failure(failure.token());
         }
         Event::Handshake(Handshake::Full) => metrics.handshakes_full.add(1),
+        Event::Handshake(Handshake::Proof) => metrics.handshakes_proofs.add(1),
         Event::Handshake(Handshake::Resumed) => metrics.handshakes_resumed.add(1),
         Event::Malformed(status) => metrics.count_malformed(status),
         Event::RequestTimeout => metrics.timeouts_request.add(1),

@@ -9,6 +9,7 @@
 //!
 //! Problems are collected, never returned one by one. The environment is not read.
 
+pub mod acme;
 pub mod file;
 pub mod keys;
 pub mod kinds;

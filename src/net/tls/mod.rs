@@ -1,8 +1,10 @@
 //! TLS at the front: one handshake, from a socket to a stream, a protocol and a client's identity.
 //!
 //! ```text
-//! ClientHello ─► name asked for ─┬─ none of ours, and such are refused ─► alert
-//!                                └─ a place among the handshakes
+//! ClientHello ─► a proof that a name is ours is wanted ─► that, and the end: see `proof`
+//!      ─► name asked for ─┬─ no certificate, and one may be obtained ─► wait for it
+//!                         ├─ none of ours, and such are refused ──────► alert
+//!                         └─ a place among the handshakes
 //!      ─► the site's rules for clients ─► a rustls config ─► table: the certificate ─► Secured
 //! ```
 //!
@@ -15,6 +17,7 @@
 pub mod certificate;
 mod clients;
 mod files;
+mod proof;
 pub mod table;
 mod tickets;
 
@@ -34,6 +37,8 @@ use rustls::ServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::server::Acceptor;
 use rustls::server::NoClientAuth;
 use rustls::server::NoServerSessionStorage;
@@ -51,8 +56,11 @@ use tokio_rustls::server::TlsStream;
 use crate::net::NetError;
 use crate::net::io::Carrier;
 use crate::net::io::Socket;
+use crate::net::tls::certificate::Certificate;
+use crate::net::tls::certificate::CertificateError;
 use crate::net::tls::files::Stamp;
 use crate::net::tls::files::Watched;
+use crate::net::tls::proof::Proofs;
 use crate::net::tls::table::Table;
 use crate::rules::identity::CertificatePolicy;
 use crate::rules::identity::Identity;
@@ -62,6 +70,8 @@ use crate::rules::route::SiteId;
 pub use crate::net::tls::clients::ClientRules;
 pub use crate::net::tls::files::Files;
 pub use crate::net::tls::files::Refreshed;
+pub use crate::net::tls::proof::Demand;
+pub use crate::net::tls::proof::OnDemand;
 pub use crate::net::tls::tickets::INTERVAL_MAX;
 
 /// What TLS listeners are to be.
@@ -69,6 +79,8 @@ pub use crate::net::tls::tickets::INTERVAL_MAX;
 pub struct Params {
     /// Where certificates are; the first is shown to whom no other fits.
     pub certificates: Vec<Files>,
+    /// More will be obtained while it runs, so there may be none to begin with.
+    pub obtains: bool,
     /// What becomes of clients that ask for no name, or for one that no certificate is for.
     pub unknown_name: UnknownName,
     /// What is offered by ALPN, the preferred first.
@@ -231,6 +243,7 @@ pub struct Front {
     open: Arc<ServerConfig>,
     closed: RwLock<Arc<Closed>>,
     watched: Mutex<Watch>,
+    proofs: Proofs,
     places: Semaphore,
     taken: AtomicU64,
     refused: AtomicU64,
@@ -253,7 +266,7 @@ impl Front {
         let certificates = Watched::new(&params.certificates, &provider)?;
         let first = params.certificates.first();
         let file = first.map_or(Path::new(""), |files| &files.cert);
-        if first.is_none() {
+        if first.is_none() && !params.obtains {
             return Err(files::refuse(file, "none is given"));
         }
         let tickets = (!params.ticket_rotation.is_zero())
@@ -283,6 +296,7 @@ impl Front {
             closed: RwLock::new(Arc::new(closed)),
             taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            proofs: Proofs::default(),
             params,
             provider,
             table,
@@ -297,6 +311,33 @@ impl Front {
     /// The certificates by name, for whoever adds some at run time.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// Makes a certificate for the table of a chain, the server's own certificate first, and its
+    /// key. `source` says to people where it came from.
+    pub fn certificate(
+        &self,
+        source: String,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Certificate, CertificateError> {
+        Certificate::new(source, chain, key, &self.provider)
+    }
+
+    /// Shows a certificate to whoever asks for a proof of `name` (RFC 8737), until it is cleared.
+    pub fn show_proof(&self, name: String, proof: &Certificate) -> Result<(), CertificateError> {
+        let shown = self.proofs.show(name, proof, &self.provider);
+        shown.map_err(CertificateError::Tls)
+    }
+
+    /// Shows no proof of `name` any longer.
+    pub fn clear_proof(&self, name: &str) {
+        self.proofs.clear(name);
+    }
+
+    /// Asks for certificates that clients want and are not there; or no longer.
+    pub fn ask_from_now_on(&self, whom: Option<OnDemand>) {
+        self.proofs.ask_from_now_on(whom);
     }
 
     /// Takes up files that have changed, or reads every file if `all`. What cannot be used is
@@ -338,7 +379,7 @@ impl Front {
             .filter_map(|(certificate, trouble)| Some((certificate.source(), trouble?)))
             .collect();
         let all = self.table.all();
-        let status = |certificate: &Arc<certificate::Certificate>| Status {
+        let status = |certificate: &Arc<Certificate>| Status {
             source: certificate.source().to_owned(),
             names: certificate.names().to_vec(),
             not_after: certificate.not_after(),
@@ -358,19 +399,29 @@ impl Front {
         }
     }
 
-    /// Does a handshake within `limit`. Dropping this half-way drops the connection.
+    /// Does a handshake within `limit`; none when it was only for a proof of a name. Dropping this
+    /// half-way drops the connection.
     pub(super) async fn accept(
         &self,
         socket: Socket,
         limit: Duration,
-    ) -> Result<Secured, HandshakeFailure> {
+    ) -> Result<Option<Secured>, HandshakeFailure> {
         let deadline = Instant::now() + limit;
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
         let mut start = within(deadline, hello).await?;
         let hello = start.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        let known = name.as_deref().is_some_and(|name| self.table.knows(name));
-        if !known && self.params.unknown_name == UnknownName::Refuse {
+        if let Some(config) = self.proofs.asked(&hello, name.as_deref()) {
+            let mut stream = within(deadline, start.into_stream(config)).await?;
+            drop(timeout_at(deadline, stream.shutdown()).await);
+            return Ok(None);
+        }
+        let known = match &name {
+            Some(name) => self.table.knows(name) || self.obtain(name, deadline).await,
+            None => false,
+        };
+        let refuses = self.params.unknown_name == UnknownName::Refuse || self.table.is_empty();
+        if !known && refuses {
             let said = async {
                 start.io.write_all(UNRECOGNIZED_NAME).await?;
                 start.io.shutdown().await
@@ -391,7 +442,7 @@ impl Front {
         };
         let stream = within(deadline, start.into_stream(config)).await?;
         let (_, session) = stream.get_ref();
-        Ok(Secured {
+        Ok(Some(Secured {
             protocol: match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
@@ -399,7 +450,18 @@ impl Front {
             identity: policy.map(|policy| identify(policy, session)).transpose()?,
             resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             stream,
-        })
+        }))
+    }
+
+    /// Has a certificate obtained for a name that has none, if that may be, and says whether there
+    /// is one now.
+    async fn obtain(&self, name: &str, deadline: Instant) -> bool {
+        let Some(answer) = self.proofs.demand(name) else {
+            return false;
+        };
+        // Ends when the other side is dropped: whether there is one now, the table knows.
+        drop(timeout_at(deadline, answer).await);
+        self.table.knows(name)
     }
 
     /// Puts the certificates from files into use.
@@ -597,6 +659,7 @@ pub(super) mod tests {
     pub(super) fn params(certificates: Vec<Files>) -> Params {
         Params {
             certificates,
+            obtains: false,
             unknown_name: UnknownName::First,
             alpn: vec![Protocol::Http1],
             version_min: Version::Tls12,
