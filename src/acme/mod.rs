@@ -110,7 +110,7 @@ pub enum Proof {
 /// Where proofs are shown.
 pub trait Stage: Send + Sync {
     /// Shows a proof from now on.
-    fn show(&self, proof: Proof);
+    fn show(&self, proof: Proof) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
     /// Takes away what was shown: a token, or a name.
     fn clear(&self, challenge: Challenge, what: &str);
 }
@@ -410,7 +410,7 @@ impl<'s> Shown<'s> {
             }
             Challenge::TlsAlpn01 => (name.to_owned(), speaking(name, answer.digest().as_ref())?),
         };
-        stage.show(proof);
+        stage.show(proof).map_err(instant_acme::Error::Other)?;
         Ok(Self {
             stage,
             challenge,

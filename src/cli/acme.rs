@@ -138,23 +138,16 @@ struct House {
 }
 
 impl Stage for House {
-    fn show(&self, proof: Proof) {
+    fn show(&self, proof: Proof) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match proof {
             Proof::Http { token, answer } => self.engine.prove(&token, Some(&answer)),
             Proof::Tls {
                 name,
                 certificate,
                 key,
-            } => {
-                let made = self
-                    .front
-                    .certificate(PROOF.to_owned(), vec![certificate], key);
-                let shown = made.and_then(|made| self.front.show_proof(name, &made));
-                if let Err(error) = shown {
-                    tracing::error!(%error, "could not show a proof to an ACME authority");
-                }
-            }
+            } => self.front.show_proof(name, certificate, key)?,
         }
+        Ok(())
     }
 
     fn clear(&self, challenge: Challenge, what: &str) {
@@ -408,7 +401,7 @@ impl Work {
                 .failed(name, fault, why, retry_at, chance(), now)
         };
         let wait = next.and_then(|next| next.duration_since(now).ok());
-        let wait = wait.map(|wait| humantime::format_duration(Duration::from_secs(wait.as_secs())));
+        let wait = wait.map(|wait| humantime::format_duration(rounded(wait)));
         let held = self.certificates.contains_key(name);
         match wait {
             Some(wait) => {
@@ -448,6 +441,14 @@ fn life(certificate: &Certificate) -> Life {
     }
 }
 
+/// A wait as people want to read it.
+fn rounded(wait: Duration) -> Duration {
+    match wait.as_secs() {
+        0 => Duration::from_millis(u64::from(wait.subsec_millis())),
+        seconds => Duration::from_secs(seconds),
+    }
+}
+
 /// Each state is seeded by chance.
 fn chance() -> u64 {
     RandomState::new().build_hasher().finish()
@@ -459,7 +460,6 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 
 /// The owner of the certificates in the table.
 const OWNER: &str = "acme";
-const PROOF: &str = "proof for ACME";
 /// Names that clients ask for at the same moment; more get what there is.
 const DEMANDS_MAX: usize = 64;
 /// Clients that wait in a handshake; more get what there is.

@@ -325,8 +325,13 @@ impl Front {
     }
 
     /// Shows a certificate to whoever asks for a proof of `name` (RFC 8737), until it is cleared.
-    pub fn show_proof(&self, name: String, proof: &Certificate) -> Result<(), CertificateError> {
-        let shown = self.proofs.show(name, proof, &self.provider);
+    pub fn show_proof(
+        &self,
+        name: String,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), CertificateError> {
+        let shown = self.proofs.show(name, certificate, key, &self.provider);
         shown.map_err(CertificateError::Tls)
     }
 

@@ -16,15 +16,17 @@ use std::sync::RwLock;
 use rustls::ServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::server::ClientHello;
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::CertifiedKey;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS12;
 use rustls::version::TLS13;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
-use crate::net::tls::certificate::Certificate;
 use crate::rules::challenge::is_provable;
 use crate::rules::route::Routes;
 
@@ -54,15 +56,18 @@ pub(super) struct Proofs {
 }
 
 impl Proofs {
-    /// Shows `certificate` to whoever asks for a proof of `name`.
+    /// Shows a certificate to whoever asks for a proof of `name`. It is not looked at: what it
+    /// carries is for nobody else, and no verifier would take it (RFC 8737 §3).
     pub(super) fn show(
         &self,
         name: String,
-        certificate: &Certificate,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<(), rustls::Error> {
         const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
-        let resolver = SingleCertAndKey::from(Arc::clone(certificate.key()));
+        let key = provider.key_provider.load_private_key(key)?;
+        let resolver = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(BOTH)?
             .with_no_client_auth()
