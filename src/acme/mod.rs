@@ -252,11 +252,12 @@ impl Authority {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
-            match authorization.status {
-                AuthorizationStatus::Pending => {}
-                // An order before proved it (RFC 8555 §7.1.3).
-                AuthorizationStatus::Valid => continue,
-                _ => return Err("the authorization is not pending".into()),
+            // An order before may have proved it (RFC 8555 §7.1.3).
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            if authorization.status != AuthorizationStatus::Pending {
+                return Err("the authorization is not pending".into());
             }
             let kind = self.params.challenge;
             let Some(mut challenge) = authorization.challenge(kind.kind()) else {
@@ -351,12 +352,15 @@ impl Authority {
     fn blame(&self, error: &instant_acme::Error) -> AcmeError {
         let retry_at = self.link.retry_at();
         let reason = reason(error);
-        let own = match error {
-            instant_acme::Error::Api(problem) => problem.status.is_none_or(|status| status < 500),
-            instant_acme::Error::Str(_)
-            | instant_acme::Error::Timeout(_)
-            | instant_acme::Error::Unsupported(_) => true,
-            _ => false,
+        let own = if let instant_acme::Error::Api(problem) = error {
+            problem.status.is_none_or(|status| status < 500)
+        } else {
+            matches!(
+                error,
+                instant_acme::Error::Str(_)
+                    | instant_acme::Error::Timeout(_)
+                    | instant_acme::Error::Unsupported(_)
+            )
         };
         match own && type_of(error) != Some(NO_ACCOUNT) {
             true => AcmeError::Refused { reason, retry_at },
@@ -455,10 +459,10 @@ async fn failure(order: &mut Order) -> Option<instant_acme::Error> {
 
 /// The type of an error that the authority told of.
 fn type_of(error: &instant_acme::Error) -> Option<&str> {
-    match error {
-        instant_acme::Error::Api(problem) => problem.r#type.as_deref(),
-        _ => None,
-    }
+    let instant_acme::Error::Api(problem) = error else {
+        return None;
+    };
+    problem.r#type.as_deref()
 }
 
 /// Says what went wrong in one bounded line, with what lies behind it.

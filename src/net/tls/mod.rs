@@ -756,8 +756,148 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_certificate_at_all_is_an_error() {
+    fn no_certificate_at_all_is_an_error_unless_some_are_obtained() {
         assert!(Front::new(params(Vec::new()), BORN).is_err());
+        let obtains = Params {
+            obtains: true,
+            ..params(Vec::new())
+        };
+        assert!(Front::new(obtains, BORN).is_ok());
+    }
+
+    /// A certificate for `name` and its key.
+    fn pair_of(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let issued = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = issued.signing_key.serialize_der();
+        (issued.cert.der().clone(), PrivateKeyDer::Pkcs8(key.into()))
+    }
+
+    /// What a client that offers these protocols is shown for `name`, and what the front says of it.
+    async fn meet(
+        front: &Front,
+        name: &str,
+        offered: &[&[u8]],
+    ) -> (
+        Option<CertificateDer<'static>>,
+        Result<bool, HandshakeFailure>,
+    ) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (served, _) = listener.accept().await.unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting))
+            .with_no_client_auth();
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let client = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let client = client.connect(name, tcp);
+        let served = Socket::new(served, Duration::from_secs(9));
+        let (came, said) = tokio::join!(client, front.accept(served, Duration::from_secs(9)));
+        let shown = came.ok().and_then(|stream| {
+            let chain = stream.get_ref().1.peer_certificates()?;
+            chain.first().cloned()
+        });
+        (shown, said.map(|secured| secured.is_some()))
+    }
+
+    #[derive(Debug)]
+    struct Trusting;
+
+    impl rustls::client::danger::ServerCertVerifier for Trusting {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: rustls::pki_types::UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            let provider = aws_lc_rs::default_provider();
+            provider
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_for_who_asks_for_nothing_else() {
+        let (front, _) = front_and_client();
+        let (proof, key) = pair_of("a.test");
+        let own = front.table().all()[0].key().cert[0].clone();
+        front
+            .show_proof("a.test".to_owned(), proof.clone(), key)
+            .unwrap();
+        let asked: &[&[u8]] = &[b"acme-tls/1"];
+        assert_eq!(
+            meet(&front, "a.test", asked).await,
+            (Some(proof), Ok(false))
+        );
+        let alpn = Err(HandshakeFailure::Alpn);
+        assert_eq!(meet(&front, "b.test", asked).await, (None, alpn));
+        let both: &[&[u8]] = &[b"http/1.1", b"acme-tls/1"];
+        assert_eq!(
+            meet(&front, "a.test", both).await,
+            (Some(own.clone()), Ok(true))
+        );
+        assert_eq!(meet(&front, "a.test", &[]).await, (Some(own), Ok(true)));
+        front.clear_proof("a.test");
+        assert_eq!(meet(&front, "a.test", asked).await, (None, alpn));
+    }
+
+    #[tokio::test]
+    async fn a_handshake_waits_for_the_certificate_it_asks_for() {
+        let obtains = Params {
+            obtains: true,
+            unknown_name: UnknownName::Refuse,
+            ..params(Vec::new())
+        };
+        let front = Front::new(obtains, BORN).unwrap();
+        let (ask, mut asked) = tokio::sync::mpsc::channel(9);
+        let allowed = [("*.shops.test".to_owned(), SiteId(0))];
+        let allowed = Arc::new(Routes::new(allowed).unwrap());
+        front.ask_from_now_on(Some(OnDemand { allowed, ask }));
+        let (certificate, key) = pair_of("a.shops.test");
+        let obtaining = async {
+            let demand = asked.recv().await.unwrap();
+            assert_eq!(demand.name, "a.shops.test");
+            let chain = vec![certificate.clone()];
+            let made = front.certificate("test".to_owned(), chain, key).unwrap();
+            front.table().replace("test", vec![Arc::new(made)]);
+            drop(demand.answered);
+        };
+        let (met, ()) = tokio::join!(meet(&front, "a.shops.test", &[]), obtaining);
+        assert_eq!(met, (Some(certificate), Ok(true)));
+        let giving_up = async { drop(asked.recv().await) };
+        let (met, ()) = tokio::join!(meet(&front, "b.shops.test", &[]), giving_up);
+        assert_eq!(met, (None, Err(HandshakeFailure::UnknownName)));
     }
 
     #[test]
