@@ -59,7 +59,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cacache::", &["store"]),
     ("clap::", &["cli", "main.rs"]),
     ("instant_acme::", &["acme"]),
-    ("rcgen::", &["acme"]),
     ("rustls::", &["acme", "net", "upstream"]),
     ("tokio_rustls::", &["net", "upstream"]),
     ("toml::", &["config"]),

@@ -192,8 +192,8 @@ sections! {
         ocsp: Text() = "";
     }
 
-    /// Certificates from an ACME authority (RFC 8555), one for each whole name among the sites' hosts that no
-    /// [[tls.certificate]] is for, and renewed after two thirds of their life. Wildcards need a [[tls.certificate]].
+    /// Certificates from an ACME authority (RFC 8555), renewed after two thirds of their life: one for each whole
+    /// name among the sites' hosts that no [[tls.certificate]] is for. Wildcards need a [[tls.certificate]].
     Acme in "[tls.acme]" {
         /// Obtain certificates.
         enabled: Flag() = false;

@@ -1090,7 +1090,7 @@ mod tests {
     fn https_needs_a_certificate() {
         assert_eq!(
             problems_with("[server]\nhttps = [\"127.0.0.1:8443\"]"),
-            ["t:2: server.https: needs at least one [[tls.certificate]]"]
+            ["t:2: server.https: needs at least one [[tls.certificate]], or [tls.acme]"]
         );
     }
 

@@ -517,7 +517,7 @@ mod tests {
              connections.closed connections.open duration_us fill.bytes fills_active floods \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
-             handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
+             handshakes.full handshakes.proofs handshakes.resumed hits incomplete interim_responses memory.bytes \
              misses proxy_protocol.refused proxy_protocol.taken requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
              store.appended_bytes store.bodies store.bytes store.corrupt store.dirs \
              store.entries \
@@ -615,6 +615,62 @@ mod tests {
         assert_eq!(
             stats["handshakes"]["failures"],
             json!({"alpn": 1, "timeout": 1})
+        );
+    }
+
+    fn acme() -> Acme {
+        let told = |name: &str, trouble: Option<&str>| orders::Told {
+            name: name.to_owned(),
+            asked: false,
+            under_way: trouble.is_none(),
+            due: Some(BORN + Duration::from_secs(60)),
+            failures: 2,
+            trouble: trouble.map(str::to_owned),
+        };
+        Acme {
+            directory: "https://acme.example/dir".to_owned(),
+            names: vec![told("a.test", Some("no")), told("b.test", None)],
+            issued: 3,
+            failed: 4,
+            refused: 5,
+            outages: 1,
+            resume_at: Some(BORN + Duration::from_secs(30)),
+        }
+    }
+
+    #[test]
+    fn orders_are_counted_under_names_that_stay_what_they_are() {
+        let certificates = Certificates {
+            acme: Some(acme()),
+            ..Certificates::default()
+        };
+        let stats = Metrics::default().render(&Stats::default(), &certificates, BORN);
+        assert_eq!(
+            stats["acme"],
+            json!({
+                "failed": 4, "issued": 3, "names": 2, "outages": 1, "refused": 5,
+                "resume_in_s": 30, "troubled": 1, "under_way": 1,
+            })
+        );
+    }
+
+    #[test]
+    fn every_certificate_and_every_name_is_told_in_full() {
+        let certificates = Certificates {
+            all: vec![certificate("a.test", 200)],
+            acme: Some(acme()),
+            ..Certificates::default()
+        };
+        let told = certificates.render(BORN);
+        assert_eq!(told["certificates"][0]["names"], json!(["a.test"]));
+        assert_eq!(told["acme"]["directory"], "https://acme.example/dir");
+        assert_eq!(
+            told["acme"]["names"][0],
+            json!({
+                "name": "a.test", "asked_for": false, "under_way": false,
+                "next_order": "1970-01-01T00:01:00Z", "next_order_in_s": 60,
+                "failures": 2, "trouble": "no",
+            })
         );
     }
 

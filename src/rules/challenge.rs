@@ -1,8 +1,7 @@
 //! What proves to an ACME server that a name is ours, and which names can be proven.
 //!
 //! From a path to the token it asks for (HTTP-01, RFC 8555 §8.3), and from a host to whether a
-//! certificate for it can be asked for at all. What the answers are is the server's and
-//! [`acme`](crate::acme)'s; over TLS the question is put by ALPN (RFC 8737), which is `net::tls`'s.
+//! certificate for it can be asked for at all. What the answers are is left to whoever orders; over TLS the question is put by ALPN (RFC 8737), which is `net::tls`'s.
 
 /// Returns the token that a request's path and query asks about, if it is such a request.
 pub fn token(target: &str) -> Option<&str> {
