@@ -345,7 +345,7 @@ async fn converse<C, H, F, B>(
     if result.is_ok()
         && let Some(switch) = progress.take_switch()
     {
-        let stream = Stream::new(io.into_inner(), read_buf);
+        let stream = Stream::new(io.into_inner(), read_buf, &front.events);
         tokio::select! {
             biased;
             () = switch.run(stream) => {}

@@ -18,6 +18,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 
+use crate::net::Event;
 use crate::net::io::Carrier;
 use crate::net::io::ClientIo;
 use crate::net::io::Reply;
@@ -61,6 +62,7 @@ pub struct Stream {
     /// What the client said before it knew of the switch.
     ahead: Bytes,
     io: Box<dyn Duplex>,
+    events: Arc<dyn Fn(Event) + Send + Sync>,
     /// Keeps the clocks of HTTP from running.
     _reply: Reply,
 }
@@ -70,9 +72,14 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<C: Carrier> Duplex for ClientIo<C> {}
 
 impl Stream {
-    pub(super) fn new<C: Carrier + 'static>(io: ClientIo<C>, ahead: Bytes) -> Self {
+    pub(super) fn new<C: Carrier + 'static>(
+        io: ClientIo<C>,
+        ahead: Bytes,
+        events: &Arc<dyn Fn(Event) + Send + Sync>,
+    ) -> Self {
         Self {
             ahead,
+            events: Arc::clone(events),
             _reply: io.progress().reply(),
             io: Box::new(io),
         }
@@ -106,7 +113,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Err(error)) = &written
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            (self.events)(Event::WriteTimeout);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -480,6 +480,47 @@ fn a_reader_that_does_not_read_holds_the_writer_back() {
 }
 
 #[test]
+fn a_client_that_does_not_read_is_cut_in_time() {
+    let far = Far::new();
+    let scene = far.setup().server("write_timeout", "\"200ms\"").start();
+    let (near, mut origin) = tunnel(&scene, &far);
+    let piece = noise(3, 1 << 20);
+    while origin.write_all(&piece).is_ok() {}
+    scene.await_stat("upgrades.open", |open| open == 0);
+    scene.await_stat("timeouts.write", |late| late == 1);
+    drop(near);
+}
+
+#[test]
+fn an_upgrade_behind_other_requests_loses_nothing_of_their_answers() {
+    let far = Far::new();
+    let scene = far.setup().start();
+    let mut near = tcp(scene.front());
+    let first = b"GET /large HTTP/1.1\r\nHost: scene.test\r\n\r\n";
+    near.write_all(&[first, ASKING].concat()).expect("requests");
+    let (mut origin, _) = far.asked();
+    let body = noise(4, 8 << 20);
+    let said = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    origin.write_all(said.as_bytes()).expect("a head");
+    origin.write_all(&body).expect("a body");
+    let switching = thread::spawn(move || {
+        // The same connection is asked again.
+        let asked = head(&mut origin);
+        origin.write_all(SWITCHING).expect("a 101");
+        (origin, asked)
+    });
+    assert!(head(&mut near).starts_with("HTTP/1.1 200 "));
+    let mut got = vec![0; body.len()];
+    near.read_exact(&mut got).expect("the body");
+    assert!(got == body);
+    assert!(head(&mut near).starts_with("HTTP/1.1 101 "));
+    let (mut origin, asked) = switching.join().expect("an origin");
+    assert!(asked.starts_with("GET /live?a "), "{asked}");
+    carries(&mut near, &mut origin, b"forth");
+    carries(&mut origin, &mut near, b"back");
+}
+
+#[test]
 fn there_are_so_many_tunnels_and_no_more() {
     let far = Far::new();
     let scene = far.setup().server("upgrades_max", "1").start();
