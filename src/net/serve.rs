@@ -522,6 +522,7 @@ mod tests {
                 stream_window: 65_535,
                 connection_window: 65_535,
                 resets_max: 20,
+                extended_connect: false,
                 control_frames_max: 100,
             },
         }

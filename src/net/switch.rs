@@ -25,8 +25,8 @@ use crate::net::io::Reply;
 
 type Run = Box<dyn FnOnce(Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// What a connection is for after a 101: put among that response's extensions. What it holds is
-/// dropped when the response does not go out.
+/// What a connection is for after a 101, or a stream of HTTP/2 after a 200 to CONNECT: put among that
+/// response's extensions. What it holds is dropped when the response does not go out.
 #[derive(Clone)]
 pub struct Switch(Arc<Mutex<Option<Run>>>);
 
@@ -56,20 +56,21 @@ impl std::fmt::Debug for Switch {
     }
 }
 
-/// A client's connection that is no longer HTTP's. Reads have no timeout, writes have the usual
+/// A client's connection, or stream, that is no longer HTTP's. Reads have no timeout, writes have the usual
 /// one; dropped before it was shut down it resets.
 pub struct Stream {
     /// What the client said before it knew of the switch.
     ahead: Bytes,
     io: Box<dyn Duplex>,
     events: Arc<dyn Fn(Event) + Send + Sync>,
-    /// Keeps the clocks of HTTP from running.
-    _reply: Reply,
+    /// Keeps the clocks of HTTP/1 from running.
+    _reply: Option<Reply>,
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What carries bytes both ways.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<C: Carrier> Duplex for ClientIo<C> {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Stream {
     pub(super) fn new<C: Carrier + 'static>(
@@ -80,7 +81,20 @@ impl Stream {
         Self {
             ahead,
             events: Arc::clone(events),
-            _reply: io.progress().reply(),
+            _reply: Some(io.progress().reply()),
+            io: Box::new(io),
+        }
+    }
+
+    /// A stream of HTTP/2.
+    pub(super) fn of_http2(
+        io: impl Duplex + 'static,
+        events: &Arc<dyn Fn(Event) + Send + Sync>,
+    ) -> Self {
+        Self {
+            ahead: Bytes::new(),
+            events: Arc::clone(events),
+            _reply: None,
             io: Box::new(io),
         }
     }

@@ -80,3 +80,4 @@ mod upgrades;
 mod upstream;
 mod validation;
 mod vary;
+mod websocket_h2;

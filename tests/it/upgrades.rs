@@ -30,15 +30,15 @@ use crate::scene::Setup;
 use crate::scene::eventually;
 
 /// An origin that is told at each connection what to do.
-struct Far(TcpListener);
+pub(crate) struct Far(TcpListener);
 
 impl Far {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"))
     }
 
     /// The usual scene with this origin and WebSocket let through.
-    fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         let address = self.0.local_addr().expect("an address");
         Scene::new()
             .upstream("backends", &format!("[\"http://{address}\"]"))
@@ -55,9 +55,15 @@ impl Far {
 
     /// The next connection and the head of its first request, in lower case.
     fn asked(&self) -> (TcpStream, String) {
+        let (wire, head) = self.asked_exactly();
+        (wire, head.to_ascii_lowercase())
+    }
+
+    /// The same in its own spelling.
+    pub(crate) fn asked_exactly(&self) -> (TcpStream, String) {
         let mut wire = self.accept();
         let head = head(&mut wire);
-        (wire, head.to_ascii_lowercase())
+        (wire, head)
     }
 
     /// The next connection, switched.
@@ -68,7 +74,7 @@ impl Far {
     }
 
     /// Serves WebSocket echoes, a thread each, for ever.
-    fn echoes(self) {
+    pub(crate) fn echoes(self) {
         thread::spawn(move || {
             while let Ok((wire, _)) = self.0.accept() {
                 thread::spawn(move || {
@@ -120,7 +126,7 @@ fn carries(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
 }
 
 /// Whether a connection has ended, in order or not.
-fn ended(wire: &mut TcpStream) -> bool {
+pub(crate) fn ended(wire: &mut TcpStream) -> bool {
     match wire.read(&mut [0]) {
         Ok(bytes) => bytes == 0,
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,
