@@ -267,20 +267,20 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Metered<'_, C> {
 
 impl Engine {
     /// Asks the origin for an upgrade to `protocol`.
-    pub(super) async fn upgrade(&self, ask: Ask, protocol: &Protocol) -> Answer {
+    pub(super) async fn upgrade(&self, ask: Ask, protocol: Protocol) -> Answer {
         let outcome = Outcome {
             fwd: Some(Forward::Bypass),
             detail: Some(Detail::Upgrade),
             ..Outcome::default()
         };
-        let Some(place) = self.tunnels.place(self.params.upgrades_max) else {
+        let Some(place) = self.tunnels.place(ask.setup.params.upgrades_max) else {
             return refuse(Refusal::TooManyUpgrades);
         };
         let mut headers = self.forwarded_fields(&ask);
         headers.insert(header::UPGRADE, protocol.field().clone());
         headers.insert(header::CONNECTION, UPGRADE);
         if ask.request.connects() {
-            return self.connect(ask, protocol, headers, place, outcome).await;
+            return self.connect(ask, &protocol, headers, place, outcome).await;
         }
         let mut answer = match self.exchange(&ask, &Method::GET, &headers).await {
             Err(error) => failed(&error, outcome),
@@ -289,7 +289,7 @@ impl Engine {
                 let switched = body.take_switched();
                 let mut response = deliver::private(&head, body);
                 if let Some(origin) = switched {
-                    *response.body_mut() = self.tunnel(origin, place);
+                    *response.body_mut() = Body::tunnel(&ask, origin, place);
                     let headers = response.headers_mut();
                     headers.insert(header::UPGRADE, protocol.field().clone());
                     headers.insert(header::CONNECTION, UPGRADE);
@@ -335,7 +335,7 @@ impl Engine {
                 *response.status_mut() = StatusCode::OK;
                 let headers = response.headers_mut();
                 headers.remove(header::SEC_WEBSOCKET_ACCEPT);
-                *response.body_mut() = self.tunnel(origin, place);
+                *response.body_mut() = Body::tunnel(&ask, origin, place);
                 response
             }
             // A success would tell the client that there is a tunnel.
@@ -348,14 +348,17 @@ impl Engine {
         };
         Answer::new(response, outcome).by(exchange.backend)
     }
+}
 
-    fn tunnel(&self, origin: Switched, place: Place) -> Body {
+impl Body {
+    /// No body, and then a tunnel to the origin.
+    fn tunnel(ask: &Ask, origin: Switched, place: Place) -> Self {
         let tunnel = Tunnel {
             origin,
-            idle: self.params.upgrade_idle_timeout,
+            idle: ask.setup.params.upgrade_idle_timeout,
             passage: Passage::new(place.opened()),
         };
-        Body::new(Source::Tunnel(Box::new(tunnel)), Some(0))
+        Self::new(Source::Tunnel(Box::new(tunnel)), Some(0))
     }
 }
 

@@ -762,6 +762,23 @@ mod tests {
     }
 
     #[test]
+    fn a_connect_for_a_protocol_asks_for_that_protocol_alone() {
+        let head = get("http://a.test/live").without_host().method("CONNECT");
+        let mut parts = head.version(Version::HTTP_2).parts();
+        let websocket = HeaderValue::from_static("websocket");
+        parts.extensions.insert(ExtendedConnect(websocket));
+        let request = NormalRequest::new(parts, Scheme::Http, &PARAMS).unwrap();
+        assert!(request.connects());
+        assert_eq!(
+            (request.method(), request.target()),
+            (&Method::GET, "/live")
+        );
+        assert_eq!(request.body(), RequestBody::Empty);
+        let of = |name| request.upgrade(&[Protocol::new(name).unwrap()]).is_some();
+        assert!(of("websocket") && !of("other"));
+    }
+
+    #[test]
     fn an_unknown_method_passes() {
         assert_eq!(get("/").method("BREW").passes().method(), "BREW");
     }
