@@ -312,7 +312,7 @@ sections! {
         hosts: List(1, 1024) = ["*"];
         /// The upstream's name.
         upstream: Text() = "main";
-        /// Protocols that clients may upgrade a connection to, such as "websocket"; HTTP/1.1 only.
+        /// Protocols that clients may upgrade a connection to, such as "websocket".
         upgrades: List(0, 16) = [];
         /// stale-while-revalidate for responses that do not say (RFC 5861).
         stale_while_revalidate: Time(millis(0), YEAR) = "0s";

@@ -169,7 +169,7 @@ impl Plan {
             files_interval: file.tls.files_interval.value,
             workers: file.server.workers.value,
             runtime: file.server.runtime.value,
-            net: net_params(&file.server, problems),
+            net: net_params(file, problems),
             admin,
             flow,
             store: store_dirs(&file.cache, folder, problems),
@@ -218,7 +218,9 @@ impl Admin {
     }
 }
 
-fn net_params(server: &keys::Server, problems: &mut Vec<Problem>) -> net::Params {
+fn net_params(file: &File, problems: &mut Vec<Problem>) -> net::Params {
+    let server = &file.server;
+    let mut upgrades = file.sites.iter().flat_map(|site| &site.upgrades.value);
     net::Params {
         connections_max: server.connections_max.value,
         headers_max: server.headers_max.value,
@@ -241,6 +243,7 @@ fn net_params(server: &keys::Server, problems: &mut Vec<Problem>) -> net::Params
             connection_window: window(server.http2_connection_window.value),
             resets_max: count(server.http2_resets_max.value),
             control_frames_max: count(server.http2_control_frames_max.value),
+            extended_connect: upgrades.any(|name| name.eq_ignore_ascii_case("websocket")),
         },
     }
 }

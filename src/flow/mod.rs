@@ -586,6 +586,9 @@ impl Engine {
         if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {
             return Box::pin(self.upgrade(ask, protocol)).await;
         }
+        if ask.request.connects() {
+            return refuse(Refusal::ConnectMethod);
+        }
         if ask.request.cacheable() {
             return self.serve(ask).await;
         }
@@ -605,9 +608,14 @@ impl Engine {
 
     /// A delimiter that no body can know beforehand (RFC 2046 §5.1.1).
     fn boundary(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.nonce()))
+    }
+
+    /// 16 bytes that nobody can know beforehand, and that do not come again.
+    fn nonce(&self) -> [u8; 16] {
         let number = self.trip_number.fetch_add(1, Ordering::Relaxed);
-        let half = |salt: u8| self.boundaries.hash_one((number, salt));
-        format!("{:016x}{:016x}", half(0), half(1))
+        let half = |salt: u8| u128::from(self.boundaries.hash_one((number, salt)));
+        (half(0) << 64 | half(1)).to_be_bytes()
     }
 }
 

@@ -18,6 +18,7 @@ use super::body::Log;
 use super::body::Source;
 use super::deliver;
 use super::lookup::failed;
+use super::origin::FetchError;
 use super::refuse;
 use crate::clock;
 use crate::rules::cache_status::Detail;
@@ -25,7 +26,11 @@ use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
 use crate::rules::request::Refusal;
 use crate::rules::upgrade::Protocol;
+use crate::rules::upgrade::websocket_accept;
+use crate::rules::upgrade::websocket_key;
 use crate::upstream::Switched;
+use crate::upstream::UpstreamError;
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
@@ -274,6 +279,9 @@ impl Engine {
         let mut headers = self.forwarded_fields(&ask);
         headers.insert(header::UPGRADE, protocol.field().clone());
         headers.insert(header::CONNECTION, UPGRADE);
+        if ask.request.connects() {
+            return self.connect(ask, &protocol, headers, place, outcome).await;
+        }
         let mut answer = match self.exchange(&ask, &Method::GET, &headers).await {
             Err(error) => failed(&error, outcome),
             Ok(exchange) => {
@@ -281,12 +289,7 @@ impl Engine {
                 let switched = body.take_switched();
                 let mut response = deliver::private(&head, body);
                 if let Some(origin) = switched {
-                    let tunnel = Tunnel {
-                        origin,
-                        idle: ask.setup.params.upgrade_idle_timeout,
-                        passage: Passage::new(place.opened()),
-                    };
-                    *response.body_mut() = Body::new(Source::Tunnel(Box::new(tunnel)), Some(0));
+                    *response.body_mut() = Body::tunnel(&ask, origin, place);
                     let headers = response.headers_mut();
                     headers.insert(header::UPGRADE, protocol.field().clone());
                     headers.insert(header::CONNECTION, UPGRADE);
@@ -299,6 +302,63 @@ impl Engine {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+
+    /// Asks the origin for the WebSocket that a client asks for by CONNECT on a stream of HTTP/2
+    /// (RFC 8441 §5): the keys of the handshake are ours, since that has none.
+    async fn connect(
+        &self,
+        ask: Ask,
+        protocol: &Protocol,
+        mut headers: HeaderMap,
+        place: Place,
+        outcome: Outcome,
+    ) -> Answer {
+        if !protocol.is_websocket() {
+            return refuse(Refusal::ConnectMethod);
+        }
+        let key = websocket_key(self.nonce());
+        let accept = websocket_accept(&key);
+        if let Ok(key) = HeaderValue::from_str(&key) {
+            headers.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
+        let exchange = match self.exchange(&ask, &Method::GET, &headers).await {
+            Ok(exchange) => exchange,
+            Err(error) => return failed(&error, outcome),
+        };
+        let (head, mut body) = exchange.response.into_parts();
+        let accepted = head.headers.get(header::SEC_WEBSOCKET_ACCEPT);
+        let accepted = accepted.is_some_and(|accepted| accepted == accept.as_str());
+        let response = match body.take_switched() {
+            Some(origin) if accepted => {
+                let mut response = deliver::private(&head, body);
+                *response.status_mut() = StatusCode::OK;
+                let headers = response.headers_mut();
+                headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+                *response.body_mut() = Body::tunnel(&ask, origin, place);
+                response
+            }
+            // A success would tell the client that there is a tunnel.
+            switched if switched.is_some() || head.status.is_success() => {
+                let error =
+                    FetchError::Upstream(UpstreamError::Protocol(Arc::from("no WebSocket")));
+                return failed(&error, outcome).by(exchange.backend);
+            }
+            _ => deliver::private(&head, body),
+        };
+        Answer::new(response, outcome).by(exchange.backend)
+    }
+}
+
+impl Body {
+    /// No body, and then a tunnel to the origin.
+    fn tunnel(ask: &Ask, origin: Switched, place: Place) -> Self {
+        let tunnel = Tunnel {
+            origin,
+            idle: ask.setup.params.upgrade_idle_timeout,
+            passage: Passage::new(place.opened()),
+        };
+        Self::new(Source::Tunnel(Box::new(tunnel)), Some(0))
     }
 }
 

@@ -69,6 +69,11 @@ impl RequestBody {
         )
     }
 
+    /// There is none.
+    pub(super) fn none() -> Self {
+        Self::new(Duration::ZERO, Source::Ended)
+    }
+
     /// `go_on` is told when the body is first waited for. A body that comes too late is told to
     /// `events`.
     pub(super) fn http2(

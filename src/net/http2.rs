@@ -53,6 +53,7 @@ use http::Request;
 use http::Response;
 use http::StatusCode;
 use http::header;
+use http::request::Parts;
 use http_body::Body;
 use http_body::Frame;
 use tokio::io::AsyncRead;
@@ -68,6 +69,7 @@ use crate::net::Peer;
 use crate::net::Phase;
 use crate::net::body::BoxError;
 use crate::net::body::RequestBody;
+use crate::net::duplex::Duplex;
 use crate::net::frames::Budget;
 use crate::net::frames::Frames;
 use crate::net::io::Carrier;
@@ -76,7 +78,10 @@ use crate::net::io::LINGER_BYTES;
 use crate::net::io::Timer;
 use crate::net::serve::Front;
 use crate::net::serve::later_than;
+use crate::net::switch::Stream;
+use crate::net::switch::Switch;
 use crate::rules::freshness::write_date;
+use crate::rules::request::ExtendedConnect;
 use crate::rules::request::StreamEnded;
 
 /// Speaks HTTP/2 with one client to the end.
@@ -216,6 +221,9 @@ fn builder(params: &Params) -> Builder {
         .max_local_error_reset_streams(Some(resets))
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .reset_stream_duration(RESET_REMEMBERED_FOR);
+    if limits.extended_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -260,8 +268,15 @@ fn take<H, F, B>(
         Some(_) | None => (None, None),
     };
     let timeout = params.body_read_timeout;
-    let body = RequestBody::http2(stream, length, go_on, timeout, &front.events);
+    let (body, incoming) = match extended_connect(&mut head) {
+        true => (RequestBody::none(), Some(stream)),
+        false => {
+            let body = RequestBody::http2(stream, length, go_on, timeout, &front.events);
+            (body, None)
+        }
+    };
     let reply = Reply {
+        incoming,
         head_only: head.method == Method::HEAD,
         now: front.now,
         write_timeout: params.write_timeout,
@@ -276,6 +291,15 @@ fn take<H, F, B>(
             tracing::debug!(%error, "a response broke off");
         }
     });
+}
+
+/// Tells the handler what protocol a CONNECT asks for (RFC 8441 §4), if it does.
+fn extended_connect(head: &mut Parts) -> bool {
+    let protocol = head.extensions.remove::<h2::ext::Protocol>();
+    let protocol = protocol.filter(|_| head.method == Method::CONNECT);
+    let protocol = protocol.and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+    let asks = protocol.map(|name| head.extensions.insert(ExtendedConnect(name)));
+    asks.is_some()
 }
 
 /// Counts the fields of a head. Cookie counts as one, into however many lines it was split so that
@@ -322,6 +346,8 @@ async fn answered<B>(
 
 /// What sends one response.
 struct Reply {
+    /// What the client sends on a stream that may become a tunnel.
+    incoming: Option<RecvStream>,
     head_only: bool,
     now: fn() -> std::time::SystemTime,
     write_timeout: Duration,
@@ -331,7 +357,7 @@ struct Reply {
 
 impl Reply {
     async fn send<B>(
-        self,
+        mut self,
         response: Response<B>,
         mut respond: SendResponse<Bytes>,
     ) -> Result<(), h2::Error>
@@ -345,6 +371,16 @@ impl Reply {
         }
         if !head.headers.contains_key(header::DATE) {
             head.headers.insert(header::DATE, write_date((self.now)()));
+        }
+        if let Some(switch) = head.extensions.remove::<Switch>()
+            && let Some(incoming) = self.incoming.take()
+        {
+            head.headers.remove(header::CONTENT_LENGTH);
+            let outgoing = respond.send_response(Response::from_parts(head, ()), false)?;
+            let duplex = Duplex::new(incoming, outgoing, self.write_timeout);
+            switch.run(Stream::of_http2(duplex, &self.events)).await;
+            self.presence.shared.budget.earn_response();
+            return Ok(());
         }
         let bodiless = matches!(
             head.status,
@@ -855,6 +891,7 @@ mod tests {
                 stream_window: 1,
                 connection_window: 1,
                 resets_max: 1,
+                extended_connect: false,
                 control_frames_max: 1,
             },
         })

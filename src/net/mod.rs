@@ -3,6 +3,7 @@
 //! `net` does not know who answers: it is given a handler.
 
 pub mod body;
+mod duplex;
 mod frames;
 mod http2;
 pub mod introduction;
@@ -66,6 +67,8 @@ pub struct Http2 {
     /// Frames that ask for nothing, such as PING, beyond what responses explain and ten seconds
     /// refill; more cut the connection.
     pub control_frames_max: u32,
+    /// A CONNECT may ask for another protocol on its stream (RFC 8441).
+    pub extended_connect: bool,
 }
 
 /// Who sent a request, and how.

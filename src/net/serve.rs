@@ -354,7 +354,7 @@ async fn converse<C, H, F, B>(
     if result.is_ok()
         && let Some(switch) = progress.take_switch()
     {
-        let stream = Stream::new(io.into_inner(), read_buf);
+        let stream = Stream::new(io.into_inner(), read_buf, &front.events);
         tokio::select! {
             biased;
             () = switch.run(stream) => {}
@@ -531,6 +531,7 @@ mod tests {
                 stream_window: 65_535,
                 connection_window: 65_535,
                 resets_max: 20,
+                extended_connect: false,
                 control_frames_max: 100,
             },
         }

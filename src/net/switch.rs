@@ -18,14 +18,15 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 
+use crate::net::Event;
 use crate::net::io::Carrier;
 use crate::net::io::ClientIo;
 use crate::net::io::Reply;
 
 type Run = Box<dyn FnOnce(Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// What a connection is for after a 101: put among that response's extensions. What it holds is
-/// dropped when the response does not go out.
+/// What a connection is for after a 101, or a stream of HTTP/2 after a 200 to CONNECT: put among that
+/// response's extensions. What it holds is dropped when the response does not go out.
 #[derive(Clone)]
 pub struct Switch(Arc<Mutex<Option<Run>>>);
 
@@ -55,25 +56,45 @@ impl std::fmt::Debug for Switch {
     }
 }
 
-/// A client's connection that is no longer HTTP's. Reads have no timeout, writes have the usual
+/// A client's connection, or stream, that is no longer HTTP's. Reads have no timeout, writes have the usual
 /// one; dropped before it was shut down it resets.
 pub struct Stream {
     /// What the client said before it knew of the switch.
     ahead: Bytes,
     io: Box<dyn Duplex>,
-    /// Keeps the clocks of HTTP from running.
-    _reply: Reply,
+    events: Arc<dyn Fn(Event) + Send + Sync>,
+    /// Keeps the clocks of HTTP/1 from running.
+    _reply: Option<Reply>,
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What carries bytes both ways.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<C: Carrier> Duplex for ClientIo<C> {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Stream {
-    pub(super) fn new<C: Carrier + 'static>(io: ClientIo<C>, ahead: Bytes) -> Self {
+    pub(super) fn new<C: Carrier + 'static>(
+        io: ClientIo<C>,
+        ahead: Bytes,
+        events: &Arc<dyn Fn(Event) + Send + Sync>,
+    ) -> Self {
         Self {
             ahead,
-            _reply: io.progress().reply(),
+            events: Arc::clone(events),
+            _reply: Some(io.progress().reply()),
+            io: Box::new(io),
+        }
+    }
+
+    /// A stream of HTTP/2.
+    pub(super) fn of_http2(
+        io: impl Duplex + 'static,
+        events: &Arc<dyn Fn(Event) + Send + Sync>,
+    ) -> Self {
+        Self {
+            ahead: Bytes::new(),
+            events: Arc::clone(events),
+            _reply: None,
             io: Box::new(io),
         }
     }
@@ -106,7 +127,13 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Err(error)) = &written
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            (self.events)(Event::WriteTimeout);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

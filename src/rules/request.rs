@@ -94,6 +94,12 @@ pub enum RequestBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamEnded;
 
+/// Says that a CONNECT over HTTP/2 asks for this protocol on its stream, by `:protocol` (RFC 8441 §4).
+///
+/// The net room puts it among the request's extensions and keeps what the client then sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtendedConnect(pub HeaderValue);
+
 /// Bounds on what a request may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
@@ -116,6 +122,7 @@ pub struct NormalRequest {
     close_after: bool,
     last_hop: bool,
     upgrades: Vec<HeaderValue>,
+    connects: bool,
 }
 
 /// Why a request was refused.
@@ -263,7 +270,7 @@ impl NormalRequest {
     /// `https` and does not count beyond that: a proxy in front may have ended the TLS.
     pub fn new(parts: Parts, scheme: Scheme, params: &Params) -> Result<Self, Refusal> {
         let Parts {
-            method,
+            mut method,
             uri,
             version,
             mut headers,
@@ -273,10 +280,16 @@ impl NormalRequest {
         if ![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].contains(&version) {
             return Err(Refusal::VersionUnsupported);
         }
+        let connect = extensions.get::<ExtendedConnect>();
         if method == Method::CONNECT {
-            return Err(Refusal::ConnectMethod);
+            if connect.is_none() {
+                return Err(Refusal::ConnectMethod);
+            }
+            // What it asks for in HTTP/1.1 (RFC 8441 §5).
+            method = Method::GET;
         }
-        let stream_ended = extensions.get::<StreamEnded>().is_some();
+        // What comes on such a stream is no body.
+        let stream_ended = connect.is_some() || extensions.get::<StreamEnded>().is_some();
         let framing = Framing::read(&headers, version, stream_ended)?;
         if matches!(framing.body, RequestBody::Length(bytes) if bytes > params.body_bytes_max) {
             return Err(Refusal::ContentTooLarge);
@@ -284,7 +297,14 @@ impl NormalRequest {
         let authority = request_authority(&uri, &headers, version, scheme)?;
         let target = request_target(&uri, &method, params.target_bytes_max)?;
         check_expectation(&headers)?;
-        let upgrades = upgrade::asked(&method, version, framing.body, &headers);
+        let upgrades = match connect {
+            Some(ExtendedConnect(protocol)) if framing.body == RequestBody::Empty => {
+                vec![protocol.clone()]
+            }
+            Some(_) => Vec::new(),
+            None => upgrade::asked(&method, version, framing.body, &headers),
+        };
+        let connects = connect.is_some();
         take_off(&mut headers);
         let last_hop = method == Method::OPTIONS && count_hop(&mut headers)?;
         if version == Version::HTTP_2 {
@@ -302,6 +322,7 @@ impl NormalRequest {
             close_after: framing.close_after,
             last_hop,
             upgrades,
+            connects,
         })
     }
 
@@ -425,6 +446,11 @@ impl NormalRequest {
     /// The protocol to ask the origin for, when the client wants one that is among `allowed`.
     pub fn upgrade<'p>(&self, allowed: &'p [Protocol]) -> Option<&'p Protocol> {
         upgrade::choose(&self.upgrades, allowed)
+    }
+
+    /// A CONNECT that asks for another protocol on its stream of HTTP/2; its method is GET here.
+    pub fn connects(&self) -> bool {
+        self.connects
     }
 
     /// May be answered from the store at all: GET or HEAD without a body (RFC 9111 §3, §4).
@@ -733,6 +759,23 @@ mod tests {
     fn connect_is_refused() {
         let refusal = get("a.test:443").method("CONNECT").refused();
         assert_eq!(refusal, Refusal::ConnectMethod);
+    }
+
+    #[test]
+    fn a_connect_for_a_protocol_asks_for_that_protocol_alone() {
+        let head = get("http://a.test/live").without_host().method("CONNECT");
+        let mut parts = head.version(Version::HTTP_2).parts();
+        let websocket = HeaderValue::from_static("websocket");
+        parts.extensions.insert(ExtendedConnect(websocket));
+        let request = NormalRequest::new(parts, Scheme::Http, &PARAMS).unwrap();
+        assert!(request.connects());
+        assert_eq!(
+            (request.method(), request.target()),
+            (&Method::GET, "/live")
+        );
+        assert_eq!(request.body(), RequestBody::Empty);
+        let of = |name| request.upgrade(&[Protocol::new(name).unwrap()]).is_some();
+        assert!(of("websocket") && !of("other"));
     }
 
     #[test]

@@ -9,11 +9,15 @@
 //! would be heard by the origin past every rule there is here.
 
 use super::request::RequestBody;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 use http::Version;
 use http::header;
+use sha1::Digest as _;
+use sha1::Sha1;
 
 /// A protocol that a site lets through, by its name in the registry of upgrade tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,11 @@ impl Protocol {
     /// The name, as it stands in Upgrade.
     pub fn field(&self) -> &HeaderValue {
         &self.0
+    }
+
+    /// WebSocket, the one protocol whose way over HTTP/2 is defined (RFC 8441 §5).
+    pub fn is_websocket(&self) -> bool {
+        self.is(b"websocket")
     }
 
     fn is(&self, name: &[u8]) -> bool {
@@ -71,6 +80,17 @@ pub fn granted(asked: &HeaderValue, headers: &HeaderMap) -> bool {
     names.next().is_some_and(same) && names.next().is_none() && is_option(headers)
 }
 
+/// What a client of WebSocket sends in Sec-WebSocket-Key, made of a nonce (RFC 6455 §4.1).
+pub fn websocket_key(nonce: [u8; 16]) -> String {
+    STANDARD.encode(nonce)
+}
+
+/// What a server must answer to such a key in Sec-WebSocket-Accept (RFC 6455 §4.2.2).
+pub fn websocket_accept(key: &str) -> String {
+    let digest = Sha1::new().chain_update(key).chain_update(WEBSOCKET_ID);
+    STANDARD.encode(digest.finalize())
+}
+
 /// Whether Connection says that Upgrade is meant for who receives it.
 fn is_option(headers: &HeaderMap) -> bool {
     members(headers.get_all(header::CONNECTION)).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
@@ -89,6 +109,8 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// The identifier that the answer to a key is made with (RFC 6455 §1.3).
+const WEBSOCKET_ID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// What would carry requests past us.
 const NEVER: [&str; 5] = ["h2", "h2c", "h3", "http", "tls"];
 
@@ -187,6 +209,13 @@ mod tests {
         for fields in others {
             assert!(!grants(fields), "{fields:?}");
         }
+    }
+
+    #[test]
+    fn a_key_is_answered_as_in_the_example_of_rfc_6455() {
+        let key = websocket_key(*b"the sample nonce");
+        assert_eq!(key, "dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(websocket_accept(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     proptest! {

@@ -83,3 +83,4 @@ mod upgrades;
 mod upstream;
 mod validation;
 mod vary;
+mod websocket_h2;

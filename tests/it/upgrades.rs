@@ -30,15 +30,15 @@ use crate::scene::Setup;
 use crate::scene::eventually;
 
 /// An origin that is told at each connection what to do.
-struct Far(TcpListener);
+pub(crate) struct Far(TcpListener);
 
 impl Far {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"))
     }
 
     /// The usual scene with this origin and WebSocket let through.
-    fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         let address = self.0.local_addr().expect("an address");
         Scene::new()
             .upstream("backends", &format!("[\"http://{address}\"]"))
@@ -55,9 +55,15 @@ impl Far {
 
     /// The next connection and the head of its first request, in lower case.
     fn asked(&self) -> (TcpStream, String) {
+        let (wire, head) = self.asked_exactly();
+        (wire, head.to_ascii_lowercase())
+    }
+
+    /// The same in its own spelling.
+    pub(crate) fn asked_exactly(&self) -> (TcpStream, String) {
         let mut wire = self.accept();
         let head = head(&mut wire);
-        (wire, head.to_ascii_lowercase())
+        (wire, head)
     }
 
     /// The next connection, switched.
@@ -68,7 +74,7 @@ impl Far {
     }
 
     /// Serves WebSocket echoes, a thread each, for ever.
-    fn echoes(self) {
+    pub(crate) fn echoes(self) {
         thread::spawn(move || {
             while let Ok((wire, _)) = self.0.accept() {
                 thread::spawn(move || {
@@ -120,7 +126,7 @@ fn carries(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
 }
 
 /// Whether a connection has ended, in order or not.
-fn ended(wire: &mut TcpStream) -> bool {
+pub(crate) fn ended(wire: &mut TcpStream) -> bool {
     match wire.read(&mut [0]) {
         Ok(bytes) => bytes == 0,
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,
@@ -477,6 +483,47 @@ fn a_reader_that_does_not_read_holds_the_writer_back() {
     near.read_exact(&mut got).expect("all of it");
     assert!(got == whole);
     drop(writing.join());
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_in_time() {
+    let far = Far::new();
+    let scene = far.setup().server("write_timeout", "\"200ms\"").start();
+    let (near, mut origin) = tunnel(&scene, &far);
+    let piece = noise(3, 1 << 20);
+    while origin.write_all(&piece).is_ok() {}
+    scene.await_stat("upgrades.open", |open| open == 0);
+    scene.await_stat("timeouts.write", |late| late == 1);
+    drop(near);
+}
+
+#[test]
+fn an_upgrade_behind_other_requests_loses_nothing_of_their_answers() {
+    let far = Far::new();
+    let scene = far.setup().start();
+    let mut near = tcp(scene.front());
+    let first = b"GET /large HTTP/1.1\r\nHost: scene.test\r\n\r\n";
+    near.write_all(&[first, ASKING].concat()).expect("requests");
+    let (mut origin, _) = far.asked();
+    let body = noise(4, 8 << 20);
+    let said = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    origin.write_all(said.as_bytes()).expect("a head");
+    origin.write_all(&body).expect("a body");
+    let switching = thread::spawn(move || {
+        // The same connection is asked again.
+        let asked = head(&mut origin);
+        origin.write_all(SWITCHING).expect("a 101");
+        (origin, asked)
+    });
+    assert!(head(&mut near).starts_with("HTTP/1.1 200 "));
+    let mut got = vec![0; body.len()];
+    near.read_exact(&mut got).expect("the body");
+    assert!(got == body);
+    assert!(head(&mut near).starts_with("HTTP/1.1 101 "));
+    let (mut origin, asked) = switching.join().expect("an origin");
+    assert!(asked.starts_with("GET /live?a "), "{asked}");
+    carries(&mut near, &mut origin, b"forth");
+    carries(&mut origin, &mut near, b"back");
 }
 
 #[test]
