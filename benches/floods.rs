@@ -174,16 +174,17 @@ impl Server {
     fn row(&self, name: &str, alone: Option<f64>, beside: &Beside) -> f64 {
         let mut waits = beside.waits.clone();
         waits.sort_unstable();
-        let at = |part: f64| {
-            let place = (waits.len() as f64 * part) as usize;
-            waits[place.min(waits.len() - 1)].as_secs_f64() * 1000.0
+        let at = |percent: usize| {
+            let place = waits.len() * percent / 100;
+            let wait = waits.get(place).or(waits.last()).unwrap();
+            wait.as_secs_f64() * 1000.0
         };
-        let p99 = at(0.99);
+        let p99 = at(99);
         println!(
             "{name:<20} {:>6.3}   {p99:>6.3}   {:>7.2}   {:>7.3}   {:>6.1}   {} done",
-            at(0.5),
+            at(50),
             p99 / alone.unwrap_or(p99),
-            at(1.0),
+            at(100),
             self.resident(),
             beside.done,
         );
@@ -263,7 +264,7 @@ fn ask(wire: &mut TcpStream) {
     loop {
         let read = wire.read(&mut piece).unwrap();
         assert!(read > 0, "no answer");
-        answer.extend(&piece[..read]);
+        answer.extend(piece.get(..read).unwrap());
         let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         if head.is_some_and(|head| answer.len() >= head + 4 + OBJECT) {
             assert!(answer.starts_with(b"HTTP/1.1 200 "));

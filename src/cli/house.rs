@@ -98,7 +98,8 @@ enum NextLog {
 
 enum NextAcme {
     None,
-    First(Acme),
+    /// It went by the certificates of before when it began, and is told when there are others.
+    First(Acme, acme::Next),
     Other(acme::Next),
 }
 
@@ -268,7 +269,8 @@ impl House {
         if lock(&self.acme).is_some() {
             return Ok(NextAcme::Other(next));
         }
-        Acme::start(next, Arc::clone(front), Arc::clone(&self.engine)).map(NextAcme::First)
+        let first = Acme::start(next.clone(), Arc::clone(front), Arc::clone(&self.engine))?;
+        Ok(NextAcme::First(first, next))
     }
 
     fn prepare_tls(&self, plan: &Plan) -> Result<Option<NextTls>, NetError> {
@@ -306,20 +308,7 @@ impl House {
         if let Some(before) = next.watcher.and_then(|next| self.watcher.replace(next)) {
             before.stop();
         }
-        let ended = {
-            let mut acme = lock(&self.acme);
-            match next.acme {
-                NextAcme::None => acme.take(),
-                NextAcme::First(first) => acme.replace(first),
-                NextAcme::Other(next) => {
-                    acme.iter().for_each(|acme| acme.replace(next.clone()));
-                    None
-                }
-            }
-        };
-        if let Some(ended) = ended {
-            ended.stop();
-        }
+        self.adopt_acme(next.acme);
         raise_open_files_limit(plan.net.connections_max);
         (self.bounds)(plan.net.clone());
         lock(&self.listeners).adopt(next.listeners, self.tls.get());
@@ -340,6 +329,27 @@ impl House {
         }
         self.plan = plan;
         renewed
+    }
+
+    /// Comes after the files' certificates: what is in a file is not ordered.
+    fn adopt_acme(&self, next: NextAcme) {
+        let ended = {
+            let mut acme = lock(&self.acme);
+            match next {
+                NextAcme::None => acme.take(),
+                NextAcme::First(first, next) => {
+                    first.replace(next);
+                    acme.replace(first)
+                }
+                NextAcme::Other(next) => {
+                    acme.iter().for_each(|acme| acme.replace(next.clone()));
+                    None
+                }
+            }
+        };
+        if let Some(ended) = ended {
+            ended.stop();
+        }
     }
 
     /// Has changed certificate files taken up now.

@@ -198,3 +198,139 @@ impl Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::Receiver;
+
+    /// Listeners of so many workers, and what the workers are told.
+    fn listeners(workers: usize) -> (Listeners, Vec<Receiver<Assignment>>) {
+        let (tell, told) = (0..workers).map(|_| mpsc::channel(8)).unzip();
+        (Listeners::new(tell), told)
+    }
+
+    fn wanted(address: SocketAddr, tls: bool) -> Wanted {
+        Wanted { address, tls }
+    }
+
+    fn any() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    /// An address that is held, but can be bound by listeners for several workers.
+    fn held() -> (Vec<TcpListener>, SocketAddr) {
+        let held = listen::bind_each(any(), 2).unwrap();
+        let address = held[0].local_addr().unwrap();
+        (held, address)
+    }
+
+    fn change(listeners: &mut Listeners, to: &[Wanted]) {
+        let next = listeners.prepare(to).unwrap();
+        listeners.adopt(next, None);
+    }
+
+    fn addresses(listeners: &Listeners) -> Vec<SocketAddr> {
+        listeners.addresses().map(|(address, _)| address).collect()
+    }
+
+    #[test]
+    fn each_worker_is_told_of_each_new_listener_and_of_no_other() {
+        let (mut listeners, mut told) = listeners(3);
+        let one = wanted(any(), false);
+        change(&mut listeners, &[one]);
+        let first = addresses(&listeners);
+        for told in &mut told {
+            let assigned = told.try_recv().unwrap();
+            assert_eq!(assigned.socket.local_addr().unwrap(), first[0]);
+            assert!(told.try_recv().is_err());
+        }
+        change(&mut listeners, &[one, one]);
+        let both = addresses(&listeners);
+        assert_eq!(both[0], first[0]);
+        for told in &mut told {
+            let assigned = told.try_recv().unwrap();
+            assert_eq!(assigned.socket.local_addr().unwrap(), both[1]);
+            assert!(told.try_recv().is_err());
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_wanted_any_more_drains_and_the_rest_serve_on() {
+        let (mut listeners, mut told) = listeners(2);
+        let ((_one, stays), (_other, goes)) = (held(), held());
+        let (stays, goes) = (wanted(stays, false), wanted(goes, false));
+        change(&mut listeners, &[stays, goes]);
+        let stays_phase = told[0].try_recv().unwrap().phase;
+        let goes_phase = told[0].try_recv().unwrap().phase;
+        change(&mut listeners, &[stays]);
+        assert_eq!(*stays_phase.borrow(), Phase::Serve);
+        assert_eq!(*goes_phase.borrow(), Phase::Drain);
+        assert_eq!(addresses(&listeners), [stays.address]);
+        // Those that have drained are forgotten.
+        drop((goes_phase, told));
+        change(&mut listeners, &[stays]);
+        assert!(listeners.leaving.is_empty());
+    }
+
+    #[test]
+    fn what_was_prepared_and_given_up_leaves_all_as_it_was() {
+        let (mut listeners, mut told) = listeners(1);
+        change(&mut listeners, &[wanted(any(), false)]);
+        let phase = told[0].try_recv().unwrap().phase;
+        let before = addresses(&listeners);
+        drop(listeners.prepare(&[wanted(any(), false), wanted(any(), true)]));
+        drop(listeners.prepare(&[]));
+        assert_eq!(addresses(&listeners), before);
+        assert_eq!(*phase.borrow(), Phase::Serve);
+        assert!(told[0].try_recv().is_err());
+    }
+
+    #[test]
+    fn an_address_that_is_served_otherwise_keeps_its_sockets() {
+        let (mut listeners, mut told) = listeners(2);
+        let (_held, address) = held();
+        change(&mut listeners, &[wanted(address, false)]);
+        let before = told.iter_mut().map(|told| told.try_recv().unwrap().phase);
+        let before: Vec<_> = before.collect();
+        change(&mut listeners, &[wanted(address, true)]);
+        let now: Vec<_> = listeners.addresses().collect();
+        assert_eq!(now, [(address, true)]);
+        for (phase, told) in before.iter().zip(&mut told) {
+            assert_eq!(*phase.borrow(), Phase::Drain);
+            let assigned = told.try_recv().unwrap();
+            assert_eq!(assigned.socket.local_addr().unwrap(), address);
+            assert_eq!(*assigned.phase.borrow(), Phase::Serve);
+        }
+    }
+
+    #[test]
+    fn every_address_that_cannot_be_bound_is_told() {
+        let (listeners, _told) = listeners(1);
+        let holder = TcpListener::bind(any()).unwrap();
+        let taken = holder.local_addr().unwrap();
+        let abroad = SocketAddr::from(([192, 0, 2, 1], 1));
+        let all = [taken, any(), abroad].map(|address| wanted(address, false));
+        let Err(errors) = listeners.prepare(&all) else {
+            panic!("two of them cannot be bound");
+        };
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[0].contains(&taken.to_string()), "{errors:?}");
+        assert!(errors[1].contains(&abroad.to_string()), "{errors:?}");
+    }
+
+    #[test]
+    fn once_the_end_has_begun_nothing_is_served_anew() {
+        let (mut listeners, mut told) = listeners(1);
+        change(&mut listeners, &[wanted(any(), false)]);
+        let phase = told[0].try_recv().unwrap().phase;
+        let late = listeners.prepare(&[wanted(any(), false), wanted(any(), false)]);
+        listeners.end(Phase::Drain);
+        assert_eq!(*phase.borrow(), Phase::Drain);
+        listeners.adopt(late.unwrap(), None);
+        assert!(addresses(&listeners).is_empty());
+        assert!(listeners.prepare(&[]).is_err());
+        listeners.end(Phase::Stop);
+        assert_eq!(*phase.borrow(), Phase::Stop);
+    }
+}

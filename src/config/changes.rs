@@ -32,6 +32,7 @@ fn between_files(before: &File, after: &File) -> Changes {
     for (path, before, after) in [
         ("server", one(&before.server), one(&after.server)),
         ("tls", one(&before.tls), one(&after.tls)),
+        ("tls.acme", one(&before.acme), one(&after.acme)),
         ("cache", one(&before.cache), one(&after.cache)),
         ("admin", one(&before.admin), one(&after.admin)),
         ("log", one(&before.log), one(&after.log)),
@@ -188,6 +189,7 @@ mod tests {
         let (before, plan) = read(BEFORE);
         let (after, next) = read(
             "[server]\nworkers = 2\n[log]\nlevel = \"warn\"\n\
+             [tls.acme]\nask_per_hour = 7\n\
              [upstream.main]\nbackends = [\"http://a:2\"]\n\
              [upstream.more]\nbackends = [\"http://b:1\"]\n\
              [[site]]\nhosts = [\"c.test\"]\n\
@@ -206,7 +208,12 @@ mod tests {
             removed: Vec::new(),
         };
         assert_eq!(changes.upstreams, upstreams);
-        let keys = ["log.level", "upstream.main.backends", "site.a.test.hsts"];
+        let keys = [
+            "tls.acme.ask_per_hour",
+            "log.level",
+            "upstream.main.backends",
+            "site.a.test.hsts",
+        ];
         assert_eq!(changes.keys, keys);
     }
 

@@ -147,3 +147,202 @@ impl Site {
         moved == *other
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::forwarded::ForwardedPolicy;
+    use crate::rules::forwarded::Told;
+    use crate::rules::guard::GuardPolicy;
+    use crate::rules::key::KeyPolicy;
+    use crate::rules::part::RangePolicy;
+    use crate::rules::request;
+    use crate::rules::reuse::ClientCacheControl;
+    use crate::rules::route::Routes;
+    use crate::rules::storable::StorePolicy;
+    use crate::state::eviction;
+    use crate::state::eviction::Favour;
+    use crate::upstream;
+    use crate::upstream::Backend;
+    use std::time::Duration;
+
+    /// Upstreams `u0`, `u1`, … and a site of each, `s0`, `s1`, ….
+    fn params(upstreams: usize) -> Params {
+        let second = Duration::from_secs(1);
+        Params {
+            identifier: "larder".to_owned(),
+            forwarded: ForwardedPolicy::default(),
+            hops_max: 3,
+            https_port: 443,
+            via_response: true,
+            cache_status_key: false,
+            upstreams: (0..upstreams).map(upstream).collect(),
+            sites: (0..upstreams).map(site).collect(),
+            routes: Routes::default(),
+            request: request::Params {
+                body_bytes_max: 1,
+                target_bytes_max: 1,
+            },
+            memory_bytes_max: 0,
+            fill_bytes_max: 0,
+            scrub_bytes_per_second: 0,
+            followers_max: 0,
+            hit_for_miss: second,
+            tries_max: 1,
+            upgrades_max: 0,
+            upgrade_idle_timeout: second,
+            variants_max: 1,
+            eviction: eviction::Params {
+                favour: Favour::default(),
+                second_request_over: 0,
+            },
+        }
+    }
+
+    fn upstream(number: usize) -> (String, upstream::Params) {
+        let second = Duration::from_secs(1);
+        let backend = Backend::Http {
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+        };
+        let params = upstream::Params {
+            backends: vec![backend],
+            connect_timeout: second,
+            first_byte_timeout: second,
+            between_bytes_timeout: second,
+            connections_max: 1,
+            queue_max: 1,
+            idle_max: 1,
+            idle_timeout: second,
+            headers_max: 1,
+            header_bytes_max: 1,
+        };
+        (format!("u{number}"), params)
+    }
+
+    fn site(upstream: usize) -> Site {
+        Site {
+            name: format!("s{upstream}"),
+            upstream,
+            key: KeyPolicy::default(),
+            guard: GuardPolicy::default(),
+            hsts: None,
+            store: StorePolicy::default(),
+            targeted_pass: false,
+            client_cache_control: ClientCacheControl::default(),
+            range_fetch: RangePolicy::default(),
+            upgrades: Vec::new(),
+        }
+    }
+
+    fn first(params: &Params) -> Setup {
+        Setup::first(params, "instance".to_owned())
+    }
+
+    /// The era of each site.
+    fn eras(setup: &Setup) -> Vec<u64> {
+        let sites = 0..u16::try_from(setup.params.sites.len()).unwrap();
+        sites.map(|number| setup.era(SiteId(number))).collect()
+    }
+
+    #[test]
+    fn what_is_as_before_lives_on() {
+        let params = params(2);
+        let before = first(&params);
+        let next = before.next(&params).next(&params);
+        for (before, next) in before.origins().iter().zip(next.origins()) {
+            assert!(Arc::ptr_eq(before, next));
+        }
+        assert_eq!(eras(&next), [0, 0]);
+        assert!(next.sites_are_old());
+        assert_eq!(next.hop.instance, "instance");
+    }
+
+    #[test]
+    fn an_upstream_that_has_changed_is_a_new_one_and_its_sites_begin_anew() {
+        let mut params = params(2);
+        let before = first(&params);
+        params.upstreams[1].1.queue_max = 2;
+        let next = before.next(&params);
+        assert!(Arc::ptr_eq(&before.origins()[0], &next.origins()[0]));
+        assert!(!Arc::ptr_eq(&before.origins()[1], &next.origins()[1]));
+        assert_eq!(eras(&next), [0, 1]);
+        assert!(!next.sites_are_old());
+        // From then on it is as before.
+        let after = next.next(&params);
+        assert!(Arc::ptr_eq(&next.origins()[1], &after.origins()[1]));
+        assert_eq!(eras(&after), [0, 1]);
+        assert!(after.sites_are_old());
+    }
+
+    #[test]
+    fn an_upstream_under_another_name_is_another() {
+        let mut params = params(1);
+        let before = first(&params);
+        params.upstreams[0].0 = "other".to_owned();
+        let next = before.next(&params);
+        assert!(!Arc::ptr_eq(&before.origins()[0], &next.origins()[0]));
+        assert_eq!(eras(&next), [1]);
+    }
+
+    #[test]
+    fn places_in_the_lists_do_not_count() {
+        let params = params(3);
+        let before = first(&params);
+        let mut turned = params;
+        turned.upstreams.reverse();
+        turned.sites.reverse();
+        for site in &mut turned.sites {
+            site.upstream = 2 - site.upstream;
+        }
+        let next = before.next(&turned);
+        for (number, origin) in before.origins().iter().rev().enumerate() {
+            assert!(Arc::ptr_eq(origin, &next.origins()[number]), "{number}");
+        }
+        assert_eq!(eras(&next), [0, 0, 0]);
+        for number in 0..3_u16 {
+            let (was, is) = (SiteId(number), SiteId(2 - number));
+            assert_eq!(before.site(was).name, next.site(is).name);
+            assert!(std::ptr::eq(before.origin(was), next.origin(is)));
+        }
+    }
+
+    #[test]
+    fn a_site_that_has_changed_or_moved_or_is_new_begins_anew_and_no_other_does() {
+        let mut params = params(4);
+        let before = first(&params);
+        params.sites[1].store.set_cookie = true;
+        params.sites[2].upstream = 3;
+        params.sites.push(Site {
+            name: "new".to_owned(),
+            ..site(0)
+        });
+        let next = before.next(&params);
+        assert_eq!(eras(&next), [0, 1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_site_that_comes_back_begins_anew() {
+        let params = params(2);
+        let mut fewer = params.clone();
+        fewer.sites.pop();
+        let back = first(&params).next(&fewer).next(&params);
+        assert_eq!(eras(&back), [0, 2]);
+    }
+
+    #[test]
+    fn where_origins_are_told_otherwise_every_site_begins_anew() {
+        let before = params(2);
+        let told = |change: &dyn Fn(&mut Params)| {
+            let mut params = before.clone();
+            change(&mut params);
+            eras(&first(&before).next(&params))
+        };
+        assert_eq!(told(&|params| params.forwarded.told = Told::Append), [1, 1]);
+        assert_eq!(told(&|params| params.identifier.push('2')), [1, 1]);
+        assert_eq!(told(&|params| params.hops_max = 4), [1, 1]);
+        // What only clients are told, or what bounds requests, is no reason.
+        assert_eq!(told(&|params| params.via_response = false), [0, 0]);
+        assert_eq!(told(&|params| params.request.body_bytes_max = 9), [0, 0]);
+    }
+}

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use serde_json::json;
 
@@ -19,6 +20,7 @@ use crate::origin::Gate;
 use crate::origin::Origin;
 use crate::origin::Reply;
 use crate::origin::noise;
+use crate::pebble::Pebble;
 use crate::scene::Scene;
 use crate::scene::eventually;
 use crate::scene::json;
@@ -621,4 +623,120 @@ fn twenty_reloads_under_load_lose_nothing() {
         scene.origin.saw(&format!("/{number}"), 1);
     }
     assert_eq!(scene.stat("reloads.done"), 20);
+}
+
+/// The certificate that a client who asks for this name is shown.
+#[track_caller]
+fn shown(scene: &Scene, name: &str) -> CertificateDer<'static> {
+    let line = Dial::new().connect(scene.tls_front(), name);
+    line.expect("a handshake").certificate().clone()
+}
+
+#[test]
+fn certificates_are_obtained_from_one_reload_to_another() {
+    let mut pebble = Pebble::new();
+    pebble.start();
+    let files = |name: &str| format!("cert = \"{name}.pem\"\nkey = \"{name}.key\"\n");
+    let setup = pebble
+        .scene(Scene::new())
+        .set("tls.acme", "enabled", "false");
+    let setup = setup.site("hosts", &format!("[{HOST:?}]"));
+    let setup = setup.more(&format!("[[tls.certificate]]\n{}", files("own")));
+    let authority = Authority::new("Scene");
+    let (own, other) = (authority.server(&[HOST]), authority.server(&["other.test"]));
+    own.write(setup.dir(), "own");
+    other.write(setup.dir(), "other");
+    let scene = setup.start();
+    scene.origin.says("/a", Reply::ok("v1").fresh());
+    let line = Dial::new().connect(scene.tls_front(), HOST).unwrap();
+    assert_eq!(line.certificate(), &own.der);
+    let mut client = line.client();
+    client.get("/a").answer("GET").sees("v1");
+    // The same reload takes the file for the host away and has a certificate obtained for it.
+    edit(&scene, &files("own"), &files("other"));
+    edit(&scene, "enabled = false", "enabled = true");
+    let changed = reload(&scene);
+    assert_eq!(changed["keys"], json!(["tls.acme.enabled"]));
+    assert_eq!(changed["certificates"]["removed"], json!(["own.pem"]));
+    scene.await_stat("acme.issued", |issued| issued == 1);
+    let first = shown(&scene, HOST);
+    assert!(first != own.der && first != other.der);
+    // A name more is a certificate more; the others stay.
+    assert_eq!(shown(&scene, "more.test"), other.der);
+    let (one, two) = (format!("[{HOST:?}]"), format!("[{HOST:?}, \"more.test\"]"));
+    edit(&scene, &one, &two);
+    reload(&scene);
+    scene.await_stat("acme.issued", |issued| issued == 2);
+    assert_ne!(shown(&scene, "more.test"), other.der);
+    assert_eq!(shown(&scene, HOST), first);
+    // What cannot be read is a reason to change nothing.
+    let good = fs::read_to_string(scene.config()).unwrap();
+    fs::write(scene.dir().join("roots.pem"), "nothing").unwrap();
+    let ca_file = good.lines().find(|line| line.starts_with("ca_file"));
+    edit(&scene, ca_file.unwrap(), "ca_file = \"roots.pem\"");
+    edit(&scene, &two, "[\"nobody.test\"]");
+    let told = refused(&scene);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("roots.pem"), "{told:?}");
+    assert_eq!(shown(&scene, HOST), first);
+    client.get("/a").answer("GET").by("hit");
+    // Without the authority only the file is left, from the next handshake on.
+    fs::write(scene.config(), good).unwrap();
+    edit(&scene, "enabled = true", "enabled = false");
+    reload(&scene);
+    assert_eq!(shown(&scene, HOST), other.der);
+    assert_eq!(shown(&scene, "more.test"), other.der);
+    // What was kept is shown again at once, and not ordered again.
+    edit(&scene, "enabled = false", "enabled = true");
+    reload(&scene);
+    assert_eq!(shown(&scene, HOST), first);
+    client.get("/a").answer("GET").by("hit");
+    assert_eq!(pebble.issued(), 2);
+    assert_eq!(scene.stat("acme.failed"), 0);
+}
+
+#[test]
+fn reloads_that_are_asked_for_at_once_are_done_one_after_the_other() {
+    let scene = Scene::usual();
+    add(&scene, "[[site]]\nhosts = [\"more.test\"]\n");
+    let all: Vec<Value> = thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| reload(&scene))).collect();
+        let all = asking.into_iter();
+        all.map(|asking| asking.join().expect("an answer"))
+            .collect()
+    });
+    // The first has changed everything, and the others find nothing to change.
+    let added = |changed: &&Value| changed["sites"]["added"] == json!(["more.test"]);
+    assert_eq!(all.iter().filter(added).count(), 1, "{all:?}");
+    let none = |changed: &&Value| changed["sites"]["added"] == json!([]);
+    assert_eq!(all.iter().filter(none).count(), 3, "{all:?}");
+    assert_eq!(scene.stat("reloads.done"), 4);
+}
+
+#[test]
+fn a_backend_that_is_out_stays_out_unless_its_upstream_has_changed() {
+    let (broken, sound) = (Origin::new(), Origin::new());
+    broken.does("*", |_| Reply::nothing());
+    sound.does("*", |_| Reply::ok("v1"));
+    let backends = format!("[{:?}, {:?}]", broken.url(), sound.url());
+    let setup = Scene::new().upstream("backends", &backends).own_clock();
+    let mut scene = setup.start();
+    let ask = |scene: &Scene, part: &str| {
+        for number in 0..8 {
+            scene.get(&format!("/{part}/{number}")).is(200).sees("v1");
+        }
+    };
+    ask(&scene, "first");
+    assert_eq!(broken.requests(), 3);
+    // It is out for a second, and that second does not pass.
+    scene.clock_moves(-3600);
+    add(&scene, "[[site]]\nhosts = [\"more.test\"]\n");
+    reload(&scene);
+    ask(&scene, "same");
+    assert_eq!(broken.requests(), 3);
+    let other = "[upstream.main]\nfirst_byte_timeout = \"9s\"";
+    edit(&scene, "[upstream.main]", other);
+    reload(&scene);
+    ask(&scene, "other");
+    assert_eq!(broken.requests(), 6);
 }
