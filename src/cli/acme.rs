@@ -168,8 +168,7 @@ struct Work {
     orders: JoinSet<Result<Issued, AcmeError>>,
     /// Which name each of them is for.
     names: HashMap<task::Id, String>,
-    /// Clients in a handshake, by the name they wait for.
-    waiting: HashMap<String, Vec<oneshot::Sender<()>>>,
+    waiting: Waiting,
     ask: mpsc::Sender<Demand>,
 }
 
@@ -196,7 +195,7 @@ impl Work {
             certificates: BTreeMap::new(),
             orders: JoinSet::new(),
             names: HashMap::new(),
-            waiting: HashMap::new(),
+            waiting: Waiting::default(),
             ask,
         };
         work.want();
@@ -260,7 +259,7 @@ impl Work {
         let (name, certificate) = self.check(issued)?;
         let room = lock(&self.book)
             .orders
-            .found(&name, life(&certificate), chance());
+            .found(&name, life(&certificate), chance(), clock::now());
         room.then(|| self.certificates.insert(name, certificate))?;
         Some(())
     }
@@ -295,11 +294,10 @@ impl Work {
 
     /// Shows the certificates of the names that are looked after.
     fn show(&mut self) {
-        let names = lock(&self.book).orders.tell();
-        let mut names = names.into_iter().map(|told| told.name).collect::<Vec<_>>();
-        names.sort_unstable();
-        self.certificates
-            .retain(|name, _| names.binary_search(name).is_ok());
+        {
+            let book = lock(&self.book);
+            self.certificates.retain(|name, _| book.orders.shows(name));
+        }
         let all = self.certificates.values().cloned().collect();
         self.house.front.table().replace(OWNER, all);
     }
@@ -332,12 +330,7 @@ impl Work {
         match answer {
             // The client looks again when its sender is dropped.
             Ask::Held => {}
-            Ask::Wait => {
-                let waiting: usize = self.waiting.values().map(Vec::len).sum();
-                if waiting < WAITING_MAX {
-                    self.waiting.entry(name).or_default().push(answered);
-                }
-            }
+            Ask::Wait => self.waiting.add(name, answered),
             Ask::RefuseFailed | Ask::RefuseFull | Ask::RefuseRate => {
                 lock(&self.book).refused += 1;
                 tracing::debug!(name, ?answer, "no certificate is ordered for a client");
@@ -370,7 +363,7 @@ impl Work {
             Err(error) => self.failed(&name, &error),
         }
         // Whoever waits looks now.
-        self.waiting.remove(&name);
+        self.waiting.0.remove(&name);
     }
 
     fn issued(&mut self, name: String, certificate: Arc<Certificate>) {
@@ -409,6 +402,8 @@ impl Work {
             }
             None => tracing::warn!(name, held, %error, "could not obtain a certificate"),
         }
+        // A client's name may have lost its own.
+        self.show();
     }
 
     fn replace(&mut self, plan: plan::Acme) {
@@ -423,7 +418,7 @@ impl Work {
             // What another authority issued is shown until this one has issued.
             self.orders.abort_all();
             self.names.clear();
-            self.waiting.clear();
+            self.waiting.0.clear();
             let mut book = lock(&self.book);
             book.directory = plan.authority.directory.clone();
             book.orders = Orders::new(plan.orders.clone());
@@ -431,6 +426,18 @@ impl Work {
         lock(&self.book).orders.limit(plan.orders.clone());
         self.plan = plan;
         self.want();
+    }
+}
+
+/// Clients in a handshake, by the name they wait for. They look again when they are dropped.
+#[derive(Default)]
+struct Waiting(HashMap<String, Vec<oneshot::Sender<()>>>);
+
+impl Waiting {
+    fn add(&mut self, name: String, client: oneshot::Sender<()>) {
+        if self.0.values().map(Vec::len).sum::<usize>() < WAITING_MAX {
+            self.0.entry(name).or_default().push(client);
+        }
     }
 }
 
@@ -467,3 +474,33 @@ const WAITING_MAX: usize = 1024;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Where a due order cannot start yet, this keeps the thread from spinning.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_clients_wait_than_the_bound() {
+        let mut waiting = Waiting::default();
+        let clients = (0..=WAITING_MAX).map(|n| {
+            let (client, answer) = oneshot::channel();
+            waiting.add(format!("{}.test", n % 3), client);
+            answer
+        });
+        let mut clients: Vec<_> = clients.collect();
+        let mut last = clients.pop().unwrap();
+        assert_eq!(last.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let mut first = clients.swap_remove(0);
+        assert_eq!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        waiting.0.remove("0.test");
+        assert_eq!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
+
+    #[test]
+    fn a_short_wait_is_told_in_milliseconds() {
+        let told =
+            |millis| humantime::format_duration(rounded(Duration::from_millis(millis))).to_string();
+        assert_eq!(told(85), "85ms");
+        assert_eq!(told(61_250), "1m 1s");
+    }
+}

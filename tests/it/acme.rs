@@ -1,6 +1,8 @@
 //! Certificates from an ACME authority, which is a real one: `pebble`.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -10,16 +12,21 @@ use std::time::Instant;
 use rustls::ClientConfig;
 use rustls::ClientConnection;
 use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::ServerConnection;
 use rustls::StreamOwned;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::client::Client;
 use crate::client::HOST;
 use crate::client::tcp;
+use crate::dial::Authority;
 use crate::dial::Dial;
 use crate::origin::Reply;
 use crate::pebble::Pebble;
@@ -282,6 +289,75 @@ fn a_proof_that_cannot_be_seen_is_explained() {
     let told = trouble.as_str().unwrap();
     assert!(told.contains("tls-alpn-01 challenge"), "{told}");
     assert_eq!(scene.stat("acme.outages"), 0);
+}
+
+/// A directory behind TLS that answers whatever it is asked with these bytes, and then hangs.
+fn odd_directory(scene: Setup, answer: Vec<u8>) -> Setup {
+    let trust = Authority::new("Whoever vouches for it");
+    fs::write(scene.dir().join("roots.pem"), &trust.pem).unwrap();
+    let own = trust.server(&["127.0.0.1"]);
+    let chain = CertificateDer::pem_slice_iter(own.pem.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("\"https://{}/dir\"", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for wire in listener.incoming().map_while(Result::ok) {
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut line = StreamOwned::new(session, wire);
+            // Who has heard enough goes away.
+            drop(line.write_all(&answer).and_then(|()| line.flush()));
+            held.push(line);
+        }
+    });
+    scene
+        .server("https", "[\"127.0.0.1:0\"]")
+        .set("tls.acme", "enabled", "true")
+        .set("tls.acme", "terms_agreed", "true")
+        .set("tls.acme", "directory", &url)
+        .set("tls.acme", "ca_file", "\"roots.pem\"")
+        .set("tls.acme", "order_timeout", "\"1s\"")
+        .site("hosts", &format!("[{HOST:?}]"))
+}
+
+#[test]
+fn an_authority_that_hangs_or_talks_without_end_counts_as_out() {
+    let mut endless = b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n".to_vec();
+    endless.resize(1 << 20, b' ');
+    for (answer, why) in [(Vec::new(), "no answer in time"), (endless, "length limit")] {
+        let scene = odd_directory(Scene::new(), answer).start();
+        scene.await_stat("acme.outages", |outages| outages >= 1);
+        let trouble = told(&scene, HOST)["trouble"].clone();
+        assert!(trouble.as_str().unwrap().contains(why), "{trouble}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_wrong_does_not_make_it_order_without_end() {
+    let mut pebble = Pebble::new();
+    pebble.start();
+    let setup = usual(&pebble).set("tls.acme", "retry_min", "\"1h\"");
+    let setup = setup.set("tls.acme", "retry_max", "\"2h\"");
+    let mut scene = setup.own_clock().stopped();
+    scene.clock_moves(20 * 365 * 86_400);
+    scene.start();
+    scene.await_stat("acme.issued", |issued| issued == 1);
+    let told = told(&scene, HOST);
+    let trouble = told["trouble"].as_str().unwrap();
+    assert!(
+        trouble.contains("is the clock of this machine right"),
+        "{trouble}"
+    );
+    assert!(told["next_order_in_s"].as_i64().unwrap() > 1000, "{told}");
+    assert_eq!(pebble.issued(), 1);
 }
 
 #[test]
