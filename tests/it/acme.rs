@@ -397,6 +397,76 @@ fn a_damaged_certificate_is_ordered_again() {
     );
 }
 
+/// Changes the config and has it taken up.
+fn reload(scene: &Scene, from: &str, to: &str) {
+    let config = fs::read_to_string(scene.config()).unwrap();
+    assert!(config.contains(from), "no {from} in {config}");
+    fs::write(scene.config(), config.replace(from, to)).unwrap();
+    scene.operate("POST", "/reload", "").is(200);
+}
+
+#[test]
+fn a_reload_brings_other_names_and_orders_nothing_twice() {
+    let mut pebble = Pebble::new();
+    pebble.start();
+    let scene = usual(&pebble).start();
+    scene.await_stat("acme.issued", |issued| issued == 1);
+    let first = shown(&scene, HOST).unwrap();
+    let (one, two) = (format!("[{HOST:?}]"), format!("[{HOST:?}, \"two.test\"]"));
+    reload(&scene, &one, &two);
+    scene.await_stat("acme.issued", |issued| issued == 2);
+    assert_eq!(shown(&scene, HOST).unwrap(), first);
+    let second = shown(&scene, "two.test").unwrap();
+    assert_ne!(second, first);
+    // A name that is gone is no longer shown, and comes back without an order.
+    reload(&scene, &two, &one);
+    assert_eq!(shown(&scene, "two.test").unwrap(), first);
+    reload(&scene, &one, &two);
+    assert_eq!(shown(&scene, "two.test").unwrap(), second);
+    assert_eq!(pebble.issued(), 2);
+}
+
+#[test]
+fn a_reload_switches_it_on_and_off() {
+    let mut pebble = Pebble::new();
+    pebble.start();
+    let setup = usual(&pebble).set("tls.acme", "enabled", "false");
+    let own = Authority::new("Scene").server(&["other.test"]);
+    own.write(setup.dir(), "c");
+    let setup = setup.more("[[tls.certificate]]\ncert = \"c.pem\"\nkey = \"c.key\"\n");
+    let scene = setup.start();
+    assert_eq!(shown(&scene, HOST).unwrap(), own.der);
+    reload(&scene, "enabled = false", "enabled = true");
+    scene.await_stat("acme.issued", |issued| issued == 1);
+    assert_ne!(shown(&scene, HOST).unwrap(), own.der);
+    reload(&scene, "enabled = true", "enabled = false");
+    assert_eq!(shown(&scene, HOST).unwrap(), own.der);
+    // A config that cannot work changes nothing.
+    let config = fs::read_to_string(scene.config()).unwrap();
+    let bad = config.replace("enabled = false", "enabled = true");
+    let bad = bad.replace("terms_agreed = true", "terms_agreed = false");
+    fs::write(scene.config(), bad).unwrap();
+    scene.operate("POST", "/reload", "").is(422);
+    assert_eq!(shown(&scene, HOST).unwrap(), own.der);
+}
+
+#[test]
+fn another_authority_takes_over_without_a_gap() {
+    let (mut old, mut new) = (Pebble::new(), Pebble::new());
+    old.start();
+    let scene = usual(&old).start();
+    scene.await_stat("acme.issued", |issued| issued == 1);
+    let first = shown(&scene, HOST).unwrap();
+    reload(&scene, &old.directory(), &new.directory());
+    scene.await_stat("acme.outages", |outages| outages >= 1);
+    assert_eq!(shown(&scene, HOST).unwrap(), first);
+    new.looks_where(&old);
+    new.start();
+    scene.await_stat("acme.issued", |issued| issued == 2);
+    assert_ne!(shown(&scene, HOST).unwrap(), first);
+    assert_eq!((old.issued(), new.issued()), (1, 1));
+}
+
 #[test]
 fn a_config_that_cannot_work_is_refused_with_every_reason() {
     let scene = Scene::new()
