@@ -267,8 +267,9 @@ impl Work {
             house.front.table().replace(OWNER, Vec::new());
             house.front.ask_from_now_on(None);
         }
-        // Who has waited too long does not listen.
-        drop(word.heard.send(()));
+        if word.heard.send(()).is_err() {
+            tracing::debug!("who asked has stopped waiting");
+        }
     }
 
     /// Begins with another authority. What the one before issued is shown until this one has issued.
