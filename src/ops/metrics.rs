@@ -528,8 +528,9 @@ mod tests {
              connections.closed connections.open duration_us fill.bytes fills_active floods \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
-             handshakes.full handshakes.proofs handshakes.resumed hits incomplete interim_responses memory.bytes \
-             misses proxy_protocol.refused proxy_protocol.taken reloads.done reloads.refused \
+             handshakes.full handshakes.proofs handshakes.resumed hits incomplete \
+             interim_responses memory.bytes misses proxy_protocol.refused proxy_protocol.taken \
+             reloads.done reloads.refused \
              requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
              store.appended_bytes store.bodies store.bytes store.corrupt store.dirs \
              store.entries \
