@@ -40,14 +40,20 @@ use crate::acme::AcmeError;
 #[derive(Clone)]
 pub(super) struct Link {
     now: fn() -> SystemTime,
+    call_max: Duration,
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
     /// What the latest answer said about asking again.
     retry_at: Arc<Mutex<Option<SystemTime>>>,
 }
 
 impl Link {
-    /// Reads the roots; see [`roots`].
-    pub(super) fn new(file: Option<&Path>, now: fn() -> SystemTime) -> Result<Self, AcmeError> {
+    /// Reads the roots; see [`roots`]. An authority that does not begin to answer within `call_max`
+    /// does not work.
+    pub(super) fn new(
+        file: Option<&Path>,
+        call_max: Duration,
+        now: fn() -> SystemTime,
+    ) -> Result<Self, AcmeError> {
         let store = roots(file)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -62,6 +68,7 @@ impl Link {
             .build();
         Ok(Self {
             now,
+            call_max,
             client: Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(CONNECTIONS_IDLE_MAX)
                 .pool_idle_timeout(IDLE_MAX)
@@ -82,10 +89,10 @@ impl HttpClient for Link {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let call = self.client.request(request);
-        let (now, retry_at) = (self.now, Arc::clone(&self.retry_at));
+        let (now, call_max, retry_at) = (self.now, self.call_max, Arc::clone(&self.retry_at));
         Box::pin(async move {
             let mut told = None;
-            let answer = match timeout(CALL_MAX, call).await {
+            let answer = match timeout(call_max, call).await {
                 Ok(Ok(response)) => {
                     if response.status().is_client_error() || response.status().is_server_error() {
                         told = retry_after(response.headers(), now());
@@ -144,8 +151,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
 
 /// Chains have a few kilobytes; nothing else is longer.
 const BODY_BYTES_MAX: usize = 256 << 10;
-/// An authority that does not begin to answer for so long does not work.
-const CALL_MAX: Duration = Duration::from_secs(30);
 const CONNECTIONS_IDLE_MAX: usize = 2;
 const IDLE_MAX: Duration = Duration::from_secs(20);
 

@@ -189,7 +189,9 @@ impl Authority {
     /// Opens the folder and reads the roots. Does not talk to the authority.
     pub fn new(params: Params, now: fn() -> SystemTime) -> Result<Self, AcmeError> {
         let folder = Folder::open(&params.dir, &params.directory)?;
-        let link = Link::new(params.roots.as_deref(), now)?;
+        // Shorter than the order, so that an authority that hangs is told from a name that takes long.
+        let call_max = CALL_MAX.min(params.order_timeout / 2);
+        let link = Link::new(params.roots.as_deref(), call_max, now)?;
         Ok(Self {
             params,
             folder,
@@ -485,4 +487,6 @@ fn reason(error: &dyn std::error::Error) -> String {
 }
 
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+/// Authorities answer at once; what takes long is polled for.
+const CALL_MAX: Duration = Duration::from_secs(30);
 const REASON_CHARS_MAX: usize = 500;

@@ -43,7 +43,6 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
-use tokio::sync::watch;
 use tokio::task;
 use tokio::task::JoinError;
 use tokio::task::JoinSet;
@@ -51,44 +50,45 @@ use tokio::task::JoinSet;
 /// The running thread.
 pub(super) struct Acme {
     thread: JoinHandle<()>,
-    plans: watch::Sender<Next>,
+    words: mpsc::Sender<Word>,
     book: Arc<Mutex<Book>>,
 }
 
-/// A plan, and the authority that it names, ready for use.
-#[derive(Clone)]
-pub(super) struct Next {
+/// A plan with everything ready that it needs.
+pub(super) struct Prepared {
     plan: plan::Acme,
-    authority: Arc<Authority>,
+    authority: Authority,
 }
 
-impl Next {
-    /// Reads what the plan names, and makes its folder.
-    pub(super) fn prepare(plan: plan::Acme) -> Result<Self, AcmeError> {
+/// What the thread is to go by from now on, and whom to tell when it does.
+struct Word {
+    job: Option<(Prepared, Arc<Front>)>,
+    heard: std::sync::mpsc::Sender<()>,
+}
+
+impl Prepared {
+    /// Opens the folder and reads what is named; changes nothing.
+    pub(super) fn new(plan: &plan::Acme) -> Result<Self, AcmeError> {
         let authority = Authority::new(plan.authority.clone(), clock::now)?;
         Ok(Self {
-            plan,
-            authority: Arc::new(authority),
+            plan: plan.clone(),
+            authority,
         })
     }
 }
 
 impl Acme {
-    /// Shows what was obtained before, and obtains from now on what is missing.
-    pub(super) fn start(
-        next: Next,
-        front: Arc<Front>,
-        engine: Arc<Engine>,
-    ) -> anyhow::Result<Self> {
+    /// Starts the thread; it has nothing to do yet.
+    pub(super) fn start(engine: Arc<Engine>) -> anyhow::Result<Self> {
+        let (words, heard) = mpsc::channel(1);
         let (ask, demands) = mpsc::channel(DEMANDS_MAX);
-        let (plans, planned) = watch::channel(next.clone());
-        let work = Work::new(next, front, engine, ask);
+        let work = Work::new(engine, ask);
         let book = Arc::clone(&work.book);
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let run = move || {
-            runtime.block_on(work.run(planned, demands));
+            runtime.block_on(work.run(heard, demands));
             // A name server that hangs is nothing to wait for.
             runtime.shutdown_timeout(Duration::ZERO);
         };
@@ -98,25 +98,31 @@ impl Acme {
             .context("could not start the thread that obtains certificates")?;
         Ok(Self {
             thread,
-            plans,
+            words,
             book,
         })
     }
 
-    /// Goes by another plan from now on. Certificates in use stay as long as their names are wanted.
-    pub(super) fn replace(&self, next: Next) {
-        self.plans.send_replace(next);
+    /// Goes by a plan from now on; none: nothing is obtained or shown any longer. Returns when what
+    /// was obtained before is shown, or when reading it takes too long to wait for.
+    pub(super) fn adopt(&self, next: Option<Prepared>, front: Option<&Arc<Front>>) {
+        let (heard, hear) = std::sync::mpsc::channel();
+        let job = next.zip(front.cloned());
+        let said = self.words.blocking_send(Word { job, heard });
+        if said.is_err() || hear.recv_timeout(ADOPT_WAIT).is_err() {
+            tracing::error!("the thread that obtains certificates does not answer");
+        }
     }
 
-    /// Tells of the names and their orders.
-    pub(super) fn tell(&self) -> metrics::Acme {
-        lock(&self.book).tell()
+    /// Returns what tells of the names and their orders, when there are to be some.
+    pub(super) fn teller(&self) -> impl Fn() -> Option<metrics::Acme> + Send + Sync + use<> {
+        let book = Arc::clone(&self.book);
+        move || lock(&book).tell()
     }
 
-    /// Ends the thread and waits for it. Orders under way are given up, and what was obtained is
-    /// no longer shown.
+    /// Ends the thread and waits for it. Orders under way are given up.
     pub(super) fn stop(self) {
-        drop(self.plans);
+        drop(self.words);
         if self.thread.join().is_err() {
             tracing::error!("the thread that obtains certificates ended badly");
         }
@@ -124,26 +130,32 @@ impl Acme {
 }
 
 /// What is known of orders; the thread writes it and the admin listener reads it.
+#[derive(Default)]
 struct Book {
-    directory: String,
-    orders: Orders,
+    /// None while nothing is to be obtained.
+    authority: Option<(String, Orders)>,
     issued: u64,
     failed: u64,
     refused: u64,
 }
 
 impl Book {
-    fn tell(&self) -> metrics::Acme {
-        let (outages, resume_at) = self.orders.outage();
-        metrics::Acme {
-            directory: self.directory.clone(),
-            names: self.orders.tell(),
+    fn orders(&mut self) -> Option<&mut Orders> {
+        self.authority.as_mut().map(|(_, orders)| orders)
+    }
+
+    fn tell(&self) -> Option<metrics::Acme> {
+        let (directory, orders) = self.authority.as_ref()?;
+        let (outages, resume_at) = orders.outage();
+        Some(metrics::Acme {
+            directory: directory.clone(),
+            names: orders.tell(),
             issued: self.issued,
             failed: self.failed,
             refused: self.refused,
             outages,
             resume_at,
-        }
+        })
     }
 }
 
@@ -176,154 +188,171 @@ impl Stage for House {
 
 /// What the thread works on.
 struct Work {
-    plan: plan::Acme,
-    authority: Arc<Authority>,
-    house: Arc<House>,
+    engine: Arc<Engine>,
+    job: Option<Job>,
     book: Arc<Mutex<Book>>,
     certificates: BTreeMap<String, Arc<Certificate>>,
     orders: JoinSet<Result<Issued, AcmeError>>,
     /// Which name each of them is for.
     names: HashMap<task::Id, String>,
-    /// Clients in a handshake, by the name they wait for.
-    waiting: HashMap<String, Vec<oneshot::Sender<()>>>,
+    waiting: Waiting,
     ask: mpsc::Sender<Demand>,
 }
 
+/// From whom, for whom.
+#[derive(Clone)]
+struct Job {
+    plan: plan::Acme,
+    authority: Arc<Authority>,
+    house: Arc<House>,
+}
+
 impl Work {
-    fn new(next: Next, front: Arc<Front>, engine: Arc<Engine>, ask: mpsc::Sender<Demand>) -> Self {
-        let Next { plan, authority } = next;
-        let book = Book {
-            directory: plan.authority.directory.clone(),
-            orders: Orders::new(plan.orders.clone()),
-            issued: 0,
-            failed: 0,
-            refused: 0,
-        };
-        let mut work = Self {
-            plan,
-            authority,
-            house: Arc::new(House { front, engine }),
-            book: Arc::new(Mutex::new(book)),
+    fn new(engine: Arc<Engine>, ask: mpsc::Sender<Demand>) -> Self {
+        Self {
+            engine,
+            job: None,
+            book: Arc::default(),
             certificates: BTreeMap::new(),
             orders: JoinSet::new(),
             names: HashMap::new(),
-            waiting: HashMap::new(),
+            waiting: Waiting::default(),
             ask,
-        };
-        work.want();
-        work
+        }
     }
 
     /// Works until there is nobody left to say otherwise.
-    async fn run(mut self, mut plans: watch::Receiver<Next>, mut demands: mpsc::Receiver<Demand>) {
+    async fn run(mut self, mut words: mpsc::Receiver<Word>, mut demands: mpsc::Receiver<Demand>) {
         loop {
             self.start_due();
             let pause = self.pause();
             tokio::select! {
-                changed = plans.changed() => match changed {
-                    Ok(()) => {
-                        let next = plans.borrow_and_update().clone();
-                        self.replace(next);
-                    }
-                    Err(_) => break,
+                word = words.recv() => match word {
+                    Some(word) => self.adopt(word),
+                    None => return,
                 },
                 Some(demand) = demands.recv() => self.take(demand),
                 Some(done) = self.orders.join_next_with_id() => self.finish(done),
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.house.front.ask_from_now_on(None);
-        self.house.front.table().replace(OWNER, Vec::new());
     }
 
-    /// Looks after the names of the plan: reads what is kept for them and shows it.
-    fn want(&mut self) {
-        let table = self.house.front.table();
-        let names = table.left_to(OWNER, &self.plan.names);
-        let allowed = |name: &str| self.plan.ask.site(name).is_some();
-        let left_out = lock(&self.book).orders.want(&names, allowed, clock::now());
+    fn adopt(&mut self, word: Word) {
+        let before = self.job.take();
+        if let Some((Prepared { plan, authority }, front)) = word.job {
+            let same = before
+                .as_ref()
+                .filter(|before| before.authority.params() == authority.params());
+            // The old one has its account at hand.
+            let authority = match same {
+                Some(before) => Arc::clone(&before.authority),
+                None => Arc::new(authority),
+            };
+            if same.is_none() {
+                self.begin_anew(&plan);
+            }
+            let engine = Arc::clone(&self.engine);
+            let job = Job {
+                plan,
+                authority,
+                house: Arc::new(House { front, engine }),
+            };
+            self.want(&job);
+            self.job = Some(job);
+        } else if let Some(Job { house, .. }) = before {
+            self.forget_orders();
+            lock(&self.book).authority = None;
+            self.certificates.clear();
+            house.front.table().replace(OWNER, Vec::new());
+            house.front.ask_from_now_on(None);
+        }
+        if word.heard.send(()).is_err() {
+            tracing::debug!("who asked has stopped waiting");
+        }
+    }
+
+    /// Begins with another authority. What the one before issued is shown until this one has issued.
+    fn begin_anew(&mut self, plan: &plan::Acme) {
+        self.forget_orders();
+        let orders = Orders::new(plan.orders.clone());
+        lock(&self.book).authority = Some((plan.authority.directory.clone(), orders));
+    }
+
+    fn forget_orders(&mut self) {
+        self.orders.abort_all();
+        self.names.clear();
+        self.waiting.0.clear();
+    }
+
+    /// Looks after the names of a plan: reads what is kept for them and shows it.
+    fn want(&mut self, job: &Job) {
+        let (plan, front) = (&job.plan, &job.house.front);
+        let names = front.table().left_to(OWNER, &plan.names);
+        let allowed = |name: &str| plan.ask.site(name).is_some();
+        let left_out = lock(&self.book).orders().map(|orders| {
+            orders.limit(plan.orders.clone());
+            orders.want(&names, allowed, clock::now())
+        });
+        let left_out = left_out.unwrap_or_default();
         if let Some(first) = left_out.first() {
             let count = left_out.len();
             tracing::warn!(count, first, "no certificates are ordered beyond names_max");
         }
-        let kept = self.authority.kept(self.plan.orders.names_max);
+        let kept = job.authority.kept(plan.orders.names_max);
         let asked = kept.into_iter().filter(|name| allowed(name));
         let wanted = names.iter().cloned().chain(asked).collect::<Vec<_>>();
         for name in wanted {
-            if lock(&self.book).orders.holds(&name) {
+            let held = lock(&self.book)
+                .orders()
+                .is_some_and(|orders| orders.holds(&name));
+            if held {
                 continue;
             }
-            match self.authority.read(&name) {
-                Ok(Some(issued)) => drop(self.found(issued)),
+            match job.authority.read(&name) {
+                Ok(Some(issued)) => self.found(job, issued),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "a kept certificate is ordered again"),
             }
         }
-        self.show();
-        let asks = !self.plan.ask.is_empty();
-        self.house.front.ask_from_now_on(asks.then(|| OnDemand {
-            allowed: Arc::clone(&self.plan.ask),
+        self.show(front);
+        let asks = !plan.ask.is_empty();
+        front.ask_from_now_on(asks.then(|| OnDemand {
+            allowed: Arc::clone(&plan.ask),
             ask: self.ask.clone(),
         }));
     }
 
     /// Takes up a certificate that was kept. One that has expired is better than none.
-    fn found(&mut self, issued: Issued) -> Option<()> {
-        let (name, certificate) = self.check(issued)?;
-        let room = lock(&self.book)
-            .orders
-            .found(&name, life(&certificate), chance());
-        room.then(|| self.certificates.insert(name, certificate))?;
-        Some(())
-    }
-
-    /// Makes a certificate of what was issued, if it is for the name it should be for.
-    fn check(&self, issued: Issued) -> Option<(String, Arc<Certificate>)> {
-        let Issued {
-            name,
-            source,
-            chain,
-            key,
-            unkept,
-        } = issued;
-        if let Some(error) = unkept {
-            tracing::error!(%error, "a new certificate is good until the end of this process only");
-        }
-        match self.house.front.certificate(source, chain, key) {
-            Ok(certificate) if certificate.names().contains(&name) => {
-                Some((name, Arc::new(certificate)))
-            }
-            Ok(certificate) => {
-                let source = certificate.source();
-                tracing::warn!(name, source, "a certificate is not for its name");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(name, %error, "a certificate cannot be used");
-                None
-            }
+    fn found(&mut self, job: &Job, issued: Issued) {
+        let Some((name, certificate)) = check(job, issued) else {
+            return;
+        };
+        let shown = lock(&self.book)
+            .orders()
+            .is_some_and(|orders| orders.found(&name, life(&certificate), chance(), clock::now()));
+        if shown {
+            self.certificates.insert(name, certificate);
         }
     }
 
     /// Shows the certificates of the names that are looked after.
-    fn show(&mut self) {
-        let names = lock(&self.book).orders.tell();
-        let mut names = names.into_iter().map(|told| told.name).collect::<Vec<_>>();
-        names.sort_unstable();
-        self.certificates
-            .retain(|name, _| names.binary_search(name).is_ok());
+    fn show(&mut self, front: &Front) {
+        if let Some(orders) = lock(&self.book).orders() {
+            self.certificates.retain(|name, _| orders.shows(name));
+        }
         let all = self.certificates.values().cloned().collect();
-        self.house.front.table().replace(OWNER, all);
+        front.table().replace(OWNER, all);
     }
 
     fn start_due(&mut self) {
-        let now = clock::now();
-        loop {
-            let Some(name) = lock(&self.book).orders.start(now) else {
-                return;
-            };
+        let Some(job) = &self.job else {
+            return;
+        };
+        let next = || lock(&self.book).orders()?.start(clock::now());
+        while let Some(name) = next() {
             tracing::info!(name, "ordering a certificate");
-            let (authority, house) = (Arc::clone(&self.authority), Arc::clone(&self.house));
+            let (authority, house) = (Arc::clone(&job.authority), Arc::clone(&job.house));
             let ordered = name.clone();
             let order = async move { authority.order(&ordered, &*house).await };
             let handle = self.orders.spawn(order);
@@ -333,26 +362,26 @@ impl Work {
 
     /// How long to sleep if nothing happens. The wall clock is looked at now and then: it may jump.
     fn pause(&self) -> Duration {
-        let next = lock(&self.book).orders.next();
+        if self.job.is_none() {
+            return IDLE;
+        }
+        let next = lock(&self.book).orders().and_then(|orders| orders.next());
         let left = next.map(|next| next.duration_since(clock::now()).unwrap_or_default());
         left.unwrap_or(LOOK_AGAIN).clamp(PAUSE_MIN, LOOK_AGAIN)
     }
 
     fn take(&mut self, demand: Demand) {
         let Demand { name, answered } = demand;
-        let answer = lock(&self.book).orders.ask(&name, clock::now());
+        let answer = lock(&self.book)
+            .orders()
+            .map(|orders| orders.ask(&name, clock::now()));
         match answer {
             // The client looks again when its sender is dropped.
-            Ask::Held => {}
-            Ask::Wait => {
-                let waiting: usize = self.waiting.values().map(Vec::len).sum();
-                if waiting < WAITING_MAX {
-                    self.waiting.entry(name).or_default().push(answered);
-                }
-            }
-            Ask::RefuseFailed | Ask::RefuseFull | Ask::RefuseRate => {
+            None | Some(Ask::Held) => {}
+            Some(Ask::Wait) => self.waiting.add(name, answered),
+            Some(refused @ (Ask::RefuseFailed | Ask::RefuseFull | Ask::RefuseRate)) => {
                 lock(&self.book).refused += 1;
-                tracing::debug!(name, ?answer, "no certificate is ordered for a client");
+                tracing::debug!(name, ?refused, "no certificate is ordered for a client");
             }
         }
     }
@@ -368,34 +397,35 @@ impl Work {
                 }),
             ),
         };
-        let Some(name) = self.names.remove(&id) else {
+        // An order of another authority's has no name any more.
+        let Some((name, job)) = self.names.remove(&id).zip(self.job.clone()) else {
             return;
         };
         let issued = done.and_then(|issued| {
-            self.check(issued).ok_or_else(|| AcmeError::Refused {
+            check(&job, issued).ok_or_else(|| AcmeError::Refused {
                 reason: "the certificate cannot be used".to_owned(),
                 retry_at: None,
             })
         });
         match issued {
-            Ok((name, certificate)) => self.issued(name, certificate),
+            Ok((_, certificate)) => self.issued(&name, certificate),
             Err(error) => self.failed(&name, &error),
         }
+        self.show(&job.house.front);
         // Whoever waits looks now.
-        self.waiting.remove(&name);
+        self.waiting.0.remove(&name);
     }
 
-    fn issued(&mut self, name: String, certificate: Arc<Certificate>) {
-        let life = life(&certificate);
-        {
-            let mut book = lock(&self.book);
-            book.issued += 1;
-            book.orders.issued(&name, life, chance(), clock::now());
+    fn issued(&mut self, name: &str, certificate: Arc<Certificate>) {
+        let mut book = lock(&self.book);
+        book.issued += 1;
+        if let Some(orders) = book.orders() {
+            orders.issued(name, life(&certificate), chance(), clock::now());
         }
+        drop(book);
         let until = humantime::format_rfc3339_seconds(certificate.not_after());
         tracing::info!(name, %until, "obtained a certificate");
-        self.certificates.insert(name, certificate);
-        self.show();
+        self.certificates.insert(name.to_owned(), certificate);
     }
 
     fn failed(&mut self, name: &str, error: &AcmeError) {
@@ -404,14 +434,13 @@ impl Work {
             false => Fault::Name,
         };
         let now = clock::now();
-        let why = error.to_string();
-        let next = {
-            let mut book = lock(&self.book);
-            book.failed += 1;
-            let retry_at = error.retry_at();
-            book.orders
-                .failed(name, fault, why, retry_at, chance(), now)
-        };
+        let mut book = lock(&self.book);
+        book.failed += 1;
+        let (why, retry_at) = (error.to_string(), error.retry_at());
+        let next = book
+            .orders()
+            .and_then(|orders| orders.failed(name, fault, why, retry_at, chance(), now));
+        drop(book);
         let wait = next.and_then(|next| next.duration_since(now).ok());
         let wait = wait.map(|wait| humantime::format_duration(rounded(wait)));
         let held = self.certificates.contains_key(name);
@@ -422,22 +451,45 @@ impl Work {
             None => tracing::warn!(name, held, %error, "could not obtain a certificate"),
         }
     }
+}
 
-    fn replace(&mut self, next: Next) {
-        let Next { plan, authority } = next;
-        if plan.authority != self.plan.authority {
-            self.authority = authority;
-            // What another authority issued is shown until this one has issued.
-            self.orders.abort_all();
-            self.names.clear();
-            self.waiting.clear();
-            let mut book = lock(&self.book);
-            book.directory = plan.authority.directory.clone();
-            book.orders = Orders::new(plan.orders.clone());
+/// Makes a certificate of what was issued, if it is for the name it should be for.
+fn check(job: &Job, issued: Issued) -> Option<(String, Arc<Certificate>)> {
+    let Issued {
+        name,
+        source,
+        chain,
+        key,
+        unkept,
+    } = issued;
+    if let Some(error) = unkept {
+        tracing::error!(%error, "a new certificate is good until the end of this process only");
+    }
+    match job.house.front.certificate(source, chain, key) {
+        Ok(certificate) if certificate.names().contains(&name) => {
+            Some((name, Arc::new(certificate)))
         }
-        lock(&self.book).orders.limit(plan.orders.clone());
-        self.plan = plan;
-        self.want();
+        Ok(certificate) => {
+            let source = certificate.source();
+            tracing::warn!(name, source, "a certificate is not for its name");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(name, %error, "a certificate cannot be used");
+            None
+        }
+    }
+}
+
+/// Clients in a handshake, by the name they wait for. They look again when they are dropped.
+#[derive(Default)]
+struct Waiting(HashMap<String, Vec<oneshot::Sender<()>>>);
+
+impl Waiting {
+    fn add(&mut self, name: String, client: oneshot::Sender<()>) {
+        if self.0.values().map(Vec::len).sum::<usize>() < WAITING_MAX {
+            self.0.entry(name).or_default().push(client);
+        }
     }
 }
 
@@ -472,5 +524,39 @@ const DEMANDS_MAX: usize = 64;
 /// Clients that wait in a handshake; more get what there is.
 const WAITING_MAX: usize = 1024;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// While there is nothing to do.
+const IDLE: Duration = Duration::from_secs(3600);
+/// A disk that works has everything read in much less.
+const ADOPT_WAIT: Duration = Duration::from_secs(10);
 /// Where a due order cannot start yet, this keeps the thread from spinning.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_clients_wait_than_the_bound() {
+        let mut waiting = Waiting::default();
+        let clients = (0..=WAITING_MAX).map(|n| {
+            let (client, answer) = oneshot::channel();
+            waiting.add(format!("{}.test", n % 3), client);
+            answer
+        });
+        let mut clients: Vec<_> = clients.collect();
+        let mut last = clients.pop().unwrap();
+        assert_eq!(last.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let mut first = clients.swap_remove(0);
+        assert_eq!(first.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        waiting.0.remove("0.test");
+        assert_eq!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
+
+    #[test]
+    fn a_short_wait_is_told_in_milliseconds() {
+        let told =
+            |millis| humantime::format_duration(rounded(Duration::from_millis(millis))).to_string();
+        assert_eq!(told(85), "85ms");
+        assert_eq!(told(61_250), "1m 1s");
+    }
+}

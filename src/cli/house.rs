@@ -63,8 +63,7 @@ pub(super) struct House {
     pub(super) listeners: Arc<Mutex<Listeners>>,
     tls: Arc<OnceLock<Arc<tls::Front>>>,
     watcher: Option<Watcher>,
-    /// Shared with whoever tells operators of it.
-    acme: Arc<Mutex<Option<Acme>>>,
+    acme: Acme,
     pub(super) admin: Arc<Admin>,
     operators: Option<Operators>,
     /// Of addresses that are gone from the config.
@@ -83,9 +82,9 @@ struct Operators {
 struct Next {
     access_log: NextLog,
     tls: Option<NextTls>,
+    acme: Option<acme::Prepared>,
     /// Another, where the interval is another.
     watcher: Option<Watcher>,
-    acme: NextAcme,
     listeners: listeners::Next,
     /// Others, where they are to be answered elsewhere.
     operators: Option<Operators>,
@@ -94,13 +93,6 @@ struct Next {
 enum NextLog {
     Same,
     Other(Option<AccessLog>),
-}
-
-enum NextAcme {
-    None,
-    /// It went by the certificates of before when it began, and is told when there are others.
-    First(Acme, acme::Next),
-    Other(acme::Next),
 }
 
 enum NextTls {
@@ -122,12 +114,9 @@ impl House {
             .context("could not open the store")?;
         let tls = Arc::new(OnceLock::<Arc<tls::Front>>::new());
         let shown = Arc::clone(&tls);
-        let acme = Arc::new(Mutex::new(None::<Acme>));
-        let obtaining = Arc::clone(&acme);
-        let look = Box::new(move || {
-            let obtained = lock(&obtaining).as_ref().map(Acme::tell);
-            certificates::tell(shown.get().map(Arc::as_ref), obtained)
-        });
+        let acme = Acme::start(Arc::clone(&engine))?;
+        let told = acme.teller();
+        let look = Box::new(move || certificates::tell(shown.get().map(Arc::as_ref), told()));
         let token = plan.admin.as_ref().and_then(|admin| admin.token.clone());
         let admin = Admin::new(engine.clone(), Arc::clone(&metrics), look, reloads, token);
         let (workers, bounds, assign) = Workers::start(&plan, &engine, &metrics)?;
@@ -217,6 +206,9 @@ impl House {
         let mut errors = Vec::new();
         let tls = self.prepare_tls(plan).map_err(|error| error.to_string());
         let tls = tls.map_err(|error| errors.push(error)).ok().flatten();
+        let acme = plan.acme.as_ref().map(acme::Prepared::new).transpose();
+        let acme = acme.map_err(|error| errors.push(error.to_string()));
+        let acme = acme.ok().flatten();
         let listeners = lock(&self.listeners).prepare(&wanted(plan));
         let listeners = listeners.map_err(|failed| errors.extend(failed)).ok();
         let operators = self.operators.as_ref();
@@ -225,11 +217,7 @@ impl House {
         let socket = listen.map(|listen| Ok((listen, listen::bind(listen, false)?)));
         let socket = socket.transpose();
         let socket = socket.map_err(|error: NetError| errors.push(error.to_string()));
-        let acme = plan.acme.clone().map(acme::Next::prepare).transpose();
-        let acme = acme.map_err(|error| errors.push(error.to_string()));
-        let (Some(listeners), Ok(socket), Ok(acme), true) =
-            (listeners, socket, acme, errors.is_empty())
-        else {
+        let (Some(listeners), Ok(socket), true) = (listeners, socket, errors.is_empty()) else {
             return Err(errors);
         };
         let threads = || {
@@ -241,36 +229,17 @@ impl House {
                     thread: AdminThread::start(&self.admin, socket, &plan.net)?,
                 })
             });
-            let operators = operators.transpose()?;
-            // The last: it begins to work.
-            let acme = self.next_acme(acme, tls.as_ref())?;
-            anyhow::Ok((watcher, operators, acme))
+            anyhow::Ok((watcher, operators.transpose()?))
         };
-        let (watcher, operators, acme) = threads().map_err(|error| vec![format!("{error:#}")])?;
+        let (watcher, operators) = threads().map_err(|error| vec![format!("{error:#}")])?;
         Ok(Next {
             access_log,
             tls,
-            watcher,
             acme,
+            watcher,
             listeners,
             operators,
         })
-    }
-
-    fn next_acme(
-        &self,
-        next: Option<acme::Next>,
-        tls: Option<&NextTls>,
-    ) -> anyhow::Result<NextAcme> {
-        let (Some(next), Some(NextTls::First(front) | NextTls::Other(front, _))) = (next, tls)
-        else {
-            return Ok(NextAcme::None);
-        };
-        if lock(&self.acme).is_some() {
-            return Ok(NextAcme::Other(next));
-        }
-        let first = Acme::start(next.clone(), Arc::clone(front), Arc::clone(&self.engine))?;
-        Ok(NextAcme::First(first, next))
     }
 
     fn prepare_tls(&self, plan: &Plan) -> Result<Option<NextTls>, NetError> {
@@ -305,10 +274,11 @@ impl House {
             Some(NextTls::Other(front, next)) => renewed = front.adopt(*next, clock::now()),
             None => {}
         }
+        // What it has is shown before anybody new comes.
+        self.acme.adopt(next.acme, self.tls.get());
         if let Some(before) = next.watcher.and_then(|next| self.watcher.replace(next)) {
             before.stop();
         }
-        self.adopt_acme(next.acme);
         raise_open_files_limit(plan.net.connections_max);
         (self.bounds)(plan.net.clone());
         lock(&self.listeners).adopt(next.listeners, self.tls.get());
@@ -329,27 +299,6 @@ impl House {
         }
         self.plan = plan;
         renewed
-    }
-
-    /// Comes after the files' certificates: what is in a file is not ordered.
-    fn adopt_acme(&self, next: NextAcme) {
-        let ended = {
-            let mut acme = lock(&self.acme);
-            match next {
-                NextAcme::None => acme.take(),
-                NextAcme::First(first, next) => {
-                    first.replace(next);
-                    acme.replace(first)
-                }
-                NextAcme::Other(next) => {
-                    acme.iter().for_each(|acme| acme.replace(next.clone()));
-                    None
-                }
-            }
-        };
-        if let Some(ended) = ended {
-            ended.stop();
-        }
     }
 
     /// Has changed certificate files taken up now.
@@ -380,9 +329,7 @@ impl House {
         if let Some(watcher) = self.watcher {
             watcher.stop();
         }
-        if let Some(acme) = lock(&self.acme).take() {
-            acme.stop();
-        }
+        self.acme.stop();
     }
 }
 

@@ -174,3 +174,89 @@ fn binding(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Option<Bi
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tempfile::TempDir;
+
+    /// What a config comes to whose `[tls.acme]` has these keys beside those that it needs.
+    fn check(keys: &str, hosts: &str) -> (Option<Acme>, Vec<String>) {
+        let dir = TempDir::new().unwrap();
+        let root = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        fs::write(dir.path().join("roots.pem"), root.cert.pem()).unwrap();
+        fs::write(dir.path().join("good.key"), "AQID_-8=\n").unwrap();
+        fs::write(dir.path().join("bad.key"), "?secret?").unwrap();
+        let text = format!(
+            "[server]\nhttps = [\"127.0.0.1:0\"]\n[tls.acme]\nenabled = true\n\
+             terms_agreed = true\nca_file = \"roots.pem\"\n{keys}\n[[site]]\nhosts = {hosts}\n"
+        );
+        let (file, mut problems) = File::read(&text);
+        let acme = Acme::check(&file, dir.path(), &mut problems);
+        let reasons = problems.into_iter();
+        let reasons = reasons.map(|problem| format!("{}: {}", problem.key, problem.reason));
+        (acme, reasons.collect())
+    }
+
+    #[test]
+    fn whole_names_of_sites_are_ordered() {
+        let hosts = "[\"B.test\", \"a.test\", \"*.c.test\", \"localhost\", \"192.0.2.1\", \"*\"]";
+        let (acme, problems) = check("", hosts);
+        assert_eq!(problems, Vec::<String>::new());
+        let acme = acme.unwrap();
+        assert_eq!(acme.names.iter().collect::<Vec<_>>(), ["a.test", "b.test"]);
+        assert!(acme.ask.is_empty());
+        assert!(acme.authority.directory.contains("staging"));
+    }
+
+    #[test]
+    fn clients_may_ask_for_what_is_listed() {
+        let (acme, problems) = check("ask = [\"*.Shops.test\", \"one.test\"]", "[\"*\"]");
+        assert_eq!(problems, Vec::<String>::new());
+        let ask = acme.unwrap().ask;
+        for (name, allowed) in [
+            ("a.shops.test", true),
+            ("a.b.shops.test", true),
+            ("shops.test", false),
+            ("one.test", true),
+            ("two.test", false),
+        ] {
+            assert_eq!(ask.site(name).is_some(), allowed, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_a_binding_is_decoded_and_never_repeated() {
+        let keys = |file: &str| format!("eab_key_id = \"kid\"\neab_key_file = \"{file}\"");
+        let (acme, problems) = check(&keys("good.key"), "[\"*\"]");
+        assert_eq!(problems, Vec::<String>::new());
+        let binding = acme.unwrap().authority.binding.unwrap();
+        assert_eq!(binding.key, [1, 2, 3, 0xff, 0xef]);
+        assert!(!format!("{binding:?}").contains("255"));
+        for file in ["bad.key", "missing.key"] {
+            let (_, problems) = check(&keys(file), "[\"*\"]");
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains(file) && !problems[0].contains("secret"));
+        }
+    }
+
+    #[test]
+    fn contacts_are_addresses_of_mail() {
+        for good in ["mailto:a@b.test", "mailto:a+c@b"] {
+            let (_, problems) = check(&format!("contact = [{good:?}]"), "[\"*\"]");
+            assert_eq!(problems, Vec::<String>::new());
+        }
+        for bad in ["a@b.test", "mailto:", "mailto:a", "mailto:a @b", "tel:1"] {
+            let (_, problems) = check(&format!("contact = [{bad:?}]"), "[\"*\"]");
+            assert_eq!(problems.len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_checked_while_it_is_switched_off() {
+        let (file, mut problems) = File::read("[tls.acme]\ncontact = [\"x\"]\n");
+        assert!(Acme::check(&file, Path::new("/nowhere"), &mut problems).is_none());
+        assert!(problems.is_empty());
+    }
+}

@@ -203,7 +203,7 @@ sections! {
         /// Obtain certificates.
         enabled: Flag() = false;
         /// The authority's directory. This one is for trying out: browsers do not trust what it issues.
-        /// Let's Encrypt itself: "https://acme-v02.api.letsencrypt.org/directory".
+        /// Let's Encrypt's own is the same without "-staging".
         directory: Text() = "https://acme-staging-v02.api.letsencrypt.org/directory";
         /// You have read the authority's terms of service and agree. Without that it issues nothing.
         terms_agreed: Flag() = false;

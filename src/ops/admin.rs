@@ -709,6 +709,8 @@ mod tests {
     fn requests_find_their_answers() {
         let ask = |request| Ask::read(&parts(request));
         assert_eq!(ask(Request::get("/stats")).unwrap(), Ask::Stats);
+        let certificates = ask(Request::get("/certificates")).unwrap();
+        assert_eq!(certificates, Ask::Certificates);
         assert_eq!(ask(Request::head("/healthz?x")).unwrap(), Ask::Health);
         assert_eq!(ask(Request::post("/purge")).unwrap(), Ask::PurgeBody);
         let list = ask(Request::post("/store/list")).unwrap();

@@ -110,7 +110,8 @@ pub struct Orders {
 #[derive(Debug)]
 struct Name {
     asked: bool,
-    held: bool,
+    /// Until when the certificate for it is valid, if there is one.
+    held: Option<SystemTime>,
     under_way: bool,
     /// When an order is due; for names without one, not by itself.
     due: Option<SystemTime>,
@@ -124,7 +125,7 @@ impl Name {
     fn new(asked: bool, due: Option<SystemTime>) -> Self {
         Self {
             asked,
-            held: false,
+            held: None,
             under_way: false,
             due,
             not_before: None,
@@ -166,7 +167,7 @@ impl Orders {
         for name in names {
             if let Some(state) = self.names.get_mut(name) {
                 state.asked = false;
-                if !state.held && state.due.is_none() {
+                if state.held.is_none() && state.due.is_none() {
                     state.due = Some(now);
                 }
             } else if self.has_room() {
@@ -180,16 +181,16 @@ impl Orders {
     }
 
     /// A certificate was found for a name, from an earlier run. A name that no site has is one that
-    /// a client asked for; returns whether there is room for it.
-    pub fn found(&mut self, name: &str, life: Life, chance: u64) -> bool {
+    /// a client asked for; returns whether it is to be shown, which takes room and that it is valid.
+    pub fn found(&mut self, name: &str, life: Life, chance: u64, now: SystemTime) -> bool {
         if !self.names.contains_key(name) {
-            if !self.has_room() {
+            if life.not_after <= now || !self.has_room() {
                 return false;
             }
             self.names.insert(name.to_owned(), Name::new(true, None));
         }
         if let Some(state) = self.names.get_mut(name) {
-            state.held = true;
+            state.held = Some(life.not_after);
             state.due = Some(life.renew_at(chance));
         }
         true
@@ -197,13 +198,21 @@ impl Orders {
 
     /// Whether there is a certificate for a name.
     pub fn holds(&self, name: &str) -> bool {
-        self.names.get(name).is_some_and(|state| state.held)
+        self.names
+            .get(name)
+            .is_some_and(|state| state.held.is_some())
+    }
+
+    /// Whether a certificate for a name is to be shown, wherever it came from.
+    pub fn shows(&self, name: &str) -> bool {
+        let state = self.names.get(name);
+        state.is_some_and(|state| !state.asked || state.held.is_some())
     }
 
     /// A client asks for a name that is allowed.
     pub fn ask(&mut self, name: &str, now: SystemTime) -> Ask {
         let known = self.names.get(name);
-        if known.is_some_and(|state| state.held) {
+        if known.is_some_and(|state| state.held.is_some()) {
             return Ask::Held;
         }
         if known.is_some_and(|state| state.under_way) {
@@ -270,7 +279,7 @@ impl Orders {
         if std::mem::take(&mut state.under_way) {
             self.under_way = self.under_way.saturating_sub(1);
         }
-        state.held = true;
+        state.held = Some(life.not_after);
         let due = life.renew_at(chance);
         if due > now {
             (state.failures, state.trouble) = (0, None);
@@ -316,8 +325,12 @@ impl Orders {
             }
         };
         state.not_before = Some(next);
-        // What only a client wanted waits for the next client.
-        state.due = (state.held || !state.asked).then_some(next);
+        // What only a client wanted and has run out waits for the next client: the name may be
+        // somebody else's by now.
+        if state.asked && state.held.is_some_and(|until| until <= now) {
+            state.held = None;
+        }
+        state.due = (state.held.is_some() || !state.asked).then_some(next);
         let due = state.due?;
         Some(self.resume_at.map_or(due, |resume| due.max(resume)))
     }
@@ -358,7 +371,7 @@ impl Orders {
         let in_vain = self
             .names
             .iter()
-            .filter(|(_, state)| state.asked && !state.held && !state.under_way)
+            .filter(|(_, state)| state.asked && state.held.is_none() && !state.under_way)
             .filter(|(_, state)| state.due.is_none())
             .min_by_key(|(_, state)| state.not_before)
             .map(|(name, _)| name.clone());
@@ -472,7 +485,7 @@ mod tests {
     #[test]
     fn what_is_found_is_not_ordered_until_it_is_due() {
         let mut orders = wanting(&["a.test"]);
-        assert!(orders.found("a.test", life(), 0));
+        assert!(orders.found("a.test", life(), 0, at(5000)));
         assert_eq!(orders.start(at(5000)), None);
         assert_eq!(orders.ask("a.test", at(5000)), Ask::Held);
         assert!(orders.start(at(9000)).is_some());
@@ -584,6 +597,31 @@ mod tests {
     }
 
     #[test]
+    fn a_client_s_name_that_has_run_out_is_not_renewed_for_ever() {
+        let mut orders = Orders::new(params());
+        assert!(orders.found("x.test", life(), 0, at(5000)));
+        assert!(!orders.found("y.test", life(), 0, at(12_000)));
+        assert!(orders.start(at(11_000)).is_some());
+        fail(&mut orders, "x.test", Fault::Name, 11_000);
+        assert!(orders.shows("x.test"));
+        assert!(orders.start(at(12_000)).is_some());
+        fail(&mut orders, "x.test", Fault::Name, 12_000);
+        assert!(!orders.shows("x.test"));
+        assert_eq!(orders.start(at(20_000)), None);
+        assert_eq!(orders.ask("x.test", at(20_000)), Ask::Wait);
+    }
+
+    #[test]
+    fn a_site_s_certificate_is_shown_whatever_becomes_of_its_renewal() {
+        let mut orders = wanting(&["a.test"]);
+        assert!(orders.found("a.test", life(), 0, at(20_000)));
+        orders.start(at(20_000));
+        fail(&mut orders, "a.test", Fault::Name, 20_000);
+        assert!(orders.shows("a.test"));
+        assert!(orders.start(at(30_000)).is_some());
+    }
+
+    #[test]
     fn names_that_clients_ask_for_have_an_allowance_each_hour() {
         let mut orders = Orders::new(params());
         assert_eq!(orders.ask("x.test", at(0)), Ask::Wait);
@@ -620,7 +658,7 @@ mod tests {
         );
         assert_eq!(left_out, ["d.test"]);
         assert_eq!(orders.ask("x.test", at(0)), Ask::RefuseFull);
-        assert!(!orders.found("x.test", life(), 0));
+        assert!(!orders.found("x.test", life(), 0, at(0)));
         let mut orders = wanting(&["a.test", "b.test"]);
         assert_eq!(orders.ask("x.test", at(0)), Ask::Wait);
         (0..3).for_each(|_| drop(orders.start(at(0))));

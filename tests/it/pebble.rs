@@ -76,9 +76,21 @@ impl Pebble {
         self
     }
 
+    /// Its directory.
+    pub(crate) fn directory(&self) -> String {
+        format!("https://127.0.0.1:{}/dir", self.port)
+    }
+
+    /// Looks for proofs where another does, and shows the same certificate as it does itself.
+    pub(crate) fn looks_where(&mut self, other: &Self) {
+        for key in ["httpPort", "tlsPort", "certificate", "privateKey"] {
+            self.config[key] = other.config[key].clone();
+        }
+    }
+
     /// A scene whose binary listens where the authority looks, and orders from it.
     pub(crate) fn scene(&self, setup: Setup) -> Setup {
-        let url = format!("\"https://127.0.0.1:{}/dir\"", self.port);
+        let url = format!("{:?}", self.directory());
         let roots = format!("{:?}", self.dir.path().join("roots.pem"));
         setup
             .server("http", &format!("[\"127.0.0.1:{}\"]", self.http))

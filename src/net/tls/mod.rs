@@ -431,7 +431,6 @@ impl Front {
         let mut start = within(deadline, hello).await?;
         let hello = start.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        let setup = self.setup.load_full();
         if let Some(config) = self.proofs.asked(&hello, name.as_deref()) {
             let mut stream = within(deadline, start.into_stream(config)).await?;
             drop(timeout_at(deadline, stream.shutdown()).await);
@@ -441,6 +440,7 @@ impl Front {
             Some(name) => self.table.knows(name) || self.obtain(name, deadline).await,
             None => false,
         };
+        let setup = self.setup.load_full();
         let refuses = setup.params.unknown_name == UnknownName::Refuse || self.table.is_empty();
         if !known && refuses {
             let said = async {
