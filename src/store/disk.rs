@@ -709,19 +709,30 @@ impl Store {
     /// is deleted. Reads go on. An error leaves everything as it was; a disk that takes longer than
     /// `wait` is one. Blocking.
     pub fn lend(&self, wait: Duration) -> Result<(), StoreError> {
+        let lent = self.stop_writing(wait, false);
+        if matches!(lent, Err(StoreError::Slow)) {
+            // It is done when the disk answers, and undone next.
+            let (reply, _nobody) = mpsc::sync_channel(1);
+            self.shared.send(Job::TakeBack(reply));
+        }
+        lent
+    }
+
+    /// As [`lend`](Self::lend), but what cannot be written is not waited for. False while the disk
+    /// hangs: then it happens when that answers. Blocking.
+    pub fn abandon(&self, wait: Duration) -> bool {
+        self.stop_writing(wait, true).is_ok()
+    }
+
+    fn stop_writing(&self, wait: Duration, anyhow: bool) -> Result<(), StoreError> {
         let _no_snapshot = lock(&self.snapshot);
         self.check_started()?;
         let (reply, lent) = mpsc::sync_channel(1);
-        self.shared.send(Job::Lend(reply));
+        self.shared.send(Job::Lend(anyhow, reply));
         match lent.recv_timeout(wait) {
             Ok(lent) => lent,
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(self.ended()),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                // It is done when the disk answers, and undone next.
-                let (reply, _nobody) = mpsc::sync_channel(1);
-                self.shared.send(Job::TakeBack(reply));
-                Err(StoreError::Slow)
-            }
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(StoreError::Slow),
         }
     }
 

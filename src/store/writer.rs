@@ -44,8 +44,9 @@ pub(super) enum Job {
     Close,
     /// Write all packs in memory and their records.
     Flush(oneshot::Sender<Result<(), StoreError>>),
-    /// Write everything, then nothing more until it is taken back.
-    Lend(mpsc::SyncSender<Result<(), StoreError>>),
+    /// Write everything, then nothing more until it is taken back; also when not everything can be
+    /// written, if so told.
+    Lend(bool, mpsc::SyncSender<Result<(), StoreError>>),
     /// Write a record.
     Line(Line),
     /// Write some records and say when they are written.
@@ -193,7 +194,7 @@ impl Writer {
                 return false;
             }
             Job::Flush(reply) => drop(reply.send(self.write_all())),
-            Job::Lend(reply) => drop(reply.send(self.lend())),
+            Job::Lend(anyhow, reply) => drop(reply.send(self.lend(anyhow))),
             Job::Line(line) => self.keep(&line),
             Job::Purge(lines, reply) => {
                 for line in &lines {
@@ -443,14 +444,14 @@ impl Writer {
 
     /// Writes everything, down to the disk, and then nothing more. Records that come meanwhile are
     /// kept.
-    fn lend(&mut self) -> Result<(), StoreError> {
+    fn lend(&mut self, anyhow: bool) -> Result<(), StoreError> {
         self.shared.write().lend(true);
         let written = self.write_all().and_then(|()| {
             let journal = self.journal.as_ref();
             let synced = journal.map_or(Ok(()), Journal::sync);
             synced.map_err(failed("sync", &lock(&self.shared.folder).journal()))
         });
-        if written.is_err() {
+        if written.is_err() && !anyhow {
             self.shared.write().lend(false);
             return written;
         }

@@ -53,7 +53,7 @@ pub(super) fn slack(limit: u64) -> u64 {
     (4 * PACK_BYTES).max(limit / 32).min(limit / 4)
 }
 
-/// Starts the thread. It ends after [`close`].
+/// Starts the thread, also again. It ends after [`close`].
 /// It reads as many bytes a second of the packs, to find damage; 0 for none.
 pub fn start(
     shelf: &Arc<Shelf>,
@@ -61,6 +61,7 @@ pub fn start(
 ) -> io::Result<thread::JoinHandle<()>> {
     let shelf = Arc::clone(shelf);
     let scrubber = Scrubber::new(scrub_bytes_per_second, clock::instant());
+    lock(&shelf.wanting.0).close = false;
     thread::Builder::new()
         .name("larder-space".to_owned())
         .spawn(move || run(&shelf, scrubber))
@@ -454,6 +455,10 @@ impl Shelf {
             return Finding::Intact;
         }
         let _tidying = lock(&self.tidying);
+        if self.is_lent() {
+            // What becomes of it is another process's matter.
+            return Finding::Dropped;
+        }
         self.scrub(pack)
     }
 
