@@ -427,7 +427,7 @@ impl Writer {
             return;
         }
         let open = self.shared.read().shared();
-        // Seen at two ticks: between half a second and a second old.
+        // Seen at two ticks: between a quarter and half a second old.
         let old = open.filter(|open| self.shared_before == Some(*open));
         self.shared_before = open;
         if let Some(old) = old
@@ -605,10 +605,11 @@ fn pass_through(shared: &Shared, reason: &str, full: bool) {
     }
 }
 
-const TICK: Duration = Duration::from_millis(500);
+/// What is stored is on disk within two ticks and the time that takes: well within a second.
+const TICK: Duration = Duration::from_millis(250);
 const PROBE_BYTES: u32 = 4096;
 /// Two seconds: a disk that works answers sooner, also when it is busy.
-pub(super) const HANG_TICKS: u32 = 4;
+pub(super) const HANG_TICKS: u32 = 8;
 /// How often a pack is tried to be written before it is given up.
 const TRIES_MAX: u32 = 4;
 const BATCH_JOBS: usize = 4096;
@@ -616,4 +617,4 @@ const BATCH_JOBS: usize = 4096;
 const LOST_AT_ONCE: usize = 256;
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 /// Two minutes: a disk that is really smaller than the limit loses one pack in this time.
-const LIMIT_TICKS: u32 = 240;
+const LIMIT_TICKS: u32 = 480;

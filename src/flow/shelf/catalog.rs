@@ -22,7 +22,6 @@ use crate::store::survey::Survey;
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::PoisonError;
 
 /// All responses of a store. Every method but the figures of the index blocks.
 #[derive(Debug)]
@@ -117,9 +116,9 @@ impl Catalog {
         let (put, pins) = match &self.0 {
             Source::Stopped { .. } => (put.clone(), None),
             Source::Running(shelf) => {
-                // Pinned while the gate is held, so that no pack goes between look and pin.
-                let _gate = shelf.gate.read().unwrap_or_else(PoisonError::into_inner);
-                let put = shelf.read_index().place(put.key, put.sequence)?;
+                // Pinned while the index is held, so that no pack goes between look and pin.
+                let index = shelf.read_index();
+                let put = index.place(put.key, put.sequence)?;
                 let pins = shelf.pin(packs(&put));
                 (put, Some(pins))
             }

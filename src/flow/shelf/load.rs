@@ -15,7 +15,6 @@ use crate::store::head;
 use crate::store::memory::Hot;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -133,10 +132,11 @@ impl Shelf {
             Some(body) => StoredBody::Memory(body),
             None if hot.response.body_bytes == 0 => StoredBody::Memory(Bytes::new()),
             None => {
-                // Pinned while the gate is held, so that no pack goes between look and pin.
-                let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-                let place = self.read_index().place(found.key, found.sequence)?;
+                // Pinned while the index is held, so that no pack goes between look and pin.
+                let index = self.read_index();
+                let place = index.place(found.key, found.sequence)?;
                 let pins = self.pin(place.parts.locations().map(|at| at.pack));
+                drop(index);
                 if !self.hold(place.parts.locations().map(|at| at.pack)) {
                     return None;
                 }

@@ -342,8 +342,8 @@ impl World {
             assert_eq!(whole, body(n), "another entry's body");
         }
         let at = {
-            let _gate = self.gate.read().unwrap();
-            let Some(place) = self.index.read().unwrap().place(found.key, found.sequence) else {
+            let index = self.index.read().unwrap();
+            let Some(place) = index.place(found.key, found.sequence) else {
                 return;
             };
             let at = place.parts.locations().next().unwrap();
@@ -427,7 +427,7 @@ impl World {
         let mut empty = self.paper.lock().unwrap().sealed();
         if self.flaw != Flaw::DropWithoutGate {
             let _gate = self.gate.write().unwrap();
-            let index = self.index.read().unwrap();
+            let index = self.index.write().unwrap();
             let pins = self.pins.lock().unwrap();
             let is_pinned =
                 |pack: &PackId| self.flaw != Flaw::DropPinned && pins.contains_key(pack);

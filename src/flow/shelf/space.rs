@@ -199,10 +199,11 @@ impl Shelf {
             packs.filter(|pack| index.live(*pack) == 0).collect()
         };
         if !empty.is_empty() {
-            // Nobody is between an append and its index change while this is held. Requests wait
-            // for it: only those few packs are looked at again.
+            // Nobody is between an append and its index change while the gate is held, and nobody
+            // between a look at the index and a pin while that is. Requests wait for both: only
+            // those few packs are looked at again.
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-            let index = self.read_index();
+            let index = self.write_index();
             empty.retain(|pack| index.live(*pack) == 0 && !self.is_pinned(*pack));
         }
         // Where one cannot be deleted, as on a disk that became read-only, nor can the others.
