@@ -325,6 +325,7 @@ impl AdminThread {
         let front = Arc::new(Front {
             params: Params {
                 drain_timeout: ADMIN_DRAIN_TIMEOUT,
+                proxy_protocol_from: Vec::new(),
                 http2: Http2 {
                     clear_text: false,
                     ..params.http2.clone()
@@ -467,8 +468,10 @@ fn counting(metrics: Arc<Metrics>) -> Arc<dyn Fn(Event) + Send + Sync> {
         }
         Event::Handshake(Handshake::Full) => metrics.handshakes_full.add(1),
         Event::Handshake(Handshake::Resumed) => metrics.handshakes_resumed.add(1),
+        Event::Introduced => metrics.introductions_taken.add(1),
         Event::Malformed(status) => metrics.count_malformed(status),
         Event::RequestTimeout => metrics.timeouts_request.add(1),
+        Event::Unintroduced(reason) => metrics.count_unintroduced(reason.token()),
         Event::WriteTimeout => metrics.timeouts_write.add(1),
     })
 }

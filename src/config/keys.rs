@@ -125,6 +125,9 @@ sections! {
         /// Address blocks of proxies in front: what they say in X-Forwarded-For and -Proto is believed.
         /// They must write both themselves. From anyone else the connection alone counts.
         trusted_proxies: List(0, 256) = [];
+        /// Address blocks of balancers whose connections begin with a PROXY protocol header, version 1 or 2. Without
+        /// one they are cut; from anyone else such a header is a bad request. What it says is the client's address.
+        proxy_protocol_from: List(0, 256) = [];
         /// X-Forwarded-For to origins. "set": the client alone; "append": and the trusted proxies after it.
         forwarded: Choice<Told>(FORWARDED) = "set";
         /// Send origins Forwarded (RFC 7239) beside X-Forwarded-For, -Host and -Proto.
@@ -225,9 +228,19 @@ sections! {
 
     /// An origin: one or more backends, asked in turn.
     Upstream in "[upstream.NAME]" {
-        /// "http://host:port", or one "file:PATH": a folder served as an origin (relative to this file's folder).
+        /// "http://host:port", "https://host:port", or one "file:PATH": a folder served as an origin (relative to this file's folder).
         backends: List(1, 256), as in ["file:fixtures/site"];
-        /// Longest wait for a name and a connection.
+        /// The authorities that issue the certificates of https backends (PEM; relative to this file's folder); "": the system's.
+        ca: Text() = "";
+        /// The name that https backends are asked for and must have in their certificates; "": the host of each.
+        server_name: Text() = "";
+        /// The certificate that https backends are shown when they ask for one, with its chain (PEM); "": none.
+        client_certificate: Text() = "";
+        /// Its private key (PEM).
+        client_key: Text() = "";
+        /// Whether the certificates of https backends are looked at. If not, whoever is on the way can be the origin.
+        verify: Flag() = true;
+        /// Longest wait for a name, a connection and TLS.
         connect_timeout: Time(millis(10), HOUR) = "2s";
         /// Longest wait for the head of a response.
         first_byte_timeout: Time(millis(10), HOUR) = "20s";

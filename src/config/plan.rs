@@ -37,6 +37,9 @@ use crate::state::eviction;
 use crate::store;
 use crate::upstream;
 use crate::upstream::Backend;
+use crate::upstream::Security;
+use crate::upstream::tls::SecurityError;
+use crate::upstream::tls::Settings;
 use http::HeaderName;
 use http::HeaderValue;
 use std::collections::HashMap;
@@ -46,6 +49,7 @@ use std::net::SocketAddr;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything `serve` needs to know.
@@ -161,7 +165,7 @@ impl Plan {
             files_interval: file.tls.files_interval.value,
             workers: file.server.workers.value,
             runtime: file.server.runtime.value,
-            net: net_params(&file.server),
+            net: net_params(&file.server, problems),
             admin,
             flow,
             upstreams: upstreams(file, folder, problems),
@@ -211,7 +215,7 @@ impl Admin {
     }
 }
 
-fn net_params(server: &keys::Server) -> net::Params {
+fn net_params(server: &keys::Server, problems: &mut Vec<Problem>) -> net::Params {
     net::Params {
         connections_max: server.connections_max.value,
         headers_max: server.headers_max.value,
@@ -222,6 +226,11 @@ fn net_params(server: &keys::Server) -> net::Params {
         write_timeout: server.write_timeout.value,
         handshake_timeout: server.handshake_timeout.value,
         drain_timeout: server.drain_timeout.value,
+        proxy_protocol_from: networks(
+            &server.proxy_protocol_from,
+            "server.proxy_protocol_from",
+            problems,
+        ),
         http2: net::Http2 {
             clear_text: server.h2c.value,
             streams_max: count(server.http2_streams_max.value),
@@ -604,8 +613,15 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
     let mut upstreams = Vec::new();
     for (name, upstream) in &file.upstreams {
         let key = format!("upstream.{name}.backends");
+        let security = security(name, upstream, folder, problems);
         upstreams.push(upstream::Params {
-            backends: backends(&upstream.backends, &key, folder, problems),
+            backends: backends(
+                &upstream.backends,
+                security.as_ref(),
+                &key,
+                folder,
+                problems,
+            ),
             connect_timeout: upstream.connect_timeout.value,
             first_byte_timeout: upstream.first_byte_timeout.value,
             between_bytes_timeout: upstream.between_bytes_timeout.value,
@@ -620,19 +636,75 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
     upstreams
 }
 
+/// Reads what TLS to an upstream's backends takes; none when no backend is spoken to with TLS, or
+/// when something is wrong with it.
+fn security(
+    name: &str,
+    upstream: &keys::Upstream,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<Security>> {
+    let secured = |text: &String| text.starts_with("https://");
+    let mut refuse = |given: &Given<String>, key: &str, reason: &str| {
+        problem(problems, given, &format!("upstream.{name}.{key}"), reason);
+    };
+    let (chain, key) = (&upstream.client_certificate, &upstream.client_key);
+    if !upstream.backends.value.iter().any(secured) {
+        for (given, key) in [
+            (&upstream.ca, "ca"),
+            (&upstream.server_name, "server_name"),
+            (chain, "client_certificate"),
+            (key, "client_key"),
+        ] {
+            if !given.value.is_empty() {
+                refuse(given, key, "means nothing without an https backend");
+            }
+        }
+        return None;
+    }
+    match (chain.value.is_empty(), key.value.is_empty()) {
+        (false, true) => refuse(chain, "client_certificate", "needs client_key"),
+        (true, false) => refuse(key, "client_key", "needs client_certificate"),
+        (true, true) | (false, false) => {}
+    }
+    let given = |given: &Given<String>| Some(given.value.clone()).filter(|text| !text.is_empty());
+    let file = |text: &Given<String>| given(text).map(|text| folder.join(text));
+    let made = Security::new(Settings {
+        authorities: file(&upstream.ca),
+        server_name: given(&upstream.server_name),
+        client: file(chain).zip(file(key)),
+        verify: upstream.verify.value,
+    });
+    match made {
+        Ok(security) => return Some(Arc::new(security)),
+        Err(error) => {
+            let (given, key) = match &error {
+                SecurityError::Authorities(_) => (&upstream.ca, "ca"),
+                SecurityError::Client(_) => (chain, "client_certificate"),
+                SecurityError::ServerName(_) => (&upstream.server_name, "server_name"),
+            };
+            refuse(given, key, &error.to_string());
+        }
+    }
+    None
+}
+
 fn backends(
     given: &Given<Vec<String>>,
+    security: Option<&Arc<Security>>,
     key: &str,
     folder: &Path,
     problems: &mut Vec<Problem>,
 ) -> Vec<Backend> {
     let mut backends = Vec::new();
     for text in &given.value {
-        match backend(text, folder) {
-            Ok(backend) if backends.contains(&backend) => {
+        match backend(text, security, folder) {
+            // What TLS takes is wrong, and has been reported.
+            Ok(None) => {}
+            Ok(Some(backend)) if backends.contains(&backend) => {
                 problem(problems, given, key, &format!("{text:?} is there twice"));
             }
-            Ok(backend) => backends.push(backend),
+            Ok(Some(backend)) => backends.push(backend),
             Err(reason) => problem(problems, given, key, &reason),
         }
     }
@@ -645,12 +717,16 @@ fn backends(
     backends
 }
 
-/// Reads `http://host:port`, `http://host` or `file:PATH`.
-fn backend(text: &str, folder: &Path) -> Result<Backend, String> {
+/// Reads `http://host:port`, `http://host`, the same with `https`, or `file:PATH`.
+fn backend(
+    text: &str,
+    security: Option<&Arc<Security>>,
+    folder: &Path,
+) -> Result<Option<Backend>, String> {
     if let Some(path) = text.strip_prefix("file:") {
         let path = folder.join(path);
         return match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => Ok(Backend::File(path)),
+            Ok(metadata) if metadata.is_dir() => Ok(Some(Backend::File(path))),
             Ok(_) => Err(format!("{} is not a folder", path.display())),
             Err(error) => Err(format!(
                 "could not open the folder {}: {error}",
@@ -658,11 +734,13 @@ fn backend(text: &str, folder: &Path) -> Result<Backend, String> {
             )),
         };
     }
-    let malformed = || format!("{text:?} is not \"http://host:port\" or \"file:PATH\"");
-    if text.starts_with("https://") {
-        return Err(format!("{text:?}: only http:// backends are possible"));
-    }
-    let rest = text.strip_prefix("http://").ok_or_else(malformed)?;
+    let malformed =
+        || format!("{text:?} is not \"http://host:port\", \"https://host:port\" or \"file:PATH\"");
+    let (rest, usual_port) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => (rest, 80),
+        (None, Some(rest)) => (rest, 443),
+        (None, None) => return Err(malformed()),
+    };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let authority: http::uri::Authority = rest.parse().map_err(|_| malformed())?;
     if authority.as_str().contains('@') {
@@ -677,15 +755,20 @@ fn backend(text: &str, folder: &Path) -> Result<Backend, String> {
         Some(0) => return Err(malformed()),
         Some(port) => port,
         None if port_given => return Err(malformed()),
-        None => 80,
+        None => usual_port,
     };
     if host.is_empty() {
         return Err(malformed());
     }
-    Ok(Backend::Http {
-        host: host.to_owned(),
+    let host = host.to_owned();
+    if text.starts_with("http://") {
+        return Ok(Some(Backend::Http { host, port }));
+    }
+    Ok(security.map(|security| Backend::Https {
+        host,
         port,
-    })
+        security: Arc::clone(security),
+    }))
 }
 
 fn tls_params(
@@ -1127,12 +1210,12 @@ mod tests {
 
     #[test]
     fn backends_are_read_in_every_spelling() {
-        let read = |text: &str| backend(text, Path::new("/nowhere"));
+        let read = |text: &str| backend(text, None, Path::new("/nowhere"));
         let http = |host: &str, port| {
-            Ok(Backend::Http {
+            Ok(Some(Backend::Http {
                 host: host.to_owned(),
                 port,
-            })
+            }))
         };
         assert_eq!(read("http://a.example"), http("a.example", 80));
         assert_eq!(read("http://a.example:81/"), http("a.example", 81));
@@ -1153,7 +1236,9 @@ mod tests {
             "http://a:",
             "http://[::1",
             "http://a b",
-            "https://a",
+            "https://",
+            "https://a:",
+            "https//a",
         ];
         for case in cases {
             let problem = problem_of_backend(case);
@@ -1162,6 +1247,78 @@ mod tests {
                 "{case}: {problem}"
             );
         }
+    }
+
+    /// An upstream with TLS that takes no file.
+    fn secured(more: &str) -> String {
+        format!(
+            "[upstream.main]\nbackends = [\"https://a\", \"https://[::1]:9\"]\n{more}\n[[site]]\n"
+        )
+    }
+
+    #[test]
+    fn backends_with_tls_share_what_tls_takes() {
+        let text = secured("verify = false\nserver_name = \"b\"");
+        let (plan, problems) = check(&text);
+        assert_eq!(problems, Vec::<String>::new());
+        let mut found = Vec::new();
+        for backend in &plan.upstreams.first().unwrap().backends {
+            let Backend::Https {
+                host,
+                port,
+                security,
+            } = backend
+            else {
+                panic!("{backend:?}");
+            };
+            assert!(!security.verifies());
+            found.push((host.as_str(), *port));
+        }
+        assert_eq!(found, [("a", 443), ("::1", 9)]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_tls_is_told_of_its_key_and_once() {
+        for (key, reason) in [
+            (
+                "ca = \"missing.pem\"",
+                "ca: could not use /nowhere/missing.pem",
+            ),
+            (
+                "server_name = \"a b\"",
+                "server_name: \"a b\" is not a name",
+            ),
+            (
+                "client_key = \"a.key\"",
+                "client_key: needs client_certificate",
+            ),
+            (
+                "client_certificate = \"a\"",
+                "client_certificate: needs client_key",
+            ),
+        ] {
+            let found = problems(&secured(&format!(
+                "{key}\nverify = {}",
+                key.starts_with("ca")
+            )));
+            assert_eq!(found.len(), 1, "{found:?}");
+            let found = found.concat();
+            assert!(
+                found.starts_with(&format!("t:3: upstream.main.{reason}")),
+                "{found}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_tls_mean_nothing_in_clear_text() {
+        let found = problems(&format!(
+            "{SITE}[upstream.b]\nbackends = [\"http://b\"]\nca = \"a\"\n"
+        ));
+        assert_eq!(
+            found,
+            ["t:6: upstream.b.ca: means nothing without an https backend"]
+        );
     }
 
     #[test]
@@ -1262,6 +1419,17 @@ mod tests {
         assert_eq!(
             problems(text),
             ["t:2: upstream.main.backends: a file: backend must be the only one"]
+        );
+    }
+
+    #[test]
+    fn balancers_are_address_blocks() {
+        let found = problems_with("[server]\nproxy_protocol_from = [\"10.0.0.0/8\", \"lb\"]");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found
+                .concat()
+                .contains("server.proxy_protocol_from: \"lb\" is not")
         );
     }
 

@@ -848,6 +848,7 @@ mod tests {
             write_timeout: Duration::ZERO,
             handshake_timeout: Duration::ZERO,
             drain_timeout: Duration::ZERO,
+            proxy_protocol_from: Vec::new(),
             http2: crate::net::Http2 {
                 clear_text: true,
                 streams_max: 1,

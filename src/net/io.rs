@@ -356,8 +356,9 @@ impl Socket {
         self.expired
     }
 
-    /// Puts back what was read first; it is read again before anything else.
-    pub(super) fn unread(&mut self, bytes: Vec<u8>) {
+    /// Puts back what was read last; it is read again before anything else.
+    pub(super) fn unread(&mut self, mut bytes: Vec<u8>) {
+        bytes.append(&mut self.ahead);
         self.ahead = bytes;
     }
 
@@ -414,9 +415,9 @@ impl AsyncRead for Socket {
         let this = self.get_mut();
         if !this.ahead.is_empty() {
             let taken = this.ahead.len().min(buf.remaining());
-            for byte in this.ahead.drain(..taken) {
-                buf.put_slice(&[byte]);
-            }
+            let rest = this.ahead.split_off(taken);
+            buf.put_slice(&this.ahead);
+            this.ahead = rest;
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut this.tcp).poll_read(cx, buf)

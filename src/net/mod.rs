@@ -1,16 +1,19 @@
-//! The client side: listeners, limits, TLS, hyper's HTTP/1.1 and `h2`'s HTTP/2.
+//! The client side: listeners, limits, the PROXY protocol, TLS, hyper's HTTP/1.1 and `h2`'s HTTP/2.
 //!
 //! `net` does not know who answers: it is given a handler.
 
 pub mod body;
 mod frames;
 mod http2;
+pub mod introduction;
 pub mod io;
 pub mod listen;
 pub mod serve;
 pub mod tls;
 
+use crate::net::introduction::Unintroduced;
 use crate::net::tls::HandshakeFailure;
+use crate::rules::guard::Network;
 use crate::rules::identity::Identity;
 use crate::rules::request::Scheme;
 use std::net::SocketAddr;
@@ -38,6 +41,8 @@ pub struct Params {
     pub handshake_timeout: Duration,
     /// Longest wait for in-flight responses when draining.
     pub drain_timeout: Duration,
+    /// Whose connections begin with a PROXY protocol header; nobody else's may.
+    pub proxy_protocol_from: Vec<Network>,
     /// What HTTP/2 clients may do.
     pub http2: Http2,
 }
@@ -64,7 +69,7 @@ pub struct Http2 {
 /// Who sent a request, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address, as a proxy told it if one has to.
     pub address: SocketAddr,
     /// Our address it connected to.
     pub local: SocketAddr,
@@ -87,6 +92,10 @@ pub enum Event {
     RequestTimeout,
     /// A client that read too slowly.
     WriteTimeout,
+    /// A proxy introduced its connection.
+    Introduced,
+    /// A connection was cut because its proxy did not introduce it.
+    Unintroduced(Unintroduced),
     /// A TLS handshake that ended.
     Handshake(Handshake),
     /// An HTTP/2 client was cut because it sent too much beside requests.

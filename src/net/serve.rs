@@ -1,9 +1,9 @@
 //! Connections: accepting, which HTTP is spoken, and hyper's server over one of them.
 //!
 //! ```text
-//! serve ─ accept ─ permit ─┬─ connection ─┬─ [TLS] ───┬─ converse ─ hyper ⇄ handler
-//!                          ├─ connection … └─ [preface] │      └─ farewell: what hyper leaves unsaid
-//!                          └─ …                         └─ http2::converse
+//! serve ─ accept ─ permit ─┬─ connection ─ [PROXY] ─┬─ [TLS] ───┬─ converse ─ hyper ⇄ handler
+//!                          ├─ connection …          └─ [preface] │      └─ farewell: what hyper leaves unsaid
+//!                          └─ …                                  └─ http2::converse
 //! ```
 //!
 //! Over TLS the client's choice by ALPN decides what is spoken (RFC 9113 §3.2), else the first bytes,
@@ -50,6 +50,7 @@ use crate::net::body::BoxError;
 use crate::net::body::RequestBody;
 use crate::net::frames::PREFACE;
 use crate::net::http2;
+use crate::net::introduction;
 use crate::net::io::Carrier;
 use crate::net::io::ClientIo;
 use crate::net::io::ReadLimits;
@@ -205,7 +206,11 @@ async fn connection<H, F, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let Arrival { tcp, peer, permit } = arrival;
+    let Arrival {
+        tcp,
+        mut peer,
+        permit,
+    } = arrival;
     let _permit = permit;
     let _presence = Presence::new(&front.events);
     if let Err(error) = tcp.set_nodelay(true) {
@@ -216,10 +221,22 @@ async fn connection<H, F, B>(
         header: params.header_timeout,
         idle: params.idle_timeout,
     };
+    let opening = params.header_timeout.min(params.idle_timeout);
     let mut socket = Socket::new(tcp, params.write_timeout);
+    if introduction::is_due(&peer, &params.proxy_protocol_from) {
+        let told = tokio::select! {
+            biased;
+            told = introduction::introduce(&mut socket, &peer, opening) => told,
+            _ = later_than(&mut phase, Phase::Serve) => return,
+        };
+        match told {
+            Ok(told) => peer = told,
+            Err(reason) => return (front.events)(Event::Unintroduced(reason)),
+        }
+        (front.events)(Event::Introduced);
+    }
     let Some(tls) = tls else {
         if params.http2.clear_text {
-            let opening = params.header_timeout.min(params.idle_timeout);
             let opening = tokio::time::timeout(opening, knows_http2(&mut socket));
             let known = tokio::select! {
                 biased;
@@ -482,6 +499,7 @@ mod tests {
             write_timeout: LONG,
             handshake_timeout: LONG,
             drain_timeout: LONG,
+            proxy_protocol_from: Vec::new(),
             http2: Http2 {
                 clear_text: false,
                 streams_max: 10,

@@ -76,6 +76,8 @@ macro_rules! counters {
             errors: Labelled<&'static str>,
             /// TLS handshakes that failed, by the reason's token.
             handshake_failures: Labelled<&'static str>,
+            /// Connections without the PROXY header they needed, by the reason's token.
+            unintroduced: Labelled<&'static str>,
         }
 
         impl Metrics {
@@ -138,6 +140,10 @@ counters! {
     timeouts_request = "timeouts.request";
     /// Clients that did not read in time.
     timeouts_write = "timeouts.write";
+    /// Connections that a proxy introduced by the PROXY protocol.
+    introductions_taken = "proxy_protocol.taken";
+    /// Connections cut because they had to be introduced and were not.
+    introductions_refused = "proxy_protocol.refused";
     /// TLS handshakes that failed.
     handshakes_failed = "handshakes.failed";
     /// TLS handshakes with a new session.
@@ -187,6 +193,12 @@ impl Metrics {
         self.handshake_failures.count(reason);
     }
 
+    /// Counts a connection that should have begun with a PROXY header, by the token of the reason.
+    pub fn count_unintroduced(&self, reason: &'static str) {
+        self.introductions_refused.add(1);
+        self.unintroduced.count(reason);
+    }
+
     fn count_outcome(&self, report: &Report) {
         let outcome = &report.outcome;
         if outcome.hit {
@@ -234,6 +246,8 @@ impl Metrics {
         put(&mut root, "errors", self.errors.render());
         let failures = self.handshake_failures.render();
         put(&mut root, "handshakes.failures", failures);
+        let reasons = self.unintroduced.render();
+        put(&mut root, "proxy_protocol.refusals", reasons);
         for (name, value) in certificates.sizes(now) {
             put(&mut root, name, value);
         }
@@ -417,7 +431,7 @@ mod tests {
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
              handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
-             misses requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
+             misses proxy_protocol.refused proxy_protocol.taken requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
              store.appended_bytes store.bodies store.bytes store.corrupt store.dirs \
              store.entries \
              store.evicted store.journal_written_bytes store.journaled store.limit \

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod invalidate;
 pub mod key;
 pub mod part;
+pub mod proxy_protocol;
 pub mod proxy_status;
 pub mod range;
 pub mod request;

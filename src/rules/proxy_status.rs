@@ -42,6 +42,8 @@ pub enum ProxyError {
     ProxyInternalResponse,
     /// `proxy_loop_detected`: the request came through here too often.
     ProxyLoopDetected,
+    /// `tls_alert_received`: the backend ended TLS with an alert.
+    TlsAlertReceived,
     /// `tls_certificate_error`: the backend's certificate could not be verified.
     TlsCertificateError,
     /// `tls_protocol_error`: the TLS handshake or session failed.
@@ -67,6 +69,7 @@ impl ProxyError {
         Self::ProxyInternalError,
         Self::ProxyInternalResponse,
         Self::ProxyLoopDetected,
+        Self::TlsAlertReceived,
         Self::TlsCertificateError,
         Self::TlsProtocolError,
     ];
@@ -90,6 +93,7 @@ impl ProxyError {
             Self::ProxyInternalError => "proxy_internal_error",
             Self::ProxyInternalResponse => "proxy_internal_response",
             Self::ProxyLoopDetected => "proxy_loop_detected",
+            Self::TlsAlertReceived => "tls_alert_received",
             Self::TlsCertificateError => "tls_certificate_error",
             Self::TlsProtocolError => "tls_protocol_error",
         }

@@ -1,9 +1,9 @@
-//! Opens connections to backends: names, TCP, time limits.
+//! Opens connections to backends: names, TCP, TLS, time limits.
 //!
 //! A name is resolved for every new connection, so a changed address is followed as soon as old
 //! connections are gone. Its addresses are tried in turn, each with a fair share of the time that
-//! is left. What is then said on the connection is left to [`exchange`](super::exchange), who
-//! keeps it to [`pool`](super::pool).
+//! is left; what the first that answers leaves of it is for the TLS handshake. What is then said on
+//! the connection is left to [`exchange`](super::exchange), who keeps it to [`pool`](super::pool).
 
 use std::io;
 use std::io::ErrorKind;
@@ -11,6 +11,10 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
 use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -19,24 +23,90 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
+use rustls::ClientConnection;
 use socket2::SockRef;
+use socket2::Socket;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 
 use super::ConnectFailure;
+use super::UpstreamError;
+use super::tls;
+use super::tls::Connector;
 
-/// Resolves `host` and connects to the first of its addresses that answers, within `limit`.
-///
-/// Dropping the future abandons the attempt.
-pub(crate) async fn dial(
-    host: &str,
+/// Whom to connect to, and how.
+#[derive(Debug)]
+pub(crate) struct Target {
+    host: String,
     port: u16,
-    limit: Duration,
-) -> Result<TcpStream, ConnectFailure> {
-    let deadline = Instant::now() + limit;
+    name: Arc<str>,
+    connector: Option<Connector>,
+    /// What was told of last, and when, so that it is not told for every request.
+    told: Mutex<Option<(ConnectFailure, Instant)>>,
+}
+
+impl Target {
+    /// A backend at `host`, a name or an address without brackets; in clear text where there is no
+    /// connector. `name` is for people.
+    pub(crate) fn new(host: &str, port: u16, name: Arc<str>, connector: Option<Connector>) -> Self {
+        Self {
+            host: String::from(host),
+            port,
+            name,
+            connector,
+            told: Mutex::new(None),
+        }
+    }
+
+    /// Opens a connection within `limit`: name, TCP, TLS.
+    ///
+    /// Dropping the future abandons the attempt.
+    pub(crate) async fn open(&self, limit: Duration) -> Result<Wire, UpstreamError> {
+        self.attempt(limit).await.map_err(|reason| {
+            self.tell(&reason);
+            UpstreamError::Connect {
+                address: self.name.to_string(),
+                reason,
+            }
+        })
+    }
+
+    async fn attempt(&self, limit: Duration) -> Result<Wire, ConnectFailure> {
+        let deadline = Instant::now() + limit;
+        let stream = dial(&self.host, self.port, deadline).await?;
+        let Some(connector) = &self.connector else {
+            return Ok(Wire::new(Channel::Clear(stream)));
+        };
+        match tokio::time::timeout_at(deadline, connector.handshake(stream)).await {
+            Ok(made) => Ok(Wire::new(Channel::Secured(Box::new(Mutex::new(made?))))),
+            Err(_elapsed) => Err(ConnectFailure::Timeout),
+        }
+    }
+
+    /// Tells the operator what is wrong with TLS; the same thing once in a while.
+    pub(crate) fn tell(&self, failure: &ConnectFailure) {
+        if !failure.is_of_tls() {
+            return;
+        }
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = told.as_ref().is_some_and(|(known, since)| {
+            known == failure && now.duration_since(*since) < TELL_INTERVAL
+        });
+        if !again {
+            *told = Some((failure.clone(), now));
+            drop(told);
+            tracing::warn!(backend = %self.name, "{failure}");
+        }
+    }
+}
+
+/// Resolves `host` and connects to the first of its addresses that answers.
+async fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, ConnectFailure> {
     let found = tokio::time::timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
     let Ok(found) = found else {
         return Err(ConnectFailure::Timeout);
@@ -66,18 +136,18 @@ pub(crate) async fn dial(
 /// The byte stream of one connection: counts what arrives and can be looked at from outside.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    stream: Arc<TcpStream>,
+    channel: Arc<Channel>,
     gauge: Arc<Gauge>,
 }
 
 impl Wire {
-    /// Wraps a connected stream.
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    fn new(channel: Channel) -> Self {
         Self {
-            stream: Arc::new(stream),
+            channel: Arc::new(channel),
             gauge: Arc::new(Gauge {
                 received: AtomicU64::new(0),
                 limit: AtomicU64::new(u64::MAX),
+                failure: OnceLock::new(),
             }),
         }
     }
@@ -85,10 +155,85 @@ impl Wire {
     /// Makes a view of this stream that does not keep it open.
     pub(crate) fn probe(&self) -> Probe {
         Probe {
-            stream: Arc::downgrade(&self.stream),
+            channel: Arc::downgrade(&self.channel),
             gauge: Arc::clone(&self.gauge),
         }
     }
+
+    /// The protocol that was agreed on by ALPN (RFC 7301), if any was.
+    #[expect(dead_code, reason = "there is one protocol so far")]
+    pub(crate) fn protocol(&self) -> Option<Vec<u8>> {
+        match &*self.channel {
+            Channel::Clear(_) => None,
+            Channel::Secured(stream) => {
+                let stream = lock(stream);
+                stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec)
+            }
+        }
+    }
+}
+
+/// What bytes go through. A [`Wire`] reads and writes it, and probes look at it in between.
+#[derive(Debug)]
+enum Channel {
+    Clear(TcpStream),
+    /// The lock is for the probes, and held for no longer than a read or write that does not wait.
+    Secured(Box<Mutex<TlsStream<TcpStream>>>),
+}
+
+impl Channel {
+    /// It is open, and nothing has come that would be read as content.
+    fn quiet(&self) -> bool {
+        match self {
+            Self::Clear(stream) => {
+                let mut byte = [MaybeUninit::uninit()];
+                let peeked = SockRef::from(stream).peek(&mut byte);
+                matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+            }
+            Self::Secured(stream) => {
+                let mut stream = lock(stream);
+                let (stream, session) = stream.get_mut();
+                settled(&SockRef::from(&*stream), session)
+            }
+        }
+    }
+}
+
+impl Drop for Channel {
+    /// Says goodbye, so that the other side can tell an end from a cut (RFC 8446 §6.1).
+    fn drop(&mut self) {
+        if let Self::Secured(stream) = self {
+            let stream = stream.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let (stream, session) = stream.get_mut();
+            session.send_close_notify();
+            let stream = SockRef::from(&*stream);
+            let mut socket: &Socket = &stream;
+            // The connection closes in any case.
+            let _written = session.write_tls(&mut socket);
+        }
+    }
+}
+
+/// Takes in what has arrived: tickets and new keys are no content, and a session goes on with them
+/// (RFC 8446 §4.6); a goodbye, anything that a message could begin with, and anything wrong end it.
+fn settled(stream: &Socket, session: &mut ClientConnection) -> bool {
+    let mut socket = stream;
+    for _ in 0..READS_MAX {
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+            Ok(_) | Err(_) => return false,
+        }
+        match session.read_tls(&mut socket) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+    false
+}
+
+fn lock(stream: &Mutex<TlsStream<TcpStream>>) -> MutexGuard<'_, TlsStream<TcpStream>> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many bytes arrived since the request was sent, and how many may.
@@ -96,28 +241,32 @@ impl Wire {
 struct Gauge {
     received: AtomicU64,
     limit: AtomicU64,
+    /// Why TLS failed, once it has.
+    failure: OnceLock<ConnectFailure>,
 }
 
 /// Looks at a connection that somebody else reads and writes.
 #[derive(Debug)]
 pub(crate) struct Probe {
-    stream: Weak<TcpStream>,
+    channel: Weak<Channel>,
     gauge: Arc<Gauge>,
 }
 
 impl Probe {
-    /// The connection is open and its receive queue is empty.
+    /// The connection is open and nothing has arrived that is content.
     ///
-    /// The queue is asked directly, because readiness is only noticed when the runtime next polls
-    /// its driver: until then, bytes that nobody asked for would be taken for the answer to the
-    /// next request.
+    /// The receive queue is asked directly, because readiness is only noticed when the runtime next
+    /// polls its driver: until then, bytes that nobody asked for would be taken for the answer to
+    /// the next request.
     pub(crate) fn quiet(&self) -> bool {
-        let Some(stream) = self.stream.upgrade() else {
-            return false;
-        };
-        let mut byte = [MaybeUninit::uninit()];
-        let peeked = SockRef::from(&*stream).peek(&mut byte);
-        matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+        self.channel
+            .upgrade()
+            .is_some_and(|channel| channel.quiet())
+    }
+
+    /// Why TLS failed on this connection, if it has.
+    pub(crate) fn failure(&self) -> Option<ConnectFailure> {
+        self.gauge.failure.get().cloned()
     }
 
     /// Starts counting from nothing; more than `limit` bytes from here on fail the connection.
@@ -147,6 +296,17 @@ impl Gauge {
         self.received.load(Ordering::Relaxed) > self.limit.load(Ordering::Relaxed)
     }
 
+    /// Keeps what an error says of TLS.
+    fn note<T>(&self, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &moved
+            && let Some(failure) = tls::failure(error)
+        {
+            // The first failure is the cause of those after it.
+            let _later = self.failure.set(failure);
+        }
+        moved
+    }
+
     fn count(&self, bytes: usize) -> io::Result<()> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.received.fetch_add(bytes, Ordering::Relaxed);
@@ -166,14 +326,23 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(context))?;
-            match self.stream.try_read_buf(buffer) {
-                Ok(bytes) => return Poll::Ready(self.gauge.count(bytes)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+        let before = buffer.filled().len();
+        match &*self.channel {
+            Channel::Clear(stream) => loop {
+                ready!(stream.poll_read_ready(context))?;
+                match stream.try_read_buf(buffer) {
+                    Ok(_) => break,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            },
+            Channel::Secured(stream) => {
+                let read = Pin::new(&mut *lock(stream)).poll_read(context, buffer);
+                ready!(self.gauge.note(read))?;
             }
         }
+        let read = buffer.filled().len().saturating_sub(before);
+        Poll::Ready(self.gauge.count(read))
     }
 }
 
@@ -191,11 +360,18 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(context))?;
-            match self.stream.try_write_vectored(slices) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+        match &*self.channel {
+            Channel::Clear(stream) => loop {
+                ready!(stream.poll_write_ready(context))?;
+                match stream.try_write_vectored(slices) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    written => return Poll::Ready(written),
+                }
+            },
+            Channel::Secured(stream) => {
+                let stream = &mut *lock(stream);
+                let written = Pin::new(stream).poll_write_vectored(context, slices);
+                self.gauge.note(written)
             }
         }
     }
@@ -204,26 +380,45 @@ impl AsyncWrite for Wire {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.channel {
+            Channel::Clear(_) => Poll::Ready(Ok(())),
+            Channel::Secured(stream) => {
+                let flushed = Pin::new(&mut *lock(stream)).poll_flush(context);
+                self.gauge.note(flushed)
+            }
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.channel {
+            Channel::Clear(stream) => {
+                Poll::Ready(SockRef::from(stream).shutdown(std::net::Shutdown::Write))
+            }
+            Channel::Secured(stream) => Pin::new(&mut *lock(stream)).poll_shutdown(context),
+        }
     }
 }
 
 /// Addresses tried of one name; more would leave each too little time.
 const ADDRESSES_MAX: usize = 8;
+/// How long a failure that goes on is not told again.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+/// Reads of up to a record each, on a connection that has nothing to say; one that goes on is not
+/// quiet.
+const READS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use socket2::Domain;
-    use socket2::Socket;
     use socket2::Type;
 
     const LONG: Duration = Duration::from_secs(20);
+
+    async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, ConnectFailure> {
+        super::dial(host, port, Instant::now() + limit).await
+    }
 
     #[tokio::test]
     async fn a_name_is_resolved_and_connected_to_without_delay_for_small_writes() {
@@ -265,5 +460,122 @@ mod tests {
         };
         assert_eq!(failure, ConnectFailure::Timeout);
         assert!(queued.len() < 8);
+    }
+
+    /// A backend with TLS that does what `play` says once it has shaken hands, and a connection to
+    /// it whose client has read nothing since.
+    async fn secured(
+        play: impl FnOnce(&mut rustls::ServerConnection, &mut std::net::TcpStream) + Send + 'static,
+    ) -> Wire {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let own = rcgen::CertificateParams::new(vec![String::from("a.test")]).unwrap();
+        let own = own.self_signed(&key).unwrap().der().clone();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own], key.into())
+            .unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let security = tls::Security::new(tls::Settings {
+            authorities: None,
+            server_name: None,
+            client: None,
+            verify: false,
+        });
+        let connector = security.unwrap().connector("127.0.0.1", &[]);
+        let target = Target::new("127.0.0.1", port, Arc::from("it"), Some(connector));
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+            while session.is_handshaking() || session.wants_write() {
+                session.complete_io(&mut stream).unwrap();
+            }
+            play(&mut session, &mut stream);
+            while session.wants_write() {
+                session.write_tls(&mut stream).unwrap();
+            }
+            stream
+        });
+        let wire = target.open(LONG).await.unwrap();
+        let stream = tokio::task::spawn_blocking(|| serving.join().unwrap());
+        // It stays open.
+        std::mem::forget(stream.await.unwrap());
+        wire
+    }
+
+    /// Returns when there are bytes in the receive queue, whatever they are.
+    async fn something_waits(wire: &Wire) {
+        let Channel::Secured(stream) = &*wire.channel else {
+            panic!("it has TLS");
+        };
+        let mut byte = [MaybeUninit::uninit()];
+        while SockRef::from(lock(stream).get_ref().0)
+            .peek(&mut byte)
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns when what has come is no longer taken for nothing.
+    async fn is_found(wire: &Wire) {
+        while wire.probe().quiet() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn tickets_that_wait_are_no_content() {
+        let wire = secured(|_, _| {}).await;
+        something_waits(&wire).await;
+        let probe = wire.probe();
+        assert!(probe.quiet());
+        assert!(probe.quiet());
+        drop(wire);
+        assert!(!probe.quiet());
+    }
+
+    #[tokio::test]
+    async fn new_keys_are_no_content() {
+        let wire = secured(|session, _| session.refresh_traffic_keys().unwrap()).await;
+        something_waits(&wire).await;
+        assert!(wire.probe().quiet());
+    }
+
+    #[tokio::test]
+    async fn content_that_nobody_asked_for_is_found_behind_tickets() {
+        let wire = secured(|session, _| {
+            io::Write::write_all(&mut session.writer(), b"HTTP/1.1 200 OK").unwrap();
+        });
+        is_found(&wire.await).await;
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_found_behind_tickets() {
+        let wire = secured(|session, _| session.send_close_notify()).await;
+        is_found(&wire).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tls_is_not_quiet() {
+        let wire = secured(|_, stream| {
+            io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        });
+        is_found(&wire.await).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_fall_silent_is_not_quiet() {
+        let wire = secured(|session, stream| {
+            for _ in 0..2_000 {
+                session.refresh_traffic_keys().unwrap();
+                session.write_tls(stream).unwrap();
+            }
+        });
+        is_found(&wire.await).await;
     }
 }

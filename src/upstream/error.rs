@@ -25,6 +25,10 @@ pub enum UpstreamError {
     /// The backend closed or reset the connection before the head.
     #[error("the connection closed before the response")]
     Closed,
+    /// TLS failed after its handshake was done on our side, before the head. A backend may refuse
+    /// our certificate as late as that (RFC 8446 §4.4.2.4).
+    #[error("TLS failed before the response: {0}")]
+    Tls(ConnectFailure),
     /// The response broke the protocol.
     #[error("the response broke the protocol: {0}")]
     Protocol(Arc<str>),
@@ -63,9 +67,43 @@ pub enum ConnectFailure {
     /// This host has no descriptor, port or memory left for one more connection.
     #[error("this host is out of {0}")]
     Exhausted(Arc<str>),
+    /// The backend's certificate could not be verified.
+    #[error("the certificate does not hold: {0}")]
+    TlsCertificate(Arc<str>),
+    /// The backend refused to speak TLS with us.
+    #[error("the TLS handshake was refused: {0}")]
+    TlsAlert(Arc<str>),
+    /// What the backend speaks is no TLS, or none that we have in common.
+    #[error("the TLS handshake failed: {0}")]
+    TlsProtocol(Arc<str>),
     /// Anything else the system said.
     #[error("{0}")]
     Other(Arc<str>),
+}
+
+impl ConnectFailure {
+    /// Is it TLS that failed?
+    pub(crate) fn is_of_tls(&self) -> bool {
+        matches!(
+            self,
+            Self::TlsCertificate(_) | Self::TlsAlert(_) | Self::TlsProtocol(_)
+        )
+    }
+
+    /// The error type that Proxy-Status gives it (RFC 9209 §2.3).
+    fn proxy_error(&self) -> ProxyError {
+        match self {
+            Self::Dns => ProxyError::DnsError,
+            Self::Refused => ProxyError::ConnectionRefused,
+            Self::Timeout => ProxyError::ConnectionTimeout,
+            Self::Unroutable => ProxyError::DestinationIpUnroutable,
+            Self::Exhausted(_) => ProxyError::ConnectionLimitReached,
+            Self::TlsCertificate(_) => ProxyError::TlsCertificateError,
+            Self::TlsAlert(_) => ProxyError::TlsAlertReceived,
+            Self::TlsProtocol(_) => ProxyError::TlsProtocolError,
+            Self::Other(_) => ProxyError::DestinationUnavailable,
+        }
+    }
 }
 
 impl UpstreamError {
@@ -73,14 +111,7 @@ impl UpstreamError {
     pub fn proxy_error(&self) -> ProxyError {
         match self {
             Self::ClientBody => ProxyError::HttpRequestError,
-            Self::Connect { reason, .. } => match reason {
-                ConnectFailure::Dns => ProxyError::DnsError,
-                ConnectFailure::Refused => ProxyError::ConnectionRefused,
-                ConnectFailure::Timeout => ProxyError::ConnectionTimeout,
-                ConnectFailure::Unroutable => ProxyError::DestinationIpUnroutable,
-                ConnectFailure::Exhausted(_) => ProxyError::ConnectionLimitReached,
-                ConnectFailure::Other(_) => ProxyError::DestinationUnavailable,
-            },
+            Self::Connect { reason, .. } | Self::Tls(reason) => reason.proxy_error(),
             Self::Closed => ProxyError::ConnectionTerminated,
             Self::Protocol(_) => ProxyError::HttpProtocolError,
             Self::Incomplete => ProxyError::HttpResponseIncomplete,
@@ -100,6 +131,7 @@ impl UpstreamError {
             Self::Connect { .. } | Self::Saturated => true,
             Self::ClientBody | Self::HeadTooLarge => false,
             Self::Closed
+            | Self::Tls(_)
             | Self::Protocol(_)
             | Self::Incomplete
             | Self::FirstByteTimeout
@@ -119,6 +151,7 @@ impl UpstreamError {
             Self::Connect { reason, .. } => *reason == ConnectFailure::Timeout,
             Self::ClientBody
             | Self::Closed
+            | Self::Tls(_)
             | Self::Protocol(_)
             | Self::Incomplete
             | Self::HeadTooLarge
@@ -134,6 +167,7 @@ impl UpstreamError {
             Self::ClientBody | Self::Saturated => false,
             Self::Connect { reason, .. } => !matches!(reason, ConnectFailure::Exhausted(_)),
             Self::Closed
+            | Self::Tls(_)
             | Self::Protocol(_)
             | Self::Incomplete
             | Self::HeadTooLarge
@@ -193,8 +227,12 @@ mod tests {
             connect(ConnectFailure::Timeout),
             connect(ConnectFailure::Unroutable),
             connect(ConnectFailure::Exhausted(Arc::from("ports"))),
+            connect(ConnectFailure::TlsCertificate(Arc::from("expired"))),
+            connect(ConnectFailure::TlsAlert(Arc::from("no"))),
+            connect(ConnectFailure::TlsProtocol(Arc::from("what"))),
             connect(ConnectFailure::Other(Arc::from("broken"))),
             UpstreamError::Closed,
+            UpstreamError::Tls(ConnectFailure::TlsAlert(Arc::from("no"))),
             UpstreamError::protocol("nonsense"),
             UpstreamError::Incomplete,
             UpstreamError::HeadTooLarge,
@@ -253,6 +291,21 @@ mod tests {
                 UpstreamError::Saturated
             ]
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_tls_is_told_in_its_own_words() {
+        let certificate = ConnectFailure::TlsCertificate(Arc::from("expired"));
+        let alert = ConnectFailure::TlsAlert(Arc::from("no"));
+        let protocol = ConnectFailure::TlsProtocol(Arc::from("what"));
+        for (failure, expected) in [
+            (certificate, ProxyError::TlsCertificateError),
+            (alert, ProxyError::TlsAlertReceived),
+            (protocol, ProxyError::TlsProtocolError),
+        ] {
+            assert_eq!(connect(failure.clone()).proxy_error(), expected);
+            assert_eq!(UpstreamError::Tls(failure).proxy_error(), expected);
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ async fn attempt(
         }
         Ok(Err(mut failed)) => {
             let unsent = failed.take_message();
-            let error = classify(&failed.into_error(), &connection, sending.as_deref());
+            let error = classify(&failed.into_error(), pool, &connection, sending.as_deref());
             (error, unsent)
         }
         Err(error) => (error, None),
@@ -166,6 +166,7 @@ async fn wait<F: Future>(
 /// Finds whose fault it was that there is no response.
 fn classify(
     error: &hyper::Error,
+    pool: &Pool,
     connection: &Connection,
     sending: Option<&Sending>,
 ) -> UpstreamError {
@@ -173,6 +174,9 @@ fn classify(
         UpstreamError::ClientBody
     } else if connection.probe.overrun() {
         UpstreamError::protocol("interim responses without end")
+    } else if let Some(failure) = connection.probe.failure() {
+        pool.target().tell(&failure);
+        UpstreamError::Tls(failure)
     } else if error.is_parse_too_large() {
         UpstreamError::HeadTooLarge
     } else if error.is_parse() {

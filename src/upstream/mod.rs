@@ -17,6 +17,7 @@ pub mod file;
 pub mod pool;
 #[cfg(test)]
 mod script;
+pub mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +32,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use body::Body;
 pub use error::ConnectFailure;
 pub use error::UpstreamError;
+pub use tls::Security;
 
+use self::connect::Target;
 use self::file::Folder;
 use self::pool::Pool;
 
@@ -50,15 +53,28 @@ pub enum Backend {
         /// Port.
         port: u16,
     },
+    /// `https://host:port`.
+    Https {
+        /// Host name or address, without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// How to speak TLS with it.
+        security: Arc<Security>,
+    },
 }
 
 impl Backend {
-    /// The backend's name for logs: `http://host:port` or `file:path`.
+    /// The backend's name for logs: `http://host:port`, `https://host:port` or `file:path`.
     pub fn name(&self) -> String {
-        match self {
-            Self::File(path) => format!("file:{}", path.display()),
-            Self::Http { host, port } if host.contains(':') => format!("http://[{host}]:{port}"),
-            Self::Http { host, port } => format!("http://{host}:{port}"),
+        let (scheme, host, port) = match self {
+            Self::File(path) => return format!("file:{}", path.display()),
+            Self::Http { host, port } => ("http", host, port),
+            Self::Https { host, port, .. } => ("https", host, port),
+        };
+        match host.contains(':') {
+            true => format!("{scheme}://[{host}]:{port}"),
+            false => format!("{scheme}://{host}:{port}"),
         }
     }
 }
@@ -68,7 +84,7 @@ impl Backend {
 pub struct Params {
     /// The backends, in the config's order.
     pub backends: Vec<Backend>,
-    /// Longest wait for DNS and TCP (and TLS); also for a connection to become free.
+    /// Longest wait for DNS, TCP and TLS; also for a connection to become free.
     pub connect_timeout: Duration,
     /// Longest wait from the request's last byte to the response's head.
     pub first_byte_timeout: Duration,
@@ -114,12 +130,25 @@ impl Upstream {
             let name: Arc<str> = Arc::from(backend.name());
             let access = match backend {
                 Backend::File(path) => Access::File(Arc::new(Folder::new(path.clone()))),
-                Backend::Http { host, port } => Access::Http(Arc::new(Pool::new(
-                    host.clone(),
-                    *port,
-                    Arc::clone(&name),
-                    Arc::clone(&params),
-                ))),
+                Backend::Http { host, port } => {
+                    let target = Target::new(host, *port, Arc::clone(&name), None);
+                    Access::Http(Arc::new(Pool::new(target, Arc::clone(&params))))
+                }
+                Backend::Https {
+                    host,
+                    port,
+                    security,
+                } => {
+                    if !security.verifies() {
+                        tracing::warn!(
+                            backend = %name,
+                            "verify = false: whoever is on the way to it can be it"
+                        );
+                    }
+                    let connector = security.connector(host, &[b"http/1.1"]);
+                    let target = Target::new(host, *port, Arc::clone(&name), Some(connector));
+                    Access::Http(Arc::new(Pool::new(target, Arc::clone(&params))))
+                }
             };
             Origin { name, access }
         });

@@ -36,17 +36,14 @@ use tokio::time::Instant;
 
 use super::Params;
 use super::UpstreamError;
-use super::connect;
 use super::connect::Probe;
-use super::connect::Wire;
+use super::connect::Target;
 use super::exchange::Outgoing;
 
 /// The connections to one backend.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    host: String,
-    port: u16,
-    name: Arc<str>,
+    target: Target,
     params: Arc<Params>,
     /// Interim (1xx) responses that were swallowed.
     interim: Arc<AtomicU64>,
@@ -89,12 +86,10 @@ enum Step {
 }
 
 impl Pool {
-    /// Makes an empty pool; opens nothing. `name` is for error messages.
-    pub(crate) fn new(host: String, port: u16, name: Arc<str>, params: Arc<Params>) -> Self {
+    /// Makes an empty pool; opens nothing.
+    pub(crate) fn new(target: Target, params: Arc<Params>) -> Self {
         Self {
-            host,
-            port,
-            name,
+            target,
             params,
             interim: Arc::default(),
             state: Mutex::new(State::default()),
@@ -104,6 +99,11 @@ impl Pool {
     /// The bounds this pool keeps.
     pub(crate) fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Whom it leads to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Counts the interim (1xx) responses that were swallowed.
@@ -170,14 +170,7 @@ impl Pool {
 
     /// Opens a connection to the backend. Dropping the future gives the slot back.
     pub(crate) async fn open(&self, slot: Slot) -> Result<Connection, UpstreamError> {
-        let failed = |reason| UpstreamError::Connect {
-            address: self.name.to_string(),
-            reason,
-        };
-        let stream = connect::dial(&self.host, self.port, self.params.connect_timeout)
-            .await
-            .map_err(failed)?;
-        let wire = Wire::new(stream);
+        let wire = self.target.open(self.params.connect_timeout).await?;
         let probe = wire.probe();
         let handshake = http1::Builder::new()
             .max_headers(self.params.headers_max.clamp(1, FIELDS_MAX))
@@ -498,11 +491,8 @@ mod tests {
     async fn bytes_that_the_runtime_has_not_noticed_are_seen_at_checkout() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wire = Wire::new(
-            connect::dial("127.0.0.1", port, Duration::from_secs(20))
-                .await
-                .unwrap(),
-        );
+        let target = Target::new("127.0.0.1", port, Arc::from("it"), None);
+        let wire = target.open(Duration::from_secs(20)).await.unwrap();
         let probe = wire.probe();
         let (mut peer, _) = listener.accept().unwrap();
         assert!(probe.quiet());

@@ -33,6 +33,7 @@ use rustls::client::danger::ServerCertVerified;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::UnixTime;
@@ -50,6 +51,11 @@ pub(crate) struct Issued {
 }
 
 impl Issued {
+    /// The private key.
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key_der.clone()).into()
+    }
+
     /// Writes `NAME.pem` and `NAME.key` into a folder.
     pub(crate) fn write(&self, folder: &Path, name: &str) {
         fs::write(folder.join(format!("{name}.pem")), &self.pem).expect("a certificate file");
@@ -64,6 +70,7 @@ pub(crate) const SERIAL: &[u8] = &[7, 1, 2, 3];
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
+    der: CertificateDer<'static>,
 }
 
 impl Authority {
@@ -72,11 +79,17 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
-        let pem = params.self_signed(&key).expect("an authority").pem();
+        let own = params.self_signed(&key).expect("an authority");
         Self {
             issuer: Issuer::new(params, key),
-            pem,
+            pem: own.pem(),
+            der: own.der().clone(),
         }
+    }
+
+    /// Its own certificate.
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.der.clone()
     }
 
     /// A certificate for a server of these names.

@@ -24,6 +24,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use rustls::HandshakeKind;
+use rustls::NamedGroup;
+use rustls::ServerConfig;
+use rustls::ServerConnection;
+use rustls::StreamOwned;
+
 /// How long anything in a scene is waited for before the scene fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -42,6 +48,48 @@ struct Stage {
     closed: AtomicBool,
     connections: AtomicUsize,
     sockets: Mutex<Vec<TcpStream>>,
+    tls: Option<Arc<ServerConfig>>,
+    handshakes: Mutex<Vec<Greeted>>,
+}
+
+/// A handshake as the origin saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Greeted {
+    /// The name asked for.
+    pub(crate) name: Option<String>,
+    /// An earlier session went on.
+    pub(crate) resumed: bool,
+    /// The client showed a certificate.
+    pub(crate) certified: bool,
+    /// The key exchange.
+    pub(crate) group: Option<NamedGroup>,
+}
+
+/// What an origin reads and writes.
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
+/// TLS to a client; says goodbye before it hangs up unless it is to be cut.
+struct Secured(StreamOwned<ServerConnection, TcpStream>);
+
+impl Read for Secured {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Secured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(bytes)?;
+        // What is not waited for here is not sent before the next read.
+        self.0.flush()?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// What to say for one target: the first replies in turn, then one for ever.
@@ -82,16 +130,46 @@ impl Origin {
 
     /// Listens here.
     pub(crate) fn on(listener: TcpListener) -> Self {
+        Self::staged(listener, Stage::default())
+    }
+
+    /// Listens on a free port and speaks TLS.
+    pub(crate) fn secured(config: ServerConfig) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("an origin's port");
+        let tls = Some(Arc::new(config));
+        Self::staged(
+            listener,
+            Stage {
+                tls,
+                ..Stage::default()
+            },
+        )
+    }
+
+    fn staged(listener: TcpListener, stage: Stage) -> Self {
         let address = listener.local_addr().expect("an origin's address");
-        let stage = Arc::new(Stage::default());
+        let stage = Arc::new(stage);
         let shared = Arc::clone(&stage);
         thread::spawn(move || accept(&listener, &shared));
         Self { address, stage }
     }
 
-    /// `http://` and the address: what a backend is called in the config.
+    /// `http://` or `https://` and the address: what a backend is called in the config.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        match self.stage.tls {
+            None => format!("http://{}", self.address),
+            Some(_) => format!("https://{}", self.address),
+        }
+    }
+
+    /// Every handshake that was finished, oldest first.
+    pub(crate) fn handshakes(&self) -> Vec<Greeted> {
+        lock(&self.stage.handshakes).clone()
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.stage.connections.load(Ordering::SeqCst)
     }
 
     /// From now on `target` is answered with `reply`.
@@ -455,7 +533,7 @@ impl Reply {
     }
 
     /// Says it; answers whether the connection may go on.
-    fn send(&self, request: &Seen, wire: &mut TcpStream) -> io::Result<bool> {
+    fn send(&self, request: &Seen, wire: &mut dyn Stream) -> io::Result<bool> {
         if !self.delay.is_zero() {
             thread::sleep(self.delay); // waits because a slow origin is what the scene is about
         }
@@ -494,7 +572,7 @@ impl Reply {
         format!("HTTP/1.1 {status} Scripted\r\n{fields}{framing}\r\n")
     }
 
-    fn send_body(&self, wire: &mut TcpStream) -> io::Result<()> {
+    fn send_body(&self, wire: &mut dyn Stream) -> io::Result<()> {
         let end = self.cut_after.unwrap_or(usize::MAX).min(self.body.len());
         let mut sent = 0;
         while sent < end {
@@ -519,7 +597,7 @@ impl Reply {
         Ok(())
     }
 
-    fn send_piece(&self, wire: &mut TcpStream, piece: &[u8]) -> io::Result<()> {
+    fn send_piece(&self, wire: &mut dyn Stream, piece: &[u8]) -> io::Result<()> {
         if !matches!(self.framing, Framing::Chunked) {
             return wire.write_all(piece);
         }
@@ -564,20 +642,50 @@ fn accept(listener: &TcpListener, stage: &Arc<Stage>) {
 
 fn serve(stage: &Stage, socket: &TcpStream, number: usize) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let mut reading = Reading {
-        wire: socket.try_clone()?,
-        buffer: Vec::new(),
+    let Some(tls) = &stage.tls else {
+        let mut wire = socket.try_clone()?;
+        return talk(stage, &mut wire, number).map(drop);
     };
-    let mut wire = socket.try_clone()?;
-    while let Some(request) = reading.request(number)? {
+    let mut session = ServerConnection::new(Arc::clone(tls)).map_err(io::Error::other)?;
+    let mut raw = socket.try_clone()?;
+    while session.is_handshaking() {
+        session.complete_io(&mut raw)?;
+    }
+    lock(&stage.handshakes).push(Greeted {
+        name: session.server_name().map(str::to_owned),
+        resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        certified: session.peer_certificates().is_some(),
+        group: session
+            .negotiated_key_exchange_group()
+            .map(|group| group.name()),
+    });
+    let mut wire = Secured(StreamOwned::new(session, raw));
+    if talk(stage, &mut wire, number)? {
+        wire.0.conn.send_close_notify();
+        wire.flush()?;
+    }
+    Ok(())
+}
+
+/// Answers requests; says whether the end is one to be told, and not a cut.
+fn talk(stage: &Stage, wire: &mut dyn Stream, number: usize) -> io::Result<bool> {
+    let mut buffer = Vec::new();
+    loop {
+        let mut reading = Reading {
+            wire: &mut *wire,
+            buffer: std::mem::take(&mut buffer),
+        };
+        let Some(request) = reading.request(number)? else {
+            return Ok(true);
+        };
+        buffer = reading.buffer;
         let reply = stage.reply(&request);
         lock(&stage.seen).push(request.clone());
         stage.arrived.notify_all();
-        if !reply.send(&request, &mut wire)? {
-            break;
+        if !reply.send(&request, &mut *wire)? {
+            return Ok(reply.cut_after.is_none());
         }
     }
-    Ok(())
 }
 
 impl Stage {
@@ -600,12 +708,12 @@ impl Stage {
 }
 
 /// Requests off one connection.
-struct Reading {
-    wire: TcpStream,
+struct Reading<'a> {
+    wire: &'a mut dyn Stream,
     buffer: Vec<u8>,
 }
 
-impl Reading {
+impl Reading<'_> {
     /// The next request with its whole body, `None` at the end of the connection.
     fn request(&mut self, connection: usize) -> io::Result<Option<Seen>> {
         let Some(head) = self.until(b"\r\n\r\n")? else {

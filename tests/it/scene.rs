@@ -108,6 +108,12 @@ impl Setup {
         self.dir.path()
     }
 
+    /// Puts another origin in the place of the scene's.
+    pub(crate) fn with_origin(self, origin: Origin) -> Self {
+        let backends = format!("[{:?}]", origin.url());
+        Self { origin, ..self }.upstream("backends", &backends)
+    }
+
     /// The scene's origin, for a config that has to name it.
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
