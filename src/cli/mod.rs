@@ -10,6 +10,7 @@ mod logging;
 mod purge;
 mod serve;
 mod store;
+mod takeover;
 
 use crate::config;
 use crate::config::ConfigError;

@@ -13,6 +13,10 @@ use super::certificates;
 use super::certificates::Watcher;
 use super::logging;
 use super::print;
+use super::takeover::Succession;
+use super::takeover::giver::Estate;
+use super::takeover::giver::Program;
+use super::takeover::taker::Start;
 use crate::clock;
 use crate::config;
 use crate::config::plan;
@@ -27,7 +31,8 @@ use crate::net::Peer;
 use crate::net::Phase;
 use crate::net::body::BoxError;
 use crate::net::body::RequestBody;
-use crate::net::listen;
+use crate::net::listen::Inherited;
+use crate::net::listen::Listeners;
 use crate::net::serve::Front;
 use crate::net::serve::serve;
 use crate::net::tls;
@@ -46,6 +51,7 @@ use http_body_util::BodyExt;
 use http_body_util::Empty;
 use rustix::process::Resource;
 use rustix::process::Rlimit;
+use sd_notify::NotifyState;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -66,8 +72,18 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it, or another process has taken over.
 pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
+    let program = Program::own();
+    let mut start = Start::find()?;
+    let ended = live(config, program, &mut start);
+    if let Err(error) = &ended {
+        start.fail(error);
+    }
+    ended
+}
+
+fn live(config: &Path, program: Program, start: &mut Start) -> anyhow::Result<ExitCode> {
     let (_file, plan) = config::load(config)?;
     logging::start(plan.log.level)?;
     raise_open_files_limit(plan.net.connections_max);
@@ -77,18 +93,14 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
         .context("could not open the access log")?
         .map(Arc::new);
     let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log.clone()));
-    let upstreams = plan.upstreams.iter().cloned().map(Upstream::new).collect();
-    let engine = Engine::open(plan.flow.clone(), upstreams, &plan.store, observer)
-        .context("could not open the store")?;
-
-    let sockets = Sockets::bind(&plan)?;
+    let (engine, sockets) = open(&plan, start, observer)?;
     let announcement = sockets.announcement();
-    let (phase, phases) = watch::channel(Phase::Serve);
+    let (phase, phases) = watch::channel(Phase::Hold);
     let workers = Workers::start(&plan, &engine, &metrics, sockets.workers, &phases)?;
     let tls = sockets.tls;
     let admin = match plan.admin.clone().zip(sockets.admin) {
         Some((admin, socket)) => {
-            let tls = tls.clone();
+            let (tls, metrics) = (tls.clone(), Arc::clone(&metrics));
             let look = Box::new(move || certificates::tell(tls.as_deref()));
             let handler = Admin::new(engine.clone(), metrics, look, admin.token);
             Some(AdminThread::start(handler, socket, &plan.net)?)
@@ -103,10 +115,24 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
         .build()?;
     let signals = control.block_on(async { Signals::listen() });
     let signals = signals.context("could not listen for signals")?;
+    let estate = Estate {
+        program,
+        engine: Arc::clone(&engine),
+        listeners: sockets.bound,
+        wait: plan.takeover_timeout,
+        metrics,
+    };
+    let mut succession = Succession::new(estate, start.opened(&engine)?);
+    let mut control_room = Control {
+        phase: &phase,
+        admin: admin.as_ref(),
+        watcher: watcher.as_ref(),
+        succession: &mut succession,
+    };
+    control_room.serve();
     print(announcement.as_bytes())?;
-
-    let supervised = supervise(signals, &phase, workers, admin.as_ref(), watcher.as_ref());
-    control.block_on(supervised);
+    control.block_on(control_room.supervise(signals, workers));
+    succession.end();
     if let Some(admin) = admin {
         admin.stop();
     }
@@ -119,6 +145,28 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the stores and binds the listeners. Who takes over tries first what may fail, and only then
+/// asks for the stores; else the stores' locks keep a second process from taking connections away.
+fn open(
+    plan: &Plan,
+    start: &mut Start,
+    observer: Arc<Observer>,
+) -> anyhow::Result<(Arc<Engine>, Sockets)> {
+    let early = match start.takes_over() {
+        true => Some(Sockets::bind(plan, start.inherited())?),
+        false => None,
+    };
+    start.prepared()?;
+    let upstreams = plan.upstreams.iter().cloned().map(Upstream::new).collect();
+    let engine = Engine::open(plan.flow.clone(), upstreams, &plan.store, observer)
+        .context("could not open the store")?;
+    let sockets = match early {
+        Some(sockets) => sockets,
+        None => Sockets::bind(plan, start.inherited())?,
+    };
+    Ok((engine, sockets))
 }
 
 /// Writes what is pending. A disk that hangs is given up: what was not written is lost, as after a
@@ -150,10 +198,12 @@ struct Sockets {
     tls: Option<Arc<tls::Front>>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
+    /// Each socket once more, and what it was bound for, to be handed on.
+    bound: Vec<(SocketAddr, TcpListener)>,
 }
 
 impl Sockets {
-    fn bind(plan: &Plan) -> anyhow::Result<Self> {
+    fn bind(plan: &Plan, mut inherited: Inherited) -> anyhow::Result<Self> {
         let runtimes = match plan.runtime {
             plan::Runtime::PerCore => threads(plan),
             plan::Runtime::Shared => 1,
@@ -163,33 +213,46 @@ impl Sockets {
             false => Some(Arc::new(tls::Front::new(plan.tls().clone(), clock::now())?)),
         };
         let mut workers: Vec<Vec<Socket>> = (0..runtimes).map(|_| Vec::new()).collect();
+        let mut bound = Vec::new();
         let mut bind_all = |addresses: &[SocketAddr], tls: Option<&Arc<tls::Front>>| {
-            let mut bound = Vec::new();
+            let mut local = Vec::new();
             for address in addresses {
-                let listeners = listen::bind_each(*address, runtimes)?;
-                bound.extend(listeners.first().map(TcpListener::local_addr).transpose()?);
-                for (worker, listener) in workers.iter_mut().zip(listeners) {
-                    worker.push(Socket {
-                        listener,
-                        tls: tls.cloned(),
-                    });
+                let Listeners { all, sockets } = inherited.bind_each(*address, runtimes)?;
+                local.extend(all.first().map(TcpListener::local_addr).transpose()?);
+                for listener in all.iter().take(sockets) {
+                    bound.push((*address, listener.try_clone()?));
+                }
+                // There may be more of them than workers.
+                for (number, listener) in all.into_iter().enumerate() {
+                    if let Some(worker) = workers.get_mut(number % runtimes.max(1)) {
+                        let tls = tls.cloned();
+                        worker.push(Socket { listener, tls });
+                    }
                 }
             }
-            anyhow::Ok(bound)
+            anyhow::Ok(local)
         };
         let http = bind_all(&plan.http, None)?;
         let https = bind_all(&plan.https, tls.as_ref())?;
-        let admin = plan
-            .admin
-            .as_ref()
-            .map(|admin| listen::bind(admin.listen, false))
-            .transpose()?;
+        let mut admin = None;
+        if let Some(address) = plan.admin.as_ref().map(|admin| admin.listen) {
+            let listeners = inherited.bind_each(address, 1)?.all;
+            // There is only one, unless a service manager made several of it.
+            admin = listeners.into_iter().next();
+            if let Some(admin) = &admin {
+                bound.push((address, admin.try_clone()?));
+            }
+        }
+        for address in inherited.unwanted() {
+            tracing::warn!(%address, "an inherited listener is not in the config; it is closed");
+        }
         Ok(Self {
             workers,
             admin,
             tls,
             http,
             https,
+            bound,
         })
     }
 
@@ -320,7 +383,7 @@ struct AdminThread {
 impl AdminThread {
     fn start(admin: Admin, listener: TcpListener, params: &Params) -> anyhow::Result<Self> {
         let admin = Arc::new(admin);
-        let (phase, phases) = watch::channel(Phase::Serve);
+        let (phase, phases) = watch::channel(Phase::Hold);
         let answering = Arc::clone(&admin);
         let front = Arc::new(Front {
             params: Params {
@@ -362,50 +425,102 @@ impl AdminThread {
         })
     }
 
+    fn serve(&self) {
+        self.phase.send_replace(Phase::Serve);
+    }
+
+    /// Ends the listener.
+    fn close(&self) {
+        self.phase.send_replace(Phase::Drain);
+    }
+
     /// Ends the listener and waits for its thread.
     fn stop(self) {
-        self.phase.send_replace(Phase::Drain);
+        self.close();
         if self.thread.join().is_err() {
             tracing::error!("the admin thread ended badly");
         }
     }
 }
 
-/// Waits for signals and moves the phase along until every worker has ended.
-async fn supervise(
-    mut signals: Signals,
-    phase: &watch::Sender<Phase>,
-    workers: Workers,
-    admin: Option<&AdminThread>,
-    watcher: Option<&Watcher>,
-) {
-    let ended = workers.end();
-    tokio::pin!(ended);
-    loop {
-        let asked = tokio::select! {
-            () = &mut ended => return,
-            asked = signals.next() => asked,
-        };
-        let now = *phase.borrow();
-        match (asked, now) {
-            (Asked::Reload, _) => {
-                tracing::info!("SIGHUP: reading certificates; restart to read the config");
-                if let Some(watcher) = watcher {
-                    watcher.look();
+/// What signals and other processes move.
+struct Control<'a> {
+    phase: &'a watch::Sender<Phase>,
+    admin: Option<&'a AdminThread>,
+    watcher: Option<&'a Watcher>,
+    succession: &'a mut Succession,
+}
+
+impl Control<'_> {
+    /// From now on connections are accepted.
+    fn serve(&self) {
+        self.phase.send_replace(Phase::Serve);
+        if let Some(admin) = self.admin {
+            admin.serve();
+        }
+        let own = NotifyState::MainPid(std::process::id());
+        tell_manager(&[own, NotifyState::Ready]);
+    }
+
+    /// Waits for signals and for who takes over, and moves the phase along until every worker has
+    /// ended.
+    async fn supervise(&mut self, mut signals: Signals, workers: Workers) {
+        let ended = workers.end();
+        tokio::pin!(ended);
+        // Draining because another process serves: to be told to end then is no news.
+        let mut handed_over = false;
+        loop {
+            let asked = tokio::select! {
+                () = &mut ended => return,
+                asked = signals.next() => asked,
+                done = self.succession.handed_over() => {
+                    if done {
+                        handed_over = true;
+                        tracing::info!("draining; signal twice to cut what is under way");
+                        self.drain();
+                        self.admin.inspect(|admin| admin.close());
+                    }
+                    continue;
                 }
-            }
-            (Asked::End, Phase::Serve) => {
-                tracing::info!("draining; signal again to cut what is under way");
-                if let Some(admin) = admin {
-                    admin.handler.drain();
+            };
+            let now = *self.phase.borrow();
+            match (asked, now) {
+                (Asked::Reload, _) => self.reload(),
+                (Asked::TakeOver, _) => self.succession.begin(),
+                (Asked::End, Phase::Hold | Phase::Serve) => {
+                    tracing::info!("draining; signal again to cut what is under way");
+                    tell_manager(&[NotifyState::Stopping]);
+                    self.drain();
                 }
-                phase.send_replace(Phase::Drain);
-            }
-            (Asked::End, Phase::Drain | Phase::Stop) => {
-                tracing::info!("stopping at once");
-                phase.send_replace(Phase::Stop);
+                (Asked::End, Phase::Drain) if std::mem::take(&mut handed_over) => {}
+                (Asked::End, Phase::Drain | Phase::Stop) => {
+                    tracing::info!("stopping at once");
+                    self.phase.send_replace(Phase::Stop);
+                }
             }
         }
+    }
+
+    fn reload(&self) {
+        tracing::info!("SIGHUP: reading certificates; restart to read the config");
+        if let Some(watcher) = self.watcher {
+            watcher.look();
+        }
+    }
+
+    fn drain(&mut self) {
+        if let Some(admin) = self.admin {
+            admin.handler.drain();
+        }
+        self.succession.close();
+        self.phase.send_replace(Phase::Drain);
+    }
+}
+
+/// Tells the service manager, if one asked to be told.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "could not notify the service manager");
     }
 }
 
@@ -413,12 +528,14 @@ async fn supervise(
 enum Asked {
     End,
     Reload,
+    TakeOver,
 }
 
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    user2: Signal,
 }
 
 impl Signals {
@@ -428,6 +545,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -437,6 +555,7 @@ impl Signals {
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.terminate.recv() => Asked::End,
+            _ = self.user2.recv() => Asked::TakeOver,
         }
     }
 }

@@ -15,9 +15,13 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -40,6 +44,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::net::Event;
 use crate::net::Handshake;
@@ -93,6 +98,9 @@ pub async fn serve<H, F, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    if later_than(&mut front.phase.clone(), Phase::Hold).await == Phase::Stop {
+        return;
+    }
     // One channel a listener: connections of different workers share no lock. It also counts them:
     // it is closed when the last connection has dropped its receiver.
     let (phase, connections) = watch::channel(Phase::Serve);
@@ -125,19 +133,20 @@ async fn accept_all<H, F, B>(
     let mut outer = front.phase.clone();
     let over = later_than(&mut outer, Phase::Serve);
     tokio::pin!(over);
-    loop {
-        let next = async {
-            let (tcp, address) = listen::accept(&listener).await;
-            let permit = permit(&front.connections).await;
-            (tcp, address, permit)
-        };
-        let (tcp, address, Some(permit)) = (tokio::select! {
+    let mut goes_on = true;
+    while goes_on {
+        let (tcp, address) = tokio::select! {
             biased;
             _ = &mut over => return,
-            accepted = next => accepted,
-        }) else {
-            return;
+            accepted = listen::accept(&listener) => accepted,
         };
+        let permit = tokio::select! {
+            biased;
+            permit = permit(&front.connections) => permit,
+            _ = &mut over => None,
+        };
+        // One that was accepted is served, also when it has to wait until another has ended.
+        goes_on = permit.is_some();
         let local = tcp.local_addr().unwrap_or(address);
         let peer = Peer {
             address,
@@ -171,11 +180,20 @@ pub(super) async fn later_than(phase: &mut watch::Receiver<Phase>, seen: Phase) 
     }
 }
 
+/// Waits until a drain has gone on for so long that what was about to come has come.
+pub(super) async fn past_grace(phase: &mut watch::Receiver<Phase>) {
+    if later_than(phase, Phase::Serve).await == Phase::Drain {
+        // Told to stop meanwhile, it waits no longer.
+        drop(tokio::time::timeout(DRAIN_GRACE, later_than(phase, Phase::Drain)).await);
+    }
+}
+
 /// An accepted connection with its place among the permitted ones.
 struct Arrival {
     tcp: TcpStream,
     peer: Peer,
-    permit: OwnedSemaphorePermit,
+    /// None when it has to be waited for.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Says that a connection was accepted, and that it ended, however it does.
@@ -209,9 +227,19 @@ async fn connection<H, F, B>(
     let Arrival {
         tcp,
         mut peer,
-        permit,
+        permit: place,
     } = arrival;
-    let _permit = permit;
+    let _permit = match place {
+        Some(permit) => permit,
+        None => {
+            tokio::select! {
+                biased;
+                Some(permit) = permit(&front.connections) => permit,
+                _ = later_than(&mut phase, Phase::Drain) => return,
+                else => return,
+            }
+        }
+    };
     let _presence = Presence::new(&front.events);
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps Nagle's algorithm");
@@ -227,7 +255,7 @@ async fn connection<H, F, B>(
         let told = tokio::select! {
             biased;
             told = introduction::introduce(&mut socket, &peer, opening) => told,
-            _ = later_than(&mut phase, Phase::Serve) => return,
+            () = past_grace(&mut phase) => return,
         };
         match told {
             Ok(told) => peer = told,
@@ -241,7 +269,7 @@ async fn connection<H, F, B>(
             let known = tokio::select! {
                 biased;
                 known = opening => known,
-                _ = later_than(&mut phase, Phase::Serve) => return,
+                () = past_grace(&mut phase) => return,
             };
             match known {
                 Ok(Ok(true)) => return http2::converse(socket, peer, &front, phase).await,
@@ -254,7 +282,7 @@ async fn connection<H, F, B>(
     let done = tokio::select! {
         biased;
         done = tls.accept(socket, params.handshake_timeout) => done,
-        _ = later_than(&mut phase, Phase::Serve) => return,
+        () = past_grace(&mut phase) => return,
     };
     (front.events)(Event::Handshake(match &done {
         Ok(secured) if secured.resumed => Handshake::Resumed,
@@ -308,14 +336,16 @@ async fn converse<C, H, F, B>(
 {
     let progress = Arc::clone(io.progress());
     let timeout = front.params.body_read_timeout;
+    let leaving = AtomicBool::new(false);
+    let leaving = &leaving;
     let service = service_fn(|request: Request<Incoming>| {
         let reply = progress.reply();
         let request = request.map(|body| RequestBody::http1(body, timeout, &progress));
         let answer = (front.handler)(request, peer.clone());
         async move {
             let mut response = answer.await;
-            if reply.body_unread() {
-                // hyper closes then, but does not say so.
+            if reply.body_unread() || leaving.load(Ordering::Relaxed) {
+                // hyper closes a connection whose body was not read, but does not say so.
                 response.headers_mut().insert(CONNECTION, CLOSE);
             }
             Ok::<_, Infallible>(response.map(|inner| ReplyBody { inner, reply }))
@@ -323,6 +353,7 @@ async fn converse<C, H, F, B>(
     });
     let mut http = builder(&front.params).serve_connection(TokioIo::new(io), service);
     let mut seen = Phase::Serve;
+    let mut grace = pin!(tokio::time::sleep(DRAIN_GRACE));
     let result = loop {
         tokio::select! {
             biased;
@@ -332,6 +363,11 @@ async fn converse<C, H, F, B>(
                     return;
                 }
                 seen = now;
+                // A request may be on its way: to close at once would lose it.
+                leaving.store(true, Ordering::Relaxed);
+                grace.as_mut().reset(Instant::now() + DRAIN_GRACE);
+            }
+            () = &mut grace, if seen == Phase::Drain && !grace.is_elapsed() => {
                 Pin::new(&mut http).graceful_shutdown();
             }
         }
@@ -456,6 +492,10 @@ const HYPER_HEADERS_MAX: usize = 100;
 
 /// hyper's own bound on request targets.
 const HYPER_TARGET_BYTES_MAX: usize = 65_534;
+
+/// How long a client that was about to send a request may take, when its connection is to end. Whoever
+/// sends at the very moment an idle connection is closed is never safe, but this much later few do.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 

@@ -144,6 +144,8 @@ counters! {
     introductions_taken = "proxy_protocol.taken";
     /// Connections cut because they had to be introduced and were not.
     introductions_refused = "proxy_protocol.refused";
+    /// Times that another process was to take over, and this one went on instead.
+    takeovers_failed = "takeovers.failed";
     /// TLS handshakes that failed.
     handshakes_failed = "handshakes.failed";
     /// TLS handshakes with a new session.

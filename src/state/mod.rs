@@ -14,4 +14,5 @@ pub mod index;
 pub mod roster;
 mod slab;
 pub mod spread;
+pub mod takeover;
 pub mod variances;

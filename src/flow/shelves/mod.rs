@@ -418,11 +418,7 @@ impl Shelves {
     }
 
     /// As [`record_purge`](Self::record_purge), in this process alone.
-    pub async fn record_here(
-        self: &Arc<Self>,
-        sequence: Sequence,
-        selectors: &[Selector],
-    ) -> bool {
+    pub async fn record_here(self: &Arc<Self>, sequence: Sequence, selectors: &[Selector]) -> bool {
         if let Some(shelf) = self.alone() {
             return shelf.record_purge(sequence, selectors).await;
         }

@@ -62,7 +62,9 @@ fn a_purge_at_one_holds_at_the_other() {
     old.lend().unwrap();
     let new = open(&dirs);
     old.stand_beside(Some(Beside::Heir(Arc::new(Other::Lives(Arc::clone(&new))))));
-    new.stand_beside(Some(Beside::Elder(Arc::new(Other::Lives(Arc::clone(&old))))));
+    new.stand_beside(Some(Beside::Elder(Arc::new(Other::Lives(Arc::clone(
+        &old,
+    ))))));
     assert!(purge(&old, &[key(1)]));
     assert!(purge(&new, &[key(2)]));
     for shelves in [&old, &new] {
@@ -105,7 +107,10 @@ fn a_purge_that_the_other_did_not_live_to_hear_is_written_when_the_stores_come_b
     assert_eq!(served(&again, keys[0]), None);
     assert_eq!(served(&again, keys[1]).as_deref(), Some("body"));
     assert_eq!(served(&again, key(8)).as_deref(), Some("after"));
-    assert!(after > Sequence(1 << 40), "the other's sequences are left out");
+    assert!(
+        after > Sequence(1 << 40),
+        "the other's sequences are left out"
+    );
     again.close();
 }
 
