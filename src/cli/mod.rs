@@ -63,7 +63,8 @@ enum Command {
         )]
         urls: Vec<String>,
     },
-    /// Serve until SIGTERM or SIGINT; either one twice cuts what is under way
+    /// Serve until SIGTERM or SIGINT, which twice cut what is under way; SIGUSR2 lets a new binary
+    /// take over
     Serve {
         #[command(flatten)]
         config: ConfigArg,

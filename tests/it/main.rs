@@ -70,6 +70,7 @@ mod soak;
 mod stale;
 mod store;
 mod storing;
+mod takeover;
 mod targeted;
 mod telling;
 mod time;
