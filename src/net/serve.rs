@@ -62,6 +62,8 @@ use crate::net::io::ReadLimits;
 use crate::net::io::Reply;
 use crate::net::io::Socket;
 use crate::net::listen;
+use crate::net::switch::Stream;
+use crate::net::switch::Switch;
 use crate::net::tls;
 use crate::net::tls::Protocol;
 use crate::rules::request::Scheme;
@@ -172,6 +174,22 @@ async fn permit(connections: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     }
 }
 
+/// Waits for room for a connection that has none yet, unless it is told to stop first.
+async fn in_place(
+    place: Option<OwnedSemaphorePermit>,
+    connections: &Arc<Semaphore>,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<OwnedSemaphorePermit> {
+    if place.is_some() {
+        return place;
+    }
+    tokio::select! {
+        biased;
+        permit = permit(connections) => permit,
+        _ = later_than(phase, Phase::Drain) => None,
+    }
+}
+
 /// Waits for a phase later than `seen`.
 pub(super) async fn later_than(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {
     match phase.wait_for(|phase| *phase > seen).await {
@@ -229,16 +247,8 @@ async fn connection<H, F, B>(
         mut peer,
         permit: place,
     } = arrival;
-    let _permit = match place {
-        Some(permit) => permit,
-        None => {
-            tokio::select! {
-                biased;
-                Some(permit) = permit(&front.connections) => permit,
-                _ = later_than(&mut phase, Phase::Drain) => return,
-                else => return,
-            }
-        }
+    let Some(_permit) = in_place(place, &front.connections, &mut phase).await else {
+        return;
     };
     let _presence = Presence::new(&front.events);
     if let Err(error) = tcp.set_nodelay(true) {
@@ -328,7 +338,7 @@ async fn converse<C, H, F, B>(
     front: &Arc<Front<H>>,
     mut phase: watch::Receiver<Phase>,
 ) where
-    C: Carrier,
+    C: Carrier + 'static,
     H: Fn(Request<RequestBody>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
@@ -344,7 +354,12 @@ async fn converse<C, H, F, B>(
         let answer = (front.handler)(request, peer.clone());
         async move {
             let mut response = answer.await;
-            if reply.body_unread() || leaving.load(Ordering::Relaxed) {
+            let mut closes = leaving.load(Ordering::Relaxed);
+            if let Some(switch) = response.extensions_mut().remove::<Switch>() {
+                reply.switch_to(switch);
+                closes = false;
+            }
+            if closes || reply.body_unread() {
                 // hyper closes a connection whose body was not read, but does not say so.
                 response.headers_mut().insert(CONNECTION, CLOSE);
             }
@@ -373,6 +388,17 @@ async fn converse<C, H, F, B>(
         }
     };
     let http1::Parts { io, read_buf, .. } = http.into_parts();
+    if result.is_ok()
+        && let Some(switch) = progress.take_switch()
+    {
+        let stream = Stream::new(io.into_inner(), read_buf);
+        tokio::select! {
+            biased;
+            () = switch.run(stream) => {}
+            _ = later_than(&mut phase, Phase::Drain) => {}
+        }
+        return;
+    }
     tokio::select! {
         biased;
         () = farewell(io.into_inner(), result, &read_buf, &*front.events) => {}

@@ -17,6 +17,7 @@ pub mod file;
 pub mod pool;
 #[cfg(test)]
 mod script;
+pub mod switched;
 pub mod tls;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use body::Body;
 pub use error::ConnectFailure;
 pub use error::UpstreamError;
+pub use switched::Switched;
 pub use tls::Security;
 
 use self::connect::Target;
@@ -184,6 +186,9 @@ impl Upstream {
     /// Transfer-Encoding are replaced by what its body says. A request without a body
     /// and with an idempotent method is retried once, on a new connection, when a reused
     /// connection closes before the first byte. Dropping the future closes the connection.
+    ///
+    /// One with an Upgrade field, which names one protocol, may be answered with a 101 that switches
+    /// to it: its body then has the connection.
     pub async fn exchange(
         &self,
         backend: usize,

@@ -416,7 +416,7 @@ fn a_process_that_has_handed_over_is_cut_by_the_second_signal_and_not_the_first(
     assert!(is_alive(old));
     gate.open();
     reading.finish().sees("firstsecond");
-    scene.await_elders();
+    eventually("the old one to end", || !is_alive(old));
 }
 
 #[test]

@@ -156,10 +156,12 @@ impl Taking {
                 Received::Nothing => TakerEvent::Tick,
                 Received::End => TakerEvent::Ended,
             };
-            match taking.on(event) {
-                TakerAction::Prepare => break,
-                TakerAction::Fail(reason) => return Err(failed(reason)),
-                _ => {}
+            let action = taking.on(event);
+            if let TakerAction::Fail(reason) = action {
+                return Err(failed(reason));
+            }
+            if action == TakerAction::Prepare {
+                break;
             }
         }
         wire.listen(move |message| {
@@ -229,10 +231,12 @@ impl Taking {
     /// Heeds the other's purges until it ends.
     fn follow(mut self, engine: &Arc<Engine>) {
         while let Ok(event) = self.heard.recv() {
-            match self.on(event) {
-                TakerAction::Heed(purge) => self.heed(purge, Some(engine)),
-                TakerAction::BeAlone => break,
-                _ => {}
+            let action = self.on(event);
+            if action == TakerAction::BeAlone {
+                break;
+            }
+            if let TakerAction::Heed(purge) = action {
+                self.heed(purge, Some(engine));
             }
         }
         engine.stand_beside(None);

@@ -9,6 +9,7 @@ use crate::rules::invalidate::Selector;
 use crate::state::takeover::message::BYTES_MAX;
 use crate::state::takeover::message::Message;
 use crate::state::takeover::message::SELECTORS_MAX;
+use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::RecvAncillaryBuffer;
 use rustix::net::RecvAncillaryMessage;
@@ -133,25 +134,21 @@ impl Wire {
             &mut beside,
             RecvFlags::CMSG_CLOEXEC,
         );
-        let received = match received.map_err(io::Error::from) {
+        let received = match received {
             Ok(received) => received,
-            Err(error) => {
-                return match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Received::Nothing),
-                    io::ErrorKind::ConnectionReset => Ok(Received::End),
-                    _ => Err(error),
-                };
-            }
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::End),
+            Err(error) => return Err(error.into()),
         };
         if received.bytes == 0 {
             return Ok(Received::End);
         }
-        let listener = beside.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => {
-                descriptors.next().map(TcpListener::from)
+        let mut listener = None;
+        for beside in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = beside {
+                listener = descriptors.last().map(TcpListener::from);
             }
-            _ => None,
-        });
+        }
         bytes.truncate(received.bytes);
         let whole = !received.flags.contains(ReturnFlags::TRUNC);
         match Message::decode(&bytes).filter(|_| whole) {
