@@ -98,10 +98,15 @@ impl Inherited {
         address: SocketAddr,
         workers: usize,
     ) -> Result<Listeners, NetError> {
-        let is_meant = |bound: &mut Bound| bound.local == address || bound.asked == address;
+        let exact = |bound: &&Bound| bound.local == address;
+        let asked = |bound: &&Bound| bound.asked == address;
+        let mut sockets = self.sockets.iter();
+        // Where the system chose several ports, they come in the order of the config.
+        let first = sockets.clone().find(exact).or_else(|| sockets.find(asked));
+        let local = first.map(|bound| bound.local);
         let mut all: Vec<std::net::TcpListener> = self
             .sockets
-            .extract_if(.., is_meant)
+            .extract_if(.., |bound| Some(bound.local) == local)
             .map(|bound| bound.listener)
             .collect();
         if all.is_empty() {
@@ -239,8 +244,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let mut inherited = Inherited::default();
         inherited.add(listener, Some(any())).unwrap();
-        let found = inherited.bind_each(any(), 2).unwrap().all;
-        assert!(found.iter().all(|l| l.local_addr().unwrap() == address));
+        let other = bind(any(), false).unwrap();
+        let behind = other.local_addr().unwrap();
+        inherited.add(other, Some(any())).unwrap();
+        for expected in [address, behind] {
+            let found = inherited.bind_each(any(), 2).unwrap().all;
+            assert!(found.iter().all(|l| l.local_addr().unwrap() == expected));
+        }
     }
 
     #[test]

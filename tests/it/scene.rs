@@ -327,7 +327,9 @@ impl Scene {
     pub(crate) fn await_taken_over(&mut self) {
         let heir = self.await_heir();
         let running = self.running.as_mut().expect("a running binary");
+        let before = (running.http, running.https, running.admin);
         running.await_ready();
+        assert_eq!(before, (running.http, running.https, running.admin));
         running.heir = None;
         let elder = std::mem::replace(&mut running.process, Process::Heir(heir));
         self.elders.push(elder);
