@@ -6,11 +6,15 @@
 mod ask;
 mod certificates;
 mod check;
+mod house;
+mod listeners;
 mod logging;
 mod purge;
+mod reload;
 mod serve;
 mod store;
 mod takeover;
+mod workers;
 
 use crate::config;
 use crate::config::ConfigError;
@@ -63,8 +67,13 @@ enum Command {
         )]
         urls: Vec<String>,
     },
-    /// Serve until SIGTERM or SIGINT, which twice cut what is under way; SIGUSR2 lets a new binary
-    /// take over
+    /// Have a running larder read its config again, and print what has changed, or everything that is wrong
+    Reload {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Serve until SIGTERM or SIGINT; either one twice cuts what is under way. SIGHUP reloads,
+    /// SIGUSR2 has a new binary take over
     Serve {
         #[command(flatten)]
         config: ConfigArg,
@@ -124,6 +133,10 @@ impl Command {
             Self::Completions { shell } => completions(shell),
             Self::Purge { config, all, urls } => match config.path() {
                 Some(path) => purge::run(&path, all, &urls),
+                None => Ok(no_config()),
+            },
+            Self::Reload { config } => match config.path() {
+                Some(path) => reload::run(&path),
                 None => Ok(no_config()),
             },
             Self::Serve { config } => match config.path() {

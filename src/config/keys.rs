@@ -116,9 +116,10 @@ sections! {
         http2_control_frames_max: Count(100, 1_000_000) = 1000;
         /// Port that clients reach https at, for redirects to it.
         https_port: Count(1, 65_535) = 443;
-        /// Threads that serve clients; 0: one a core.
+        /// Threads that serve clients; 0: one a core. A reload cannot change it.
         workers: Count(0, 1024) = 0;
         /// per-core: each worker is a runtime of its own; shared: one runtime, work moves between threads.
+        /// A reload cannot change it.
         runtime: Choice<Runtime>(RUNTIMES) = "per-core";
         /// Name in Cache-Status, Proxy-Status, Via and CDN-Loop.
         identifier: Text() = "larder";
@@ -182,7 +183,7 @@ sections! {
         ticket_rotation: Time(millis(0), INTERVAL_MAX) = "1h";
         /// Most handshakes under way once the client has said hello; more wait within handshake_timeout.
         handshakes_max: Count(1, 1_000_000) = 2048;
-        /// How often files are looked at; what has changed is taken up. So does SIGHUP, at once.
+        /// How often files are looked at; what has changed is taken up. A reload does so at once.
         files_interval: Time(millis(100), DAY) = "5s";
     }
 
@@ -197,7 +198,7 @@ sections! {
         ocsp: Text() = "";
     }
 
-    /// The store of responses.
+    /// The store of responses. A reload cannot change dir, dirs, disk_bytes_max and fill_bytes_max.
     Cache in "[cache]" {
         /// Folder of the store; made when missing. A relative path starts at this file's folder.
         dir: Text() = "cache-dir";
@@ -224,7 +225,7 @@ sections! {
         variants_max: Count(1, 1024) = 32;
     }
 
-    /// Purging, counters and health.
+    /// Purging, reloading, counters and health.
     Admin in "[admin]" {
         /// Address of the admin listener; "" for none.
         listen: Text() = "127.0.0.1:8081";
@@ -334,7 +335,7 @@ sections! {
     Log in "[log]" {
         /// Least severe events that are logged.
         level: Choice<Level>(LEVELS) = "info";
-        /// "off", "stdout", or a file that is appended to (relative to this file's folder).
+        /// "off", "stdout", or a file that is appended to (relative to this file's folder); a reload opens it anew.
         access: Text() = "off";
         /// Form of the access log.
         format: Choice<Format>(FORMATS) = "combined";

@@ -76,8 +76,6 @@ pub struct Plan {
     pub admin: Option<Admin>,
     /// The engine.
     pub flow: flow::Params,
-    /// Upstreams, in the order that sites name them by.
-    pub upstreams: Vec<upstream::Params>,
     /// The store's directories, at least one.
     pub store: Vec<store::Params>,
     /// Logs.
@@ -160,7 +158,7 @@ impl Plan {
                 "needs at least one [[tls.certificate]]",
             );
         }
-        let flow = flow_params(file, problems);
+        let flow = flow_params(file, folder, problems);
         Self {
             http,
             https,
@@ -172,7 +170,6 @@ impl Plan {
             net: net_params(&file.server, problems),
             admin,
             flow,
-            upstreams: upstreams(file, folder, problems),
             store: store_dirs(&file.cache, folder, problems),
             log: log(&file.log, folder),
         }
@@ -257,7 +254,7 @@ fn window(bytes: u64) -> u32 {
         .min(i32::MAX as u32)
 }
 
-fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
+fn flow_params(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> flow::Params {
     let identifier = &file.server.identifier;
     if !is_token(&identifier.value) {
         let reason = "must be a letter followed by letters, digits and .:/_- only";
@@ -278,6 +275,7 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
         hops_max: file.server.hops_max.value,
         via_response: file.server.via_response.value,
         cache_status_key: file.server.cache_status_key.value,
+        upstreams: upstreams(file, folder, problems),
         sites: sites(file, problems),
         routes: routes(file, problems),
         request: request::Params {
@@ -403,7 +401,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
 }
 
 /// A site goes by the first of its hosts; no other has that one.
-fn site_name(site: &keys::Site) -> String {
+pub(super) fn site_name(site: &keys::Site) -> String {
     let first = site.hosts.value.first();
     first
         .map(|host| host.to_ascii_lowercase())
@@ -629,7 +627,11 @@ fn field_names(
     names
 }
 
-fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<upstream::Params> {
+fn upstreams(
+    file: &File,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<(String, upstream::Params)> {
     if file.upstreams.is_empty() {
         missing(
             problems,
@@ -641,7 +643,7 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
     for (name, upstream) in &file.upstreams {
         let key = format!("upstream.{name}.backends");
         let security = security(name, upstream, folder, problems);
-        upstreams.push(upstream::Params {
+        let params = upstream::Params {
             backends: backends(
                 &upstream.backends,
                 security.as_ref(),
@@ -658,7 +660,8 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
             idle_timeout: upstream.idle_timeout.value,
             headers_max: upstream.headers_max.value,
             header_bytes_max: bytes(upstream.header_bytes_max.value),
-        });
+        };
+        upstreams.push((name.clone(), params));
     }
     upstreams
 }
@@ -1042,7 +1045,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port: 3000,
         };
-        assert_eq!(plan.upstreams.first().unwrap().backends, [backend]);
+        assert_eq!(plan.flow.upstreams.first().unwrap().1.backends, [backend]);
     }
 
     #[test]
@@ -1050,8 +1053,8 @@ mod tests {
         assert_eq!(
             problems(""),
             [
-                "t: site: there must be at least one [[site]]",
                 "t: upstream: there must be at least one [upstream.NAME]",
+                "t: site: there must be at least one [[site]]",
             ]
         );
     }
@@ -1289,7 +1292,7 @@ mod tests {
         let (plan, problems) = check(&text);
         assert_eq!(problems, Vec::<String>::new());
         let mut found = Vec::new();
-        for backend in &plan.upstreams.first().unwrap().backends {
+        for backend in &plan.flow.upstreams.first().unwrap().1.backends {
             let Backend::Https {
                 host,
                 port,

@@ -121,6 +121,20 @@ impl Inherited {
         Ok(Listeners { all, sockets })
     }
 
+    /// Binds an address of the config now, unless it was inherited, to be taken later: what cannot be
+    /// bound is known early.
+    pub fn ensure(&mut self, address: SocketAddr, workers: usize) -> Result<(), NetError> {
+        let here = |bound: &Bound| bound.local == address || bound.asked == address;
+        if self.sockets.iter().any(here) {
+            return Ok(());
+        }
+        for listener in bind_each(address, workers)? {
+            let added = self.add(listener, Some(address));
+            added.map_err(|source| NetError::Bind { address, source })?;
+        }
+        Ok(())
+    }
+
     /// The addresses of those that nobody wanted; they are closed.
     pub fn unwanted(self) -> Vec<SocketAddr> {
         let mut addresses: Vec<SocketAddr> =
@@ -275,6 +289,18 @@ mod tests {
                 .map(|l| std::iter::from_fn(|| l.accept().ok()).count());
             assert_eq!(accepted.sum::<usize>(), clients.len());
         }
+    }
+
+    #[test]
+    fn what_is_ensured_is_bound_once_and_taken_later() {
+        let mut inherited = Inherited::default();
+        inherited.ensure(any(), 2).unwrap();
+        inherited.ensure(any(), 2).unwrap();
+        assert_eq!(inherited.bind_each(any(), 2).unwrap().sockets, 2);
+        assert_eq!(inherited.unwanted(), []);
+        let taken = bind(any(), false).unwrap().local_addr().unwrap();
+        let _holder = bind(taken, false).unwrap();
+        assert!(Inherited::default().ensure(taken, 1).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod http2;
 pub mod introduction;
 pub mod io;
 pub mod listen;
+pub mod room;
 pub mod serve;
 pub mod switch;
 pub mod tls;

@@ -102,6 +102,10 @@ counters! {
     stored = "stored";
     /// Requests that shared another's trip to the origin.
     collapsed = "collapsed";
+    /// Configs that were taken up while running.
+    reloads_done = "reloads.done";
+    /// Configs that were not: something is wrong with them, or needs another process.
+    reloads_refused = "reloads.refused";
     /// Responses whose body was not sent whole.
     incomplete = "incomplete";
     /// Body bytes handed to connections.
@@ -440,7 +444,8 @@ mod tests {
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
              handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
-             misses proxy_protocol.refused proxy_protocol.taken requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
+             misses proxy_protocol.refused proxy_protocol.taken reloads.done reloads.refused \
+             requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
              store.appended_bytes store.bodies store.bytes store.corrupt store.dirs \
              store.entries \
              store.evicted store.journal_written_bytes store.journaled store.limit \

@@ -181,6 +181,16 @@ impl Upstream {
         }
     }
 
+    /// Keeps nothing idle from now on: for an upstream that the config no longer has. Requests under
+    /// way end as if nothing had happened.
+    pub fn retire(&self) {
+        for origin in &self.origins {
+            if let Access::Http(pool) = &origin.access {
+                pool.retire();
+            }
+        }
+    }
+
     /// Sends a request to one backend and returns the head of the final response; 1xx are
     /// swallowed. `request` has an origin-form target and a Host field; its Content-Length and
     /// Transfer-Encoding are replaced by what its body says. A request without a body

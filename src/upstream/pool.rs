@@ -60,6 +60,8 @@ struct State {
     /// By arrival.
     waiting: BTreeMap<u64, oneshot::Sender<Grant>>,
     arrivals: u64,
+    /// Nothing becomes idle any more.
+    retired: bool,
 }
 
 #[derive(Debug)]
@@ -231,6 +233,16 @@ impl Pool {
         }
     }
 
+    /// Closes what is idle, and from now on what would become so.
+    pub(crate) fn retire(&self) {
+        let mut state = self.lock();
+        state.retired = true;
+        let idle = std::mem::take(&mut state.idle);
+        // Closing takes the lock again.
+        drop(state);
+        drop(idle);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is made in one step, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -241,7 +253,7 @@ impl State {
     /// Makes a connection idle; returns what must go for it, to be dropped without the lock.
     fn keep(&mut self, connection: Connection, params: &Params) -> Vec<Connection> {
         let mut discarded = Vec::new();
-        if params.idle_max == 0 {
+        if params.idle_max == 0 || self.retired {
             discarded.push(connection);
             return discarded;
         }
@@ -548,6 +560,28 @@ mod tests {
         closed.notified().await;
         get(&upstream, "/").await.unwrap();
         assert_eq!(origin.connections(), [0, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_retired_pool_closes_what_is_idle_and_what_comes_back() {
+        let idle = Arc::new(Notify::new());
+        let busy = Arc::new(Notify::new());
+        let saying_farewell = |closed: &Arc<Notify>| {
+            let mut acts = answer(HELLO);
+            acts.push(Act::Farewell(Arc::clone(closed)));
+            acts
+        };
+        let plays = vec![saying_farewell(&idle), saying_farewell(&busy)];
+        let origin = Origin::playing(plays).await;
+        let upstream = origin.upstream();
+        let one = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        let two = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        read(one).await.unwrap();
+        upstream.retire();
+        idle.notified().await;
+        // A response under way is read to its end.
+        assert_eq!(read(two).await.unwrap(), "hello");
+        busy.notified().await;
     }
 
     #[tokio::test]

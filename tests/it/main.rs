@@ -63,6 +63,7 @@ mod properties;
 mod proxy_protocol;
 mod purge;
 mod range;
+mod reload;
 mod requests;
 mod rfc9113;
 mod slices;

@@ -5,6 +5,8 @@
 
 use super::VARIABLE;
 use super::wire::Wire;
+use crate::cli::house::lock;
+use crate::cli::listeners::Listeners;
 use crate::clock;
 use crate::flow::Beside;
 use crate::flow::Engine;
@@ -27,6 +29,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -42,10 +45,8 @@ pub(in crate::cli) struct Estate {
     pub(in crate::cli) program: Program,
     /// Whoever has the stores.
     pub(in crate::cli) engine: Arc<Engine>,
-    /// Every listening socket, and the address of the config that it was bound for.
-    pub(in crate::cli) listeners: Vec<(SocketAddr, TcpListener)>,
-    /// How long each step of the other process may take.
-    pub(in crate::cli) wait: Duration,
+    /// Every listening socket.
+    pub(in crate::cli) listeners: Arc<Mutex<Listeners>>,
     /// Counts how it came out.
     pub(in crate::cli) metrics: Arc<Metrics>,
 }
@@ -71,13 +72,17 @@ impl Handing {
         estate: &Estate,
         tell: channel::UnboundedSender<Outcome>,
     ) -> anyhow::Result<Self> {
+        let (listeners, wait) = {
+            let listeners = lock(&estate.listeners);
+            (listeners.sockets()?, listeners.heir_wait())
+        };
         let (wire, other) = Wire::pair().context("could not make a pair of sockets")?;
         let wire = Arc::new(wire);
         let child = estate.program.start(other)?;
         let (events, heard) = mpsc::channel();
         let listener = events.clone();
         let drive = Drive {
-            machine: Giver::new(estate.wait),
+            machine: Giver::new(wait),
             begun: clock::instant(),
             wire: Arc::clone(&wire),
             child,
@@ -95,7 +100,7 @@ impl Handing {
         })?;
         tracing::info!(pid = drive.child.id(), "handing over to a new process");
         // A process that does not listen is found out by its silence.
-        if let Err(error) = greet(&wire, &estate.listeners) {
+        if let Err(error) = greet(&wire, &listeners) {
             tracing::warn!(%error, "could not pass on all listeners");
         }
         let thread = thread::Builder::new()

@@ -32,8 +32,8 @@ use tokio::sync::mpsc;
 
 /// Who came before this process, and who comes after it.
 pub(super) struct Succession {
-    /// What is handed over; none once this process accepts no more.
-    estate: Option<Estate>,
+    /// What is handed over.
+    estate: Estate,
     /// The process before still serves.
     elder: Arc<AtomicBool>,
     handing: Option<Handing>,
@@ -47,7 +47,7 @@ impl Succession {
     pub(super) fn new(estate: Estate, elder: Arc<AtomicBool>) -> Self {
         let (tell, outcomes) = mpsc::unbounded_channel();
         Self {
-            estate: Some(estate),
+            estate,
             elder,
             handing: None,
             handed_over: false,
@@ -63,16 +63,14 @@ impl Succession {
             tracing::warn!("SIGUSR2: a take-over is under way already");
         } else if self.elder.load(Ordering::Relaxed) {
             tracing::warn!("SIGUSR2: the process before still drains; try again when it has ended");
-        } else if let Some(estate) = &self.estate {
-            match Handing::begin(estate, self.tell.clone()) {
+        } else {
+            match Handing::begin(&self.estate, self.tell.clone()) {
                 Ok(handing) => self.handing = Some(handing),
                 Err(error) => {
-                    estate.metrics.takeovers_failed.add(1);
+                    self.estate.metrics.takeovers_failed.add(1);
                     tracing::error!("the take-over failed; going on as before: {error:#}");
                 }
             }
-        } else {
-            tracing::warn!("SIGUSR2: this process is about to end");
         }
     }
 
@@ -90,10 +88,8 @@ impl Succession {
         self.handed_over
     }
 
-    /// This process accepts no more: its listeners are closed, and a take-over that has not come out
-    /// ends.
-    pub(super) fn close(&mut self) {
-        self.estate = None;
+    /// This process is to end: so does a take-over that has not come out yet.
+    pub(super) fn stop(&self) {
         if let Some(handing) = &self.handing {
             handing.stop();
         }

@@ -24,12 +24,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
@@ -222,18 +222,32 @@ pub struct Status {
 
 /// What TLS listeners share: certificates, rules for clients, the keys of session tickets.
 pub struct Front {
-    params: Params,
     provider: Arc<CryptoProvider>,
     /// Certificates by name. Whoever obtains some at run time puts them here.
     table: Arc<Table>,
+    /// A handshake goes by the one it began with.
+    setup: ArcSwap<Setup>,
+    /// Whoever holds it may change the setup.
+    watched: Mutex<Watch>,
+    taken: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the params come to.
+#[derive(Clone)]
+struct Setup {
+    params: Params,
     tickets: Option<Arc<dyn ProducesTickets>>,
     /// For clients of sites that ask for no certificate.
     open: Arc<ServerConfig>,
-    closed: RwLock<Arc<Closed>>,
-    watched: Mutex<Watch>,
-    places: Semaphore,
-    taken: AtomicU64,
-    refused: AtomicU64,
+    closed: Closed,
+    places: Arc<Semaphore>,
+}
+
+/// Other params, with everything read that they name.
+pub struct Next {
+    setup: Setup,
+    watch: Watch,
 }
 
 /// Configs for the sites that ask for certificates.
@@ -250,48 +264,48 @@ impl Front {
     /// Reads all files.
     pub fn new(params: Params, now: SystemTime) -> Result<Self, NetError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let certificates = Watched::new(&params.certificates, &provider)?;
-        let first = params.certificates.first();
-        let file = first.map_or(Path::new(""), |files| &files.cert);
-        if first.is_none() {
-            return Err(files::refuse(file, "none is given"));
-        }
-        let tickets = (!params.ticket_rotation.is_zero())
-            .then(|| tickets::rotating(params.ticket_rotation))
-            .transpose()
-            .map_err(|error| files::refuse(file, &error))?;
         let table = Arc::new(Table::default());
-        let make = Make {
-            params: &params,
-            provider: &provider,
-            table: &table,
-        };
-        let open = make.config(Arc::new(NoClientAuth), tickets.as_ref())?;
-        let mut closed = Closed::new();
-        let mut authorities = Vec::new();
-        for (site, rules) in &params.clients {
-            authorities.push((files::stamp(&rules.authorities), None));
-            let config = make.config(rules.verifier(&provider)?, None)?;
-            closed.insert(*site, (config, rules.policy.clone()));
-        }
+        let Next { setup, watch } = Next::read(params, &provider, &table, None)?;
         let front = Self {
-            places: Semaphore::new(params.handshakes_max.min(Semaphore::MAX_PERMITS)),
-            watched: Mutex::new(Watch {
-                certificates,
-                authorities,
-            }),
-            closed: RwLock::new(Arc::new(closed)),
-            taken: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            params,
             provider,
             table,
-            tickets,
-            open,
+            setup: ArcSwap::from_pointee(setup),
+            watched: Mutex::new(watch),
+            taken: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         };
         front.show(&lock(&front.watched).certificates);
         front.refresh(false, now);
         Ok(front)
+    }
+
+    /// Reads all files that other params name, and changes nothing.
+    pub fn prepare(&self, params: Params) -> Result<Next, NetError> {
+        let before = self.setup.load_full();
+        Next::read(params, &self.provider, &self.table, Some(&before))
+    }
+
+    /// Goes by other params from the next handshake on. Certificates that did not come from files
+    /// stay, and so do sessions, unless the rotation of their keys has changed. Lists the files whose
+    /// certificate is not the one they held before.
+    pub fn adopt(&self, next: Next, now: SystemTime) -> Vec<String> {
+        let before = self.table.all();
+        let read = next.setup.params.certificates.len() + next.setup.params.clients.len();
+        let mut watch = lock(&self.watched);
+        *watch = next.watch;
+        // Whoever finds the new rules finds the certificates for them.
+        self.show(&watch.certificates);
+        self.setup.store(Arc::new(next.setup));
+        drop(watch);
+        self.taken.fetch_add(read as u64, Ordering::Relaxed);
+        self.refresh(false, now);
+        let mut renewed = self.table.all();
+        renewed.retain(|now| {
+            let mut before = before.iter();
+            before.any(|then| then.source() == now.source() && then.key().cert != now.key().cert)
+        });
+        let sources = renewed.iter().map(|now| now.source().to_owned());
+        sources.collect()
     }
 
     /// The certificates by name, for whoever adds some at run time.
@@ -306,7 +320,8 @@ impl Front {
         let mut refreshed = watch.certificates.refresh(all, now, &self.provider);
         // A response that was taken off because it is over counts as nothing, but shows.
         self.show(&watch.certificates);
-        for (number, (site, rules)) in self.params.clients.iter().enumerate() {
+        let setup = self.setup.load_full();
+        for (number, (site, rules)) in setup.params.clients.iter().enumerate() {
             let stamp = files::stamp(&rules.authorities);
             let Some(seen) = watch.authorities.get_mut(number) else {
                 continue;
@@ -321,7 +336,7 @@ impl Front {
             }
         }
         drop(watch);
-        if let Some(tickets) = &self.tickets {
+        if let Some(tickets) = &setup.tickets {
             tickets::rotate(tickets.as_ref());
         }
         self.taken.fetch_add(refreshed.taken, Ordering::Relaxed);
@@ -370,7 +385,8 @@ impl Front {
         let hello = start.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let known = name.as_deref().is_some_and(|name| self.table.knows(name));
-        if !known && self.params.unknown_name == UnknownName::Refuse {
+        let setup = self.setup.load_full();
+        if !known && setup.params.unknown_name == UnknownName::Refuse {
             let said = async {
                 start.io.write_all(UNRECOGNIZED_NAME).await?;
                 start.io.shutdown().await
@@ -378,16 +394,19 @@ impl Front {
             drop(timeout_at(deadline, said).await);
             return Err(HandshakeFailure::UnknownName);
         }
-        let place = timeout_at(deadline, self.places.acquire()).await;
+        let place = timeout_at(deadline, setup.places.acquire()).await;
         let Ok(Ok(_place)) = place else {
             return Err(HandshakeFailure::Crowded);
         };
         // Who asks for no name gets the rules of the site for every host.
-        let site = self.params.routes.site(name.as_deref().unwrap_or_default());
-        let rules = site.and_then(|site| self.closed().get(&site).cloned());
+        let site = setup
+            .params
+            .routes
+            .site(name.as_deref().unwrap_or_default());
+        let rules = site.and_then(|site| setup.closed.get(&site).cloned());
         let (config, policy) = match rules {
             Some((config, policy)) => (config, Some(policy)),
-            None => (Arc::clone(&self.open), None),
+            None => (Arc::clone(&setup.open), None),
         };
         let stream = within(deadline, start.into_stream(config)).await?;
         let (_, session) = stream.get_ref();
@@ -410,8 +429,9 @@ impl Front {
     }
 
     fn take_authorities(&self, site: SiteId, rules: &ClientRules) -> Result<(), NetError> {
+        let before = self.setup.load_full();
         let make = Make {
-            params: &self.params,
+            params: &before.params,
             provider: &self.provider,
             table: &self.table,
         };
@@ -420,9 +440,9 @@ impl Front {
             .and_then(|verifier| make.config(verifier, None));
         match config {
             Ok(config) => {
-                let mut closed = Closed::clone(&self.closed());
-                closed.insert(site, (config, rules.policy.clone()));
-                *self.closed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(closed);
+                let mut setup = Setup::clone(&before);
+                setup.closed.insert(site, (config, rules.policy.clone()));
+                self.setup.store(Arc::new(setup));
                 let file = rules.authorities.display();
                 tracing::info!(%file, "read the authorities for client certificates again");
                 Ok(())
@@ -433,17 +453,72 @@ impl Front {
             }
         }
     }
+}
 
-    fn closed(&self) -> Arc<Closed> {
-        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&closed)
+impl Next {
+    /// Reads all files. Keys of tickets and places of handshakes are those of `before`, unless it
+    /// had others in mind.
+    fn read(
+        params: Params,
+        provider: &Arc<CryptoProvider>,
+        table: &Arc<Table>,
+        before: Option<&Setup>,
+    ) -> Result<Self, NetError> {
+        let certificates = Watched::new(&params.certificates, provider)?;
+        let first = params.certificates.first();
+        let file = first.map_or(Path::new(""), |files| &files.cert);
+        if first.is_none() {
+            return Err(files::refuse(file, "none is given"));
+        }
+        let rotation = params.ticket_rotation;
+        let same = before.filter(|before| before.params.ticket_rotation == rotation);
+        let tickets = match same {
+            Some(before) => before.tickets.clone(),
+            None if rotation.is_zero() => None,
+            None => {
+                let keys = tickets::rotating(rotation);
+                Some(keys.map_err(|error| files::refuse(file, &error))?)
+            }
+        };
+        let places = params.handshakes_max.min(Semaphore::MAX_PERMITS);
+        let same = before.filter(|before| before.params.handshakes_max == params.handshakes_max);
+        let places = match same {
+            Some(before) => Arc::clone(&before.places),
+            None => Arc::new(Semaphore::new(places)),
+        };
+        let make = Make {
+            params: &params,
+            provider,
+            table,
+        };
+        let open = make.config(Arc::new(NoClientAuth), tickets.as_ref())?;
+        let mut closed = Closed::new();
+        let mut authorities = Vec::new();
+        for (site, rules) in &params.clients {
+            authorities.push((files::stamp(&rules.authorities), None));
+            let config = make.config(rules.verifier(provider)?, None)?;
+            closed.insert(*site, (config, rules.policy.clone()));
+        }
+        Ok(Self {
+            watch: Watch {
+                certificates,
+                authorities,
+            },
+            setup: Setup {
+                params,
+                tickets,
+                open,
+                closed,
+                places,
+            },
+        })
     }
 }
 
 impl std::fmt::Debug for Front {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Front")
-            .field("params", &self.params)
+            .field("params", &self.setup.load().params)
             .finish_non_exhaustive()
     }
 }
@@ -729,8 +804,9 @@ pub(super) mod tests {
             let name = ServerName::try_from("a.test").unwrap();
             client.0.connect(name, tcp).await.is_ok()
         });
-        let all = u32::try_from(front.params.handshakes_max).unwrap();
-        let _held = front.places.acquire_many(all).await.unwrap();
+        let setup = front.setup.load_full();
+        let all = u32::try_from(setup.params.handshakes_max).unwrap();
+        let _held = setup.places.acquire_many(all).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
         let socket = Socket::new(tcp, Duration::from_secs(9));
         let refused = front.accept(socket, Duration::from_millis(300)).await.err();
