@@ -1012,6 +1012,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_on_its_way_when_a_drain_begins_is_answered_and_the_last() {
+        let mut rig = Rig::new(params()).await;
+        let mut kept = rig.client(&get("/one"));
+        until(&mut kept, "/one").await;
+        rig.told(Event::Accept).await;
+        let mut fresh = rig.client("");
+        rig.told(Event::Accept).await;
+        rig.phase.send_replace(Phase::Drain);
+        for client in [&mut kept, &mut fresh] {
+            client.write_all(get("/two").as_bytes()).await.unwrap();
+            let answer = rest(client).await;
+            assert!(
+                answer.contains("connection: close") && answer.ends_with("/two"),
+                "{answer}"
+            );
+        }
+        rig.ends().await;
+    }
+
+    #[tokio::test]
     async fn draining_is_bounded() {
         let mut rig = Rig::new(Params {
             drain_timeout: SHORT,

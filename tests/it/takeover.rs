@@ -17,6 +17,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
+
 use crate::client::Client;
 use crate::client::HOST;
 use crate::origin::Gate;
@@ -96,6 +99,108 @@ fn nobody_is_refused_or_cut_while_processes_come_and_go() {
         done.store(true, Ordering::Relaxed);
     });
     scene.origin.saw("/a", 1);
+}
+
+/// One GET by HTTP/2. `None`: the server has not taken it up and the connection is to be left, so that
+/// it can be sent again (RFC 9113 §6.8).
+async fn get_h2(client: &SendRequest<Bytes>, path: &str) -> Option<Vec<u8>> {
+    let left = |error: h2::Error| {
+        let politely = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        // Of a connection that has ended in order nothing more is said.
+        assert!(politely || error.is_io(), "{error:?}");
+        politely
+    };
+    let request = http::Request::get(format!("http://{HOST}{path}"));
+    let mut client = client.clone().ready().await.ok()?;
+    let (answer, _) = client.send_request(request.body(()).unwrap(), true).ok()?;
+    let answer = match answer.await {
+        Ok(answer) => answer,
+        Err(error) => {
+            assert!(
+                left(error),
+                "a request that was sent is answered or refused"
+            );
+            return None;
+        }
+    };
+    assert_eq!(answer.status(), 200);
+    let (mut stream, mut body) = (answer.into_body(), Vec::new());
+    while let Some(piece) = stream.data().await {
+        let piece = piece.expect("what was begun ends whole");
+        stream.flow_control().release_capacity(piece.len()).unwrap();
+        body.extend(piece);
+    }
+    Some(body)
+}
+
+#[test]
+fn streams_of_http2_end_whole_or_can_be_sent_again() {
+    let mut scene = Scene::new().server("h2c", "true").start();
+    let body = noise(5, 50_000);
+    scene.origin.says("/a", Reply::ok(body.clone()).fresh());
+    scene.get("/a").stored();
+    let (front, done, answers) = (scene.front(), AtomicBool::new(false), AtomicUsize::new(0));
+    let ask = async {
+        while !done.load(Ordering::Relaxed) {
+            let tcp = tokio::net::TcpStream::connect(front).await.unwrap();
+            let (client, connection) = h2::client::handshake(tcp).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let mut goes_on = true;
+            while goes_on && !done.load(Ordering::Relaxed) {
+                let (one, other, third) = tokio::join!(
+                    get_h2(&client, "/a"),
+                    get_h2(&client, "/a"),
+                    get_h2(&client, "/a")
+                );
+                for answer in [one, other, third] {
+                    goes_on &= answer.is_some();
+                    if let Some(answer) = answer {
+                        assert!(answer == body, "{} bytes", answer.len());
+                        answers.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            connection.abort();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(ask);
+        });
+        for _ in 0..3 {
+            let before = answers.load(Ordering::Relaxed);
+            scene.take_over();
+            eventually("more answers", || {
+                answers.load(Ordering::Relaxed) > before + 20
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    scene.origin.saw("/a", 1);
+}
+
+#[test]
+fn a_config_that_was_reloaded_is_handed_on_with_its_listeners() {
+    let mut scene = Scene::usual();
+    scene.origin.says("/a", Reply::ok("v1").fresh());
+    scene.get("/a").stored();
+    let more = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = more.local_addr().unwrap();
+    drop(more);
+    let listen = format!("http = [\"127.0.0.1:0\", \"{address}\"]");
+    rewrite(&scene, |config| {
+        config.replace("http = [\"127.0.0.1:0\"]", &listen)
+    });
+    scene.signal("HUP");
+    eventually("the new listener", || TcpStream::connect(address).is_ok());
+    let waiting = TcpStream::connect(address).unwrap();
+    scene.take_over();
+    drop(waiting);
+    Client::connect(address).get("/a").answer("GET").by("hit");
+    scene.get("/a").by("hit");
 }
 
 #[test]
