@@ -71,15 +71,20 @@ for number in $(seq 0 99); do
 done >"$dir/urls"
 xargs -n 1 curl -sf -o /dev/null <"$dir/urls"
 
+figures() {
+    curl -sf "$admin/stats" | tr ',{' '\n\n'
+}
 figure() {
-    curl -sf "$admin/stats" | tr ',{' '\n\n' | sed -n "s/^\"$1\":\([0-9]*\).*/\1/p" | head -n 1
+    sed -n "s/^\"$1\":\([0-9]*\).*/\1/p" "$dir/figures" | head -n 1
 }
 # The ratio over a second of load, by what the process that serves now has counted.
 ratio() {
-    before_requests=$(figure requests) before_hits=$(figure hits)
+    figures >"$dir/figures"
+    hits=$(figure hits) misses=$(figure misses)
     sleep 1
-    requests=$(($(figure requests) - before_requests)) hits=$(($(figure hits) - before_hits))
-    echo "$1: $hits hits of $requests requests"
+    figures >"$dir/figures"
+    hits=$(($(figure hits) - hits)) misses=$(($(figure misses) - misses))
+    echo "$1: $hits hits, $misses misses"
 }
 
 seconds=$((count * 2 + 10))
@@ -93,7 +98,7 @@ done &
 load="$load $!"
 sleep 1
 ratio before
-misses=0
+all_misses=0
 for take_over in $(seq "$count"); do
     kill -USR2 "$larder"
     ready $((take_over + 1))
@@ -101,10 +106,11 @@ for take_over in $(seq "$count"); do
     while [ "$(grep -c 'the process before has ended' "$dir/err")" -lt "$take_over" ]; do
         sleep 0.05
     done
-    misses=$((misses + $(figure misses)))
+    figures >"$dir/figures"
+    all_misses=$((all_misses + $(figure misses)))
 done
 ratio after
-echo "take-overs: $count, failed: $(grep -c 'take-over failed' "$dir/err" || true), misses since each: $misses"
+echo "take-overs: $count, failed: $(grep -c 'take-over failed' "$dir/err" || true), misses after each: $all_misses"
 wait "${load%% *}"
 kill "${load##* }" 2>/dev/null || true
 tail -n 1 "$dir/wrk"
