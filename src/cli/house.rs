@@ -10,6 +10,8 @@
 //! each request, connection and handshake goes by what it found at its start. Requests come before
 //! handshakes, so a site that begins to ask for client certificates lets nobody in without one.
 
+use super::acme;
+use super::acme::Acme;
 use super::certificates;
 use super::certificates::Watcher;
 use super::listeners;
@@ -64,6 +66,8 @@ pub(super) struct House {
     pub(super) listeners: Arc<Mutex<Listeners>>,
     tls: Arc<OnceLock<Arc<tls::Front>>>,
     watcher: Option<Watcher>,
+    /// Shared with whoever tells operators of it.
+    acme: Arc<Mutex<Option<Acme>>>,
     pub(super) admin: Arc<Admin>,
     operators: Option<Operators>,
     /// Of addresses that are gone from the config.
@@ -84,6 +88,7 @@ struct Next {
     tls: Option<NextTls>,
     /// Another, where the interval is another.
     watcher: Option<Watcher>,
+    acme: NextAcme,
     listeners: listeners::Next,
     /// Others, where they are to be answered elsewhere.
     operators: Option<(Operators, Desk)>,
@@ -92,6 +97,12 @@ struct Next {
 enum NextLog {
     Same,
     Other(Option<AccessLog>),
+}
+
+enum NextAcme {
+    None,
+    First(Acme),
+    Other(acme::Next),
 }
 
 enum NextTls {
@@ -123,7 +134,12 @@ impl House {
             .context("could not open the store")?;
         let tls = Arc::new(OnceLock::<Arc<tls::Front>>::new());
         let shown = Arc::clone(&tls);
-        let look = Box::new(move || certificates::tell(shown.get().map(Arc::as_ref)));
+        let acme = Arc::new(Mutex::new(None::<Acme>));
+        let obtaining = Arc::clone(&acme);
+        let look = Box::new(move || {
+            let obtained = lock(&obtaining).as_ref().map(Acme::tell);
+            certificates::tell(shown.get().map(Arc::as_ref), obtained)
+        });
         let token = plan.admin.as_ref().and_then(|admin| admin.token.clone());
         let admin = Admin::new(engine.clone(), Arc::clone(&metrics), look, reloads, token);
         let (workers, bounds, assign) = Workers::start(&plan, &engine, &metrics)?;
@@ -138,6 +154,7 @@ impl House {
             listeners: Arc::new(Mutex::new(Listeners::new(assign))),
             tls,
             watcher: None,
+            acme,
             admin: Arc::new(admin),
             operators: None,
             operators_left: Vec::new(),
@@ -232,7 +249,11 @@ impl House {
         });
         let socket = socket.transpose().map(Option::flatten);
         let socket = socket.map_err(|error: NetError| errors.push(error.to_string()));
-        let (Some(listeners), Ok(socket), true) = (listeners, socket, errors.is_empty()) else {
+        let acme = plan.acme.clone().map(acme::Next::prepare).transpose();
+        let acme = acme.map_err(|error| errors.push(error.to_string()));
+        let (Some(listeners), Ok(socket), Ok(acme), true) =
+            (listeners, socket, acme, errors.is_empty())
+        else {
             return Err(errors);
         };
         let threads = || {
@@ -253,16 +274,35 @@ impl House {
                 };
                 anyhow::Ok((operators, desk))
             });
-            anyhow::Ok((watcher, operators.transpose()?))
+            let operators = operators.transpose()?;
+            // The last: it begins to work.
+            let acme = self.next_acme(acme, tls.as_ref())?;
+            anyhow::Ok((watcher, operators, acme))
         };
-        let (watcher, operators) = threads().map_err(|error| vec![format!("{error:#}")])?;
+        let (watcher, operators, acme) = threads().map_err(|error| vec![format!("{error:#}")])?;
         Ok(Next {
             access_log,
             tls,
             watcher,
+            acme,
             listeners,
             operators,
         })
+    }
+
+    fn next_acme(
+        &self,
+        next: Option<acme::Next>,
+        tls: Option<&NextTls>,
+    ) -> anyhow::Result<NextAcme> {
+        let (Some(next), Some(NextTls::First(front) | NextTls::Other(front, _))) = (next, tls)
+        else {
+            return Ok(NextAcme::None);
+        };
+        if lock(&self.acme).is_some() {
+            return Ok(NextAcme::Other(next));
+        }
+        Acme::start(next, Arc::clone(front), Arc::clone(&self.engine)).map(NextAcme::First)
     }
 
     fn prepare_tls(&self, plan: &Plan) -> Result<Option<NextTls>, NetError> {
@@ -299,6 +339,20 @@ impl House {
         }
         if let Some(before) = next.watcher.and_then(|next| self.watcher.replace(next)) {
             before.stop();
+        }
+        let ended = {
+            let mut acme = lock(&self.acme);
+            match next.acme {
+                NextAcme::None => acme.take(),
+                NextAcme::First(first) => acme.replace(first),
+                NextAcme::Other(next) => {
+                    acme.iter().for_each(|acme| acme.replace(next.clone()));
+                    None
+                }
+            }
+        };
+        if let Some(ended) = ended {
+            ended.stop();
         }
         raise_open_files_limit(plan.net.connections_max);
         (self.bounds)(plan.net.clone());
@@ -352,6 +406,9 @@ impl House {
         }
         if let Some(watcher) = self.watcher {
             watcher.stop();
+        }
+        if let Some(acme) = lock(&self.acme).take() {
+            acme.stop();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 a command line or config that cannot be used, 3 a store in which
 //! something is damaged.
 
+mod acme;
 mod ask;
 mod certificates;
 mod check;

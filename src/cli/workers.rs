@@ -295,6 +295,7 @@ fn counting(metrics: Arc<Metrics>) -> Arc<dyn Fn(Event) + Send + Sync> {
             metrics.count_handshake_failure(failure.token());
         }
         Event::Handshake(Handshake::Full) => metrics.handshakes_full.add(1),
+        Event::Handshake(Handshake::Proof) => metrics.handshakes_proofs.add(1),
         Event::Handshake(Handshake::Resumed) => metrics.handshakes_resumed.add(1),
         Event::Introduced => metrics.introductions_taken.add(1),
         Event::Malformed(status) => metrics.count_malformed(status),

@@ -10,6 +10,7 @@
 //!
 //! Problems are collected, never returned one by one. The environment is not read.
 
+pub mod acme;
 pub mod changes;
 pub mod file;
 pub mod keys;

@@ -5,6 +5,7 @@
 //! else, so what holds one need not check again.
 
 use super::Problem;
+use super::acme::Acme;
 use super::file::File;
 use super::file::Given;
 use super::keys;
@@ -58,8 +59,10 @@ use std::time::Duration;
 pub struct Plan {
     /// Addresses for clear text.
     pub http: Vec<SocketAddr>,
-    /// Addresses for TLS; not empty only when there is a certificate.
+    /// Addresses for TLS; not empty only when there is a certificate or one can be obtained.
     pub https: Vec<SocketAddr>,
+    /// Where certificates are obtained, if they are.
+    pub acme: Option<Acme>,
     // Private, so that a plan can only be made here.
     tls: tls::Params,
     /// How often certificate files are looked at.
@@ -150,18 +153,20 @@ impl Plan {
         let http = addresses(&file.server.http, "server.http", problems);
         let https = addresses(&file.server.https, "server.https", problems);
         listeners_apart(&http, &https, admin.as_ref(), file, problems);
-        if !https.is_empty() && file.certificates.is_empty() {
+        let acme = Acme::check(file, folder, problems);
+        if !https.is_empty() && file.certificates.is_empty() && !file.acme.enabled.value {
             problem(
                 problems,
                 &file.server.https,
                 "server.https",
-                "needs at least one [[tls.certificate]]",
+                "needs at least one [[tls.certificate]], or [tls.acme]",
             );
         }
         let flow = flow_params(file, folder, problems);
         Self {
             http,
             https,
+            acme,
             tls: tls_params(file, folder, &flow, problems),
             files_interval: file.tls.files_interval.value,
             takeover_timeout: file.server.takeover_timeout.value,
@@ -810,6 +815,7 @@ fn tls_params(
     let tls = &file.tls;
     tls::Params {
         certificates: certificates(file, folder, problems),
+        obtains: file.acme.enabled.value,
         unknown_name: tls.unknown_name.value,
         alpn: alpn(&tls.alpn, problems),
         version_min: tls.version_min.value,
@@ -969,7 +975,7 @@ fn listeners_apart(
     }
 }
 
-fn problem<T>(problems: &mut Vec<Problem>, given: &Given<T>, key: &str, reason: &str) {
+pub(super) fn problem<T>(problems: &mut Vec<Problem>, given: &Given<T>, key: &str, reason: &str) {
     let problem = Problem {
         line: given.line,
         key: key.to_owned(),
@@ -1114,7 +1120,7 @@ mod tests {
     fn https_needs_a_certificate() {
         assert_eq!(
             problems_with("[server]\nhttps = [\"127.0.0.1:8443\"]"),
-            ["t:2: server.https: needs at least one [[tls.certificate]]"]
+            ["t:2: server.https: needs at least one [[tls.certificate]], or [tls.acme]"]
         );
     }
 

@@ -43,6 +43,7 @@ use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
+use crate::rules::challenge;
 use crate::rules::directives::RequestDirectives;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::forwarded::Sender;
@@ -60,6 +61,7 @@ use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
 use crate::rules::upgrade::Protocol;
+use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
 use crate::state::crowds::Crowd;
 use crate::state::crowds::Crowds;
@@ -84,6 +86,7 @@ use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -292,6 +295,7 @@ pub struct Engine {
     /// Whether there is anything in `variances`.
     any_variance: AtomicBool,
     crowds: Mutex<Crowds>,
+    challenges: RwLock<Challenges>,
     /// Bytes that fills may still take into memory.
     budget: Arc<Semaphore>,
     budget_bytes: usize,
@@ -356,6 +360,7 @@ impl Engine {
             variances: RwLock::new(Variances::new(VARIANCES_PLACES)),
             any_variance: AtomicBool::new(false),
             crowds: Mutex::new(Crowds::new(CROWDS_PLACES)),
+            challenges: RwLock::default(),
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
             fills_active: AtomicU64::new(0),
@@ -475,6 +480,16 @@ impl Engine {
         self.shelf.catalog(identity)
     }
 
+    /// Answers from now on whoever asks for a proof by this token (RFC 8555 §8.3); or no longer.
+    pub fn prove(&self, token: &str, answer: Option<&str>) {
+        let challenges = self.challenges.write();
+        let mut challenges = challenges.unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Some(answer) => challenges.put(token.to_owned(), answer),
+            None => challenges.remove(token),
+        }
+    }
+
     /// Can it serve from a working store? Also from one that another process takes over.
     pub fn ready(&self) -> bool {
         self.shelf.pass_through().is_none() || self.shelf.is_lent()
@@ -498,6 +513,9 @@ impl Engine {
             Ok(request) => request,
             Err(refusal) => return refuse(refusal),
         };
+        if let Some(answer) = self.proof(&request) {
+            return answer;
+        }
         if setup.hop.seen(request.headers()) {
             return refuse(Refusal::LoopDetected);
         }
@@ -538,6 +556,19 @@ impl Engine {
         };
         site.finish(answer.response.headers_mut(), scheme, close_after);
         answer
+    }
+
+    /// Answers a request for a proof that we control its host. That comes before every rule of the
+    /// site: it is not of the site, and must not end in a redirect to a certificate not yet there.
+    fn proof(&self, request: &NormalRequest) -> Option<Answer> {
+        let token = challenge::token(request.target())?;
+        if *request.method() != Method::GET && *request.method() != Method::HEAD {
+            return None;
+        }
+        let challenges = self.challenges.read();
+        let challenges = challenges.unwrap_or_else(PoisonError::into_inner);
+        let answer = challenges.answer(token)?;
+        Some(Answer::new(synth::proof(&answer), synthetic()))
     }
 
     /// Answers a request that the guard let in.

@@ -304,11 +304,12 @@ async fn connection<H, F, B>(
         () = past_grace(&mut phase) => return,
     };
     (front.events)(Event::Handshake(match &done {
-        Ok(secured) if secured.resumed => Handshake::Resumed,
-        Ok(_) => Handshake::Full,
+        Ok(None) => Handshake::Proof,
+        Ok(Some(secured)) if secured.resumed => Handshake::Resumed,
+        Ok(Some(_)) => Handshake::Full,
         Err(failure) => Handshake::Failed(*failure),
     }));
-    let Ok(secured) = done else {
+    let Ok(Some(secured)) = done else {
         return;
     };
     let identity = secured.identity;

@@ -4,6 +4,7 @@
 //! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
 //! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
 //! GET   /stats     counters and sizes as JSON
+//! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
 //! GET   /healthz   200 while the process answers
@@ -108,7 +109,7 @@ pub enum AdminError {
         allow: &'static str,
     },
     /// No such resource.
-    #[error("there is only /purge, /reload, /stats, /store/…, /healthz and /readyz")]
+    #[error("there is only /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz")]
     NotFound,
     /// Another store is meant.
     #[error("this larder runs on another store")]
@@ -144,6 +145,7 @@ pub enum AdminError {
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ask {
+    Certificates,
     Health,
     PurgeBody,
     PurgeUrl(String),
@@ -215,6 +217,10 @@ impl Admin {
             authorise(&parts.headers, self.token.load().as_deref())?;
         }
         match ask {
+            Ask::Certificates => {
+                let certificates = (self.certificates)().render(clock::now());
+                Ok(respond(StatusCode::OK, &certificates))
+            }
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
             Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
@@ -376,6 +382,7 @@ impl Ask {
             return Ok(Self::PurgeUrl(url_of(parts)?));
         }
         let (ask, allow) = match parts.uri.path() {
+            "/certificates" => (Self::Certificates, READ),
             "/healthz" => (Self::Health, READ),
             "/purge" => (Self::PurgeBody, "POST"),
             "/readyz" => (Self::Ready, READ),

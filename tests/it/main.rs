@@ -26,8 +26,10 @@ mod client;
 mod dial;
 mod frames;
 mod origin;
+mod pebble;
 mod scene;
 
+mod acme;
 mod admin;
 mod bad_requests;
 mod certificates;

@@ -1,8 +1,10 @@
 //! TLS at the front: one handshake, from a socket to a stream, a protocol and a client's identity.
 //!
 //! ```text
-//! ClientHello ─► name asked for ─┬─ none of ours, and such are refused ─► alert
-//!                                └─ a place among the handshakes
+//! ClientHello ─► a proof that a name is ours is wanted ─► that, and the end: see `proof`
+//!      ─► name asked for ─┬─ no certificate, and one may be obtained ─► wait for it
+//!                         ├─ none of ours, and such are refused ──────► alert
+//!                         └─ a place among the handshakes
 //!      ─► the site's rules for clients ─► a rustls config ─► table: the certificate ─► Secured
 //! ```
 //!
@@ -15,6 +17,7 @@
 pub mod certificate;
 mod clients;
 mod files;
+mod proof;
 pub mod table;
 mod tickets;
 
@@ -34,6 +37,8 @@ use rustls::ServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::server::Acceptor;
 use rustls::server::NoClientAuth;
 use rustls::server::NoServerSessionStorage;
@@ -51,8 +56,11 @@ use tokio_rustls::server::TlsStream;
 use crate::net::NetError;
 use crate::net::io::Carrier;
 use crate::net::io::Socket;
+use crate::net::tls::certificate::Certificate;
+use crate::net::tls::certificate::CertificateError;
 use crate::net::tls::files::Stamp;
 use crate::net::tls::files::Watched;
+use crate::net::tls::proof::Proofs;
 use crate::net::tls::table::Table;
 use crate::rules::identity::CertificatePolicy;
 use crate::rules::identity::Identity;
@@ -62,6 +70,8 @@ use crate::rules::route::SiteId;
 pub use crate::net::tls::clients::ClientRules;
 pub use crate::net::tls::files::Files;
 pub use crate::net::tls::files::Refreshed;
+pub use crate::net::tls::proof::Demand;
+pub use crate::net::tls::proof::OnDemand;
 pub use crate::net::tls::tickets::INTERVAL_MAX;
 
 /// What TLS listeners are to be.
@@ -69,6 +79,8 @@ pub use crate::net::tls::tickets::INTERVAL_MAX;
 pub struct Params {
     /// Where certificates are; the first is shown to whom no other fits.
     pub certificates: Vec<Files>,
+    /// More will be obtained while it runs, so there may be none to begin with.
+    pub obtains: bool,
     /// What becomes of clients that ask for no name, or for one that no certificate is for.
     pub unknown_name: UnknownName,
     /// What is offered by ALPN, the preferred first.
@@ -229,6 +241,7 @@ pub struct Front {
     setup: ArcSwap<Setup>,
     /// Whoever holds it may change the setup.
     watched: Mutex<Watch>,
+    proofs: Proofs,
     taken: AtomicU64,
     refused: AtomicU64,
 }
@@ -271,6 +284,7 @@ impl Front {
             table,
             setup: ArcSwap::from_pointee(setup),
             watched: Mutex::new(watch),
+            proofs: Proofs::default(),
             taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         };
@@ -313,6 +327,38 @@ impl Front {
         &self.table
     }
 
+    /// Makes a certificate for the table of a chain, the server's own certificate first, and its
+    /// key. `source` says to people where it came from.
+    pub fn certificate(
+        &self,
+        source: String,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Certificate, CertificateError> {
+        Certificate::new(source, chain, key, &self.provider)
+    }
+
+    /// Shows a certificate to whoever asks for a proof of `name` (RFC 8737), until it is cleared.
+    pub fn show_proof(
+        &self,
+        name: String,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), CertificateError> {
+        let shown = self.proofs.show(name, certificate, key, &self.provider);
+        shown.map_err(CertificateError::Tls)
+    }
+
+    /// Shows no proof of `name` any longer.
+    pub fn clear_proof(&self, name: &str) {
+        self.proofs.clear(name);
+    }
+
+    /// Asks for certificates that clients want and are not there; or no longer.
+    pub fn ask_from_now_on(&self, whom: Option<OnDemand>) {
+        self.proofs.ask_from_now_on(whom);
+    }
+
     /// Takes up files that have changed, or reads every file if `all`. What cannot be used is
     /// logged, counted and left alone: the old stays in use. Connections are not touched. Blocks.
     pub fn refresh(&self, all: bool, now: SystemTime) -> Refreshed {
@@ -353,7 +399,7 @@ impl Front {
             .filter_map(|(certificate, trouble)| Some((certificate.source(), trouble?)))
             .collect();
         let all = self.table.all();
-        let status = |certificate: &Arc<certificate::Certificate>| Status {
+        let status = |certificate: &Arc<Certificate>| Status {
             source: certificate.source().to_owned(),
             names: certificate.names().to_vec(),
             not_after: certificate.not_after(),
@@ -373,20 +419,30 @@ impl Front {
         }
     }
 
-    /// Does a handshake within `limit`. Dropping this half-way drops the connection.
+    /// Does a handshake within `limit`; none when it was only for a proof of a name. Dropping this
+    /// half-way drops the connection.
     pub(super) async fn accept(
         &self,
         socket: Socket,
         limit: Duration,
-    ) -> Result<Secured, HandshakeFailure> {
+    ) -> Result<Option<Secured>, HandshakeFailure> {
         let deadline = Instant::now() + limit;
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
         let mut start = within(deadline, hello).await?;
         let hello = start.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        let known = name.as_deref().is_some_and(|name| self.table.knows(name));
         let setup = self.setup.load_full();
-        if !known && setup.params.unknown_name == UnknownName::Refuse {
+        if let Some(config) = self.proofs.asked(&hello, name.as_deref()) {
+            let mut stream = within(deadline, start.into_stream(config)).await?;
+            drop(timeout_at(deadline, stream.shutdown()).await);
+            return Ok(None);
+        }
+        let known = match &name {
+            Some(name) => self.table.knows(name) || self.obtain(name, deadline).await,
+            None => false,
+        };
+        let refuses = setup.params.unknown_name == UnknownName::Refuse || self.table.is_empty();
+        if !known && refuses {
             let said = async {
                 start.io.write_all(UNRECOGNIZED_NAME).await?;
                 start.io.shutdown().await
@@ -410,7 +466,7 @@ impl Front {
         };
         let stream = within(deadline, start.into_stream(config)).await?;
         let (_, session) = stream.get_ref();
-        Ok(Secured {
+        Ok(Some(Secured {
             protocol: match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
@@ -418,7 +474,18 @@ impl Front {
             identity: policy.map(|policy| identify(policy, session)).transpose()?,
             resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             stream,
-        })
+        }))
+    }
+
+    /// Has a certificate obtained for a name that has none, if that may be, and says whether there
+    /// is one now.
+    async fn obtain(&self, name: &str, deadline: Instant) -> bool {
+        let Some(answer) = self.proofs.demand(name) else {
+            return false;
+        };
+        // Ends when the other side is dropped: whether there is one now, the table knows.
+        drop(timeout_at(deadline, answer).await);
+        self.table.knows(name)
     }
 
     /// Puts the certificates from files into use.
@@ -467,7 +534,7 @@ impl Next {
         let certificates = Watched::new(&params.certificates, provider)?;
         let first = params.certificates.first();
         let file = first.map_or(Path::new(""), |files| &files.cert);
-        if first.is_none() {
+        if first.is_none() && !params.obtains {
             return Err(files::refuse(file, "none is given"));
         }
         let rotation = params.ticket_rotation;
@@ -672,6 +739,7 @@ pub(super) mod tests {
     pub(super) fn params(certificates: Vec<Files>) -> Params {
         Params {
             certificates,
+            obtains: false,
             unknown_name: UnknownName::First,
             alpn: vec![Protocol::Http1],
             version_min: Version::Tls12,
@@ -763,8 +831,148 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_certificate_at_all_is_an_error() {
+    fn no_certificate_at_all_is_an_error_unless_some_are_obtained() {
         assert!(Front::new(params(Vec::new()), BORN).is_err());
+        let obtains = Params {
+            obtains: true,
+            ..params(Vec::new())
+        };
+        assert!(Front::new(obtains, BORN).is_ok());
+    }
+
+    /// A certificate for `name` and its key.
+    fn pair_of(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let issued = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = issued.signing_key.serialize_der();
+        (issued.cert.der().clone(), PrivateKeyDer::Pkcs8(key.into()))
+    }
+
+    /// What a client that offers these protocols is shown for `name`, and what the front says of it.
+    async fn meet(
+        front: &Front,
+        name: &str,
+        offered: &[&[u8]],
+    ) -> (
+        Option<CertificateDer<'static>>,
+        Result<bool, HandshakeFailure>,
+    ) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (served, _) = listener.accept().await.unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting))
+            .with_no_client_auth();
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let client = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let client = client.connect(name, tcp);
+        let served = Socket::new(served, Duration::from_secs(9));
+        let (came, said) = tokio::join!(client, front.accept(served, Duration::from_secs(9)));
+        let shown = came.ok().and_then(|stream| {
+            let chain = stream.get_ref().1.peer_certificates()?;
+            chain.first().cloned()
+        });
+        (shown, said.map(|secured| secured.is_some()))
+    }
+
+    #[derive(Debug)]
+    struct Trusting;
+
+    impl rustls::client::danger::ServerCertVerifier for Trusting {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: rustls::pki_types::UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            let provider = aws_lc_rs::default_provider();
+            provider
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_for_who_asks_for_nothing_else() {
+        let (front, _) = front_and_client();
+        let (proof, key) = pair_of("a.test");
+        let own = front.table().all()[0].key().cert[0].clone();
+        front
+            .show_proof("a.test".to_owned(), proof.clone(), key)
+            .unwrap();
+        let asked: &[&[u8]] = &[b"acme-tls/1"];
+        assert_eq!(
+            meet(&front, "a.test", asked).await,
+            (Some(proof), Ok(false))
+        );
+        let alpn = Err(HandshakeFailure::Alpn);
+        assert_eq!(meet(&front, "b.test", asked).await, (None, alpn));
+        let both: &[&[u8]] = &[b"http/1.1", b"acme-tls/1"];
+        assert_eq!(
+            meet(&front, "a.test", both).await,
+            (Some(own.clone()), Ok(true))
+        );
+        assert_eq!(meet(&front, "a.test", &[]).await, (Some(own), Ok(true)));
+        front.clear_proof("a.test");
+        assert_eq!(meet(&front, "a.test", asked).await, (None, alpn));
+    }
+
+    #[tokio::test]
+    async fn a_handshake_waits_for_the_certificate_it_asks_for() {
+        let obtains = Params {
+            obtains: true,
+            unknown_name: UnknownName::Refuse,
+            ..params(Vec::new())
+        };
+        let front = Front::new(obtains, BORN).unwrap();
+        let (ask, mut asked) = tokio::sync::mpsc::channel(9);
+        let allowed = [("*.shops.test".to_owned(), SiteId(0))];
+        let allowed = Arc::new(Routes::new(allowed).unwrap());
+        front.ask_from_now_on(Some(OnDemand { allowed, ask }));
+        let (certificate, key) = pair_of("a.shops.test");
+        let obtaining = async {
+            let demand = asked.recv().await.unwrap();
+            assert_eq!(demand.name, "a.shops.test");
+            let chain = vec![certificate.clone()];
+            let made = front.certificate("test".to_owned(), chain, key).unwrap();
+            front.table().replace("test", vec![Arc::new(made)]);
+            drop(demand.answered);
+        };
+        let (met, ()) = tokio::join!(meet(&front, "a.shops.test", &[]), obtaining);
+        assert_eq!(met, (Some(certificate), Ok(true)));
+        let giving_up = async { drop(asked.recv().await) };
+        let (met, ()) = tokio::join!(meet(&front, "b.shops.test", &[]), giving_up);
+        assert_eq!(met, (None, Err(HandshakeFailure::UnknownName)));
     }
 
     #[test]
