@@ -251,12 +251,8 @@ async fn connection<H, F, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let Arrival {
-        tcp,
-        mut peer,
-        place,
-    } = arrival;
-    let Some(_place) = in_place(place, &front.room, &mut phase).await else {
+    let (tcp, mut peer) = (arrival.tcp, arrival.peer);
+    let Some(_place) = in_place(arrival.place, &front.room, &mut phase).await else {
         return;
     };
     let _presence = Presence::new(&front.events);
