@@ -15,12 +15,15 @@ use super::acme::Acme;
 use super::certificates;
 use super::certificates::Watcher;
 use super::listeners;
+use super::listeners::Desk;
 use super::listeners::Listeners;
 use super::listeners::Wanted;
 use super::logging::Logging;
+use super::takeover::taker::Start;
 use super::workers::AdminThread;
 use super::workers::Bounds;
 use super::workers::Workers;
+use super::workers::runtimes;
 use crate::clock;
 use crate::config;
 use crate::config::changes;
@@ -28,7 +31,7 @@ use crate::config::file::File;
 use crate::config::plan::Plan;
 use crate::flow::Engine;
 use crate::net::NetError;
-use crate::net::listen;
+use crate::net::listen::Inherited;
 use crate::net::tls;
 use crate::ops::Observer;
 use crate::ops::access_log::AccessLog;
@@ -56,7 +59,7 @@ pub(super) struct House {
     plan: Plan,
     logging: Logging,
     pub(super) engine: Arc<Engine>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) observer: Arc<Observer>,
     bounds: Bounds,
     /// Shared with whoever ends them.
@@ -87,7 +90,7 @@ struct Next {
     watcher: Option<Watcher>,
     listeners: listeners::Next,
     /// Others, where they are to be answered elsewhere.
-    operators: Option<Operators>,
+    operators: Option<(Operators, Desk)>,
 }
 
 enum NextLog {
@@ -101,8 +104,13 @@ enum NextTls {
 }
 
 impl House {
-    /// Builds everything, and serves. `reloads` is where operators ask for a change.
-    pub(super) fn build(path: &Path, reloads: Reloads) -> anyhow::Result<(Self, Workers)> {
+    /// Builds everything; nothing is accepted yet. `reloads` is where operators ask for a change.
+    /// A process that takes over tries first what may fail, and only then asks for the stores.
+    pub(super) fn build(
+        path: &Path,
+        reloads: Reloads,
+        start: &mut Start,
+    ) -> anyhow::Result<(Self, Workers)> {
         let (file, plan) = config::load(path)?;
         let logging = Logging::start(plan.log.level)?;
         raise_open_files_limit(plan.net.connections_max);
@@ -110,6 +118,11 @@ impl House {
         let metrics = Arc::new(Metrics::default());
         let access_log = open_log(&plan)?;
         let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
+        let mut inherited = start.inherited();
+        if start.takes_over() {
+            rehearse(&plan, &mut inherited)?;
+        }
+        start.prepared()?;
         let engine = Engine::open(&plan.flow, &plan.store, observer.clone())
             .context("could not open the store")?;
         let tls = Arc::new(OnceLock::<Arc<tls::Front>>::new());
@@ -137,9 +150,12 @@ impl House {
             operators_left: Vec::new(),
             plan: plan.clone(),
         };
-        let next = house.prepare(&plan, NextLog::Same);
+        let next = house.prepare(&plan, NextLog::Same, &mut inherited);
         let next = next.map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
         house.adopt(plan, next);
+        for address in inherited.unwanted() {
+            tracing::warn!(%address, "an inherited listener is not in the config; it is closed");
+        }
         Ok((house, workers))
     }
 
@@ -168,7 +184,7 @@ impl House {
         }
         let access_log = self.next_log(&plan);
         let access_log = access_log.map_err(|error| vec![format!("{error:#}")])?;
-        let next = self.prepare(&plan, access_log)?;
+        let next = self.prepare(&plan, access_log, &mut Inherited::default())?;
         let mut changes = changes::between((&self.file, &self.plan), (&file, &plan));
         self.file = file;
         let before = self.places();
@@ -202,20 +218,29 @@ impl House {
     }
 
     /// Reads, binds and starts what a plan needs beside what there is; fails with every reason.
-    fn prepare(&self, plan: &Plan, access_log: NextLog) -> Result<Next, Vec<String>> {
+    fn prepare(
+        &self,
+        plan: &Plan,
+        access_log: NextLog,
+        inherited: &mut Inherited,
+    ) -> Result<Next, Vec<String>> {
         let mut errors = Vec::new();
         let tls = self.prepare_tls(plan).map_err(|error| error.to_string());
         let tls = tls.map_err(|error| errors.push(error)).ok().flatten();
         let acme = plan.acme.as_ref().map(acme::Prepared::new).transpose();
         let acme = acme.map_err(|error| errors.push(error.to_string()));
         let acme = acme.ok().flatten();
-        let listeners = lock(&self.listeners).prepare(&wanted(plan));
+        let listeners = lock(&self.listeners).prepare(&wanted(plan), inherited);
         let listeners = listeners.map_err(|failed| errors.extend(failed)).ok();
         let operators = self.operators.as_ref();
         let listen = plan.admin.as_ref().map(|admin| admin.listen);
         let listen = listen.filter(|listen| operators.is_none_or(|now| now.listen != *listen));
-        let socket = listen.map(|listen| Ok((listen, listen::bind(listen, false)?)));
-        let socket = socket.transpose();
+        let socket = listen.map(|listen| {
+            let sockets = inherited.bind_each(listen, 1)?.all;
+            // There is one, unless somebody else made several of it.
+            Ok(sockets.into_iter().next().map(|socket| (listen, socket)))
+        });
+        let socket = socket.transpose().map(Option::flatten);
         let socket = socket.map_err(|error: NetError| errors.push(error.to_string()));
         let (Some(listeners), Ok(socket), true) = (listeners, socket, errors.is_empty()) else {
             return Err(errors);
@@ -223,11 +248,20 @@ impl House {
         let threads = || {
             let watcher = self.next_watcher(plan, tls.as_ref())?;
             let operators = socket.map(|(listen, socket)| {
-                anyhow::Ok(Operators {
+                let begins = lock(&self.listeners).begins();
+                let (bound, again) = (socket.local_addr()?, socket.try_clone()?);
+                let thread = AdminThread::start(&self.admin, socket, &plan.net, begins)?;
+                let desk = Desk {
                     listen,
-                    bound: socket.local_addr()?,
-                    thread: AdminThread::start(&self.admin, socket, &plan.net)?,
-                })
+                    socket: again,
+                    phase: thread.phase(),
+                };
+                let operators = Operators {
+                    listen,
+                    bound,
+                    thread,
+                };
+                anyhow::Ok((operators, desk))
             });
             anyhow::Ok((watcher, operators.transpose()?))
         };
@@ -288,9 +322,12 @@ impl House {
         self.logging.set(plan.log.level);
         self.admin
             .want(plan.admin.as_ref().and_then(|admin| admin.token.clone()));
-        if next.operators.is_some() || plan.admin.is_none() {
+        lock(&self.listeners).wait_for_heir(plan.takeover_timeout);
+        let (operators, desk) = next.operators.unzip();
+        if operators.is_some() || plan.admin.is_none() {
+            lock(&self.listeners).seat(desk);
             self.operators_left.retain(|left| !left.thread.has_ended());
-            if let Some(before) = std::mem::replace(&mut self.operators, next.operators) {
+            if let Some(before) = std::mem::replace(&mut self.operators, operators) {
                 before.thread.leave();
                 self.operators_left.push(before);
             }
@@ -331,6 +368,23 @@ impl House {
         }
         self.acme.stop();
     }
+}
+
+/// Tries what may fail, without a store and without an effect on whoever runs.
+fn rehearse(plan: &Plan, inherited: &mut Inherited) -> anyhow::Result<()> {
+    if !plan.https.is_empty() {
+        drop(tls::Front::new(plan.tls().clone(), clock::now())?);
+    }
+    if let Some(acme) = &plan.acme {
+        drop(acme::Prepared::new(acme)?);
+    }
+    for wanted in wanted(plan) {
+        inherited.ensure(wanted.address, runtimes(plan))?;
+    }
+    if let Some(admin) = &plan.admin {
+        inherited.ensure(admin.listen, 1)?;
+    }
+    Ok(())
 }
 
 fn wanted(plan: &Plan) -> Vec<Wanted> {

@@ -9,15 +9,18 @@
 //!
 //! Each worker has a socket of each listener; which worker serves what is told it by a channel, and a
 //! worker ends when its channel has and everything it serves. A listener has a phase of its own, which
-//! follows that of the process.
+//! follows that of the process. Nothing is accepted before the process serves; and another process may
+//! be given all sockets, the operators' too.
 
 use crate::net::NetError;
 use crate::net::Phase;
 use crate::net::listen;
+use crate::net::listen::Inherited;
 use crate::net::tls::Front;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -42,14 +45,28 @@ pub(super) struct Listeners {
     open: Vec<Listener>,
     /// Phases of listeners that are gone from the config and whose connections drain.
     leaving: Vec<watch::Sender<Phase>>,
+    /// Where operators are answered.
+    desk: Option<Desk>,
+    /// What a listener begins in: it holds until the process serves.
+    begins: Phase,
+    /// How long a process that takes these over may take for a step.
+    heir_wait: Duration,
+}
+
+/// Where operators are answered: to be handed on, and to be left when another process answers them.
+pub(super) struct Desk {
+    /// As the config has it.
+    pub(super) listen: SocketAddr,
+    pub(super) socket: TcpListener,
+    pub(super) phase: watch::Sender<Phase>,
 }
 
 struct Listener {
     wanted: Wanted,
     /// What it is bound to, where the config leaves the port to the system.
     bound: SocketAddr,
-    /// One for each worker. While they are held the port is.
-    sockets: Vec<TcpListener>,
+    /// One for each worker, or more. While they are held the port is.
+    sockets: listen::Listeners,
     phase: watch::Sender<Phase>,
 }
 
@@ -71,12 +88,19 @@ impl Listeners {
             workers,
             open: Vec::new(),
             leaving: Vec::new(),
+            desk: None,
+            begins: Phase::Hold,
+            heir_wait: Duration::ZERO,
         }
     }
 
-    /// Binds what is wanted and not served. Serves nothing yet; dropped, it leaves all as it is.
-    /// Fails with every address that could not be bound.
-    pub(super) fn prepare(&self, wanted: &[Wanted]) -> Result<Next, Vec<String>> {
+    /// Binds what is wanted and neither served nor inherited. Serves nothing yet; dropped, it leaves
+    /// all as it is. Fails with every address that could not be bound.
+    pub(super) fn prepare(
+        &self,
+        wanted: &[Wanted],
+        inherited: &mut Inherited,
+    ) -> Result<Next, Vec<String>> {
         if self.workers.is_empty() {
             return Err(vec!["the process is about to end".to_owned()]);
         }
@@ -105,9 +129,9 @@ impl Listeners {
                     });
                     let sockets = match other {
                         Some((_, other)) => other.clone_sockets(),
-                        None => listen::bind_each(wanted.address, self.workers.len()),
+                        None => inherited.bind_each(wanted.address, self.workers.len()),
                     };
-                    match sockets.and_then(|sockets| Listener::new(*wanted, sockets)) {
+                    match sockets.and_then(|sockets| Listener::new(*wanted, sockets, self.begins)) {
                         Ok(listener) => open.push(Planned::New(listener)),
                         Err(error) => errors.push(error.to_string()),
                     }
@@ -144,8 +168,61 @@ impl Listeners {
         }
     }
 
+    /// Accepts connections from now on.
+    pub(super) fn serve(&mut self) {
+        self.begins = Phase::Serve;
+        let phases = self.open.iter().map(|open| &open.phase);
+        for phase in phases.chain(self.desk.as_ref().map(|desk| &desk.phase)) {
+            phase.send_replace(Phase::Serve);
+        }
+    }
+
+    /// What a listener that is begun now begins in.
+    pub(super) fn begins(&self) -> Phase {
+        self.begins
+    }
+
+    /// Says how long a process that takes these over may take for a step.
+    pub(super) fn wait_for_heir(&mut self, wait: Duration) {
+        self.heir_wait = wait;
+    }
+
+    /// How long it may.
+    pub(super) fn heir_wait(&self) -> Duration {
+        self.heir_wait
+    }
+
+    /// Says where operators are answered.
+    pub(super) fn seat(&mut self, desk: Option<Desk>) {
+        self.desk = desk;
+    }
+
+    /// Every socket once more, with the address of the config that it was bound for. A process that
+    /// is about to end has none to hand on.
+    pub(super) fn sockets(&self) -> std::io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let mut sockets = Vec::new();
+        for open in &self.open {
+            for socket in open.sockets.all.iter().take(open.sockets.sockets) {
+                sockets.push((open.wanted.address, socket.try_clone()?));
+            }
+        }
+        if let Some(desk) = &self.desk {
+            sockets.push((desk.listen, desk.socket.try_clone()?));
+        }
+        Ok(sockets)
+    }
+
+    /// Another process accepts from now on, operators too: lets everything drain.
+    pub(super) fn hand_over(&mut self) {
+        if let Some(desk) = &self.desk {
+            desk.phase.send_replace(Phase::Drain);
+        }
+        self.end(Phase::Drain);
+    }
+
     /// Lets everything drain, or cuts it: the end of the process begins or is hurried.
     pub(super) fn end(&mut self, phase: Phase) {
+        self.desk = None;
         self.workers.clear();
         let open = self.open.drain(..).map(|listener| listener.phase);
         self.leaving.extend(open);
@@ -161,27 +238,31 @@ impl Listeners {
 }
 
 impl Listener {
-    fn new(wanted: Wanted, sockets: Vec<TcpListener>) -> Result<Self, NetError> {
+    fn new(wanted: Wanted, sockets: listen::Listeners, begins: Phase) -> Result<Self, NetError> {
         let address = wanted.address;
-        let bound = sockets.first().map(TcpListener::local_addr).transpose();
+        let bound = sockets.all.first().map(TcpListener::local_addr).transpose();
         let bound = bound.map_err(|source| NetError::Bind { address, source })?;
         Ok(Self {
             wanted,
             bound: bound.unwrap_or(address),
             sockets,
-            phase: watch::Sender::new(Phase::Serve),
+            phase: watch::Sender::new(begins),
         })
     }
 
-    fn clone_sockets(&self) -> Result<Vec<TcpListener>, NetError> {
+    fn clone_sockets(&self) -> Result<listen::Listeners, NetError> {
         let address = self.bound;
-        let clones = self.sockets.iter().map(TcpListener::try_clone);
+        let clones = self.sockets.all.iter().map(TcpListener::try_clone);
         let clones = clones.collect::<Result<_, _>>();
-        clones.map_err(|source| NetError::Bind { address, source })
+        Ok(listen::Listeners {
+            all: clones.map_err(|source| NetError::Bind { address, source })?,
+            sockets: self.sockets.sockets,
+        })
     }
 
     fn assign(&self, workers: &[mpsc::Sender<Assignment>], tls: Option<&Arc<Front>>) {
-        for (worker, socket) in workers.iter().zip(&self.sockets) {
+        // There may be more of them than workers.
+        for (worker, socket) in workers.iter().cycle().zip(&self.sockets.all) {
             let assigned = socket.try_clone().map(|socket| Assignment {
                 socket,
                 tls: tls.cloned(),
@@ -207,7 +288,9 @@ mod tests {
     /// Listeners of so many workers, and what the workers are told.
     fn listeners(workers: usize) -> (Listeners, Vec<Receiver<Assignment>>) {
         let (tell, told) = (0..workers).map(|_| mpsc::channel(8)).unzip();
-        (Listeners::new(tell), told)
+        let mut listeners = Listeners::new(tell);
+        listeners.serve();
+        (listeners, told)
     }
 
     fn wanted(address: SocketAddr, tls: bool) -> Wanted {
@@ -225,8 +308,12 @@ mod tests {
         (held, address)
     }
 
+    fn prepare(listeners: &Listeners, to: &[Wanted]) -> Result<Next, Vec<String>> {
+        listeners.prepare(to, &mut Inherited::default())
+    }
+
     fn change(listeners: &mut Listeners, to: &[Wanted]) {
-        let next = listeners.prepare(to).unwrap();
+        let next = prepare(listeners, to).unwrap();
         listeners.adopt(next, None);
     }
 
@@ -279,8 +366,11 @@ mod tests {
         change(&mut listeners, &[wanted(any(), false)]);
         let phase = told[0].try_recv().unwrap().phase;
         let before = addresses(&listeners);
-        drop(listeners.prepare(&[wanted(any(), false), wanted(any(), true)]));
-        drop(listeners.prepare(&[]));
+        drop(prepare(
+            &listeners,
+            &[wanted(any(), false), wanted(any(), true)],
+        ));
+        drop(prepare(&listeners, &[]));
         assert_eq!(addresses(&listeners), before);
         assert_eq!(*phase.borrow(), Phase::Serve);
         assert!(told[0].try_recv().is_err());
@@ -311,7 +401,7 @@ mod tests {
         let taken = holder.local_addr().unwrap();
         let abroad = SocketAddr::from(([192, 0, 2, 1], 1));
         let all = [taken, any(), abroad].map(|address| wanted(address, false));
-        let Err(errors) = listeners.prepare(&all) else {
+        let Err(errors) = prepare(&listeners, &all) else {
             panic!("two of them cannot be bound");
         };
         assert_eq!(errors.len(), 2, "{errors:?}");
@@ -324,12 +414,12 @@ mod tests {
         let (mut listeners, mut told) = listeners(1);
         change(&mut listeners, &[wanted(any(), false)]);
         let phase = told[0].try_recv().unwrap().phase;
-        let late = listeners.prepare(&[wanted(any(), false), wanted(any(), false)]);
+        let late = prepare(&listeners, &[wanted(any(), false), wanted(any(), false)]);
         listeners.end(Phase::Drain);
         assert_eq!(*phase.borrow(), Phase::Drain);
         listeners.adopt(late.unwrap(), None);
         assert!(addresses(&listeners).is_empty());
-        assert!(listeners.prepare(&[]).is_err());
+        assert!(prepare(&listeners, &[]).is_err());
         listeners.end(Phase::Stop);
         assert_eq!(*phase.borrow(), Phase::Stop);
     }

@@ -14,6 +14,7 @@ mod purge;
 mod reload;
 mod serve;
 mod store;
+mod takeover;
 mod workers;
 
 use crate::config;
@@ -72,7 +73,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
-    /// Serve until SIGTERM or SIGINT; either one twice cuts what is under way. SIGHUP reloads
+    /// Serve until SIGTERM or SIGINT; either one twice cuts what is under way. SIGHUP reloads,
+    /// SIGUSR2 has a new binary take over
     Serve {
         #[command(flatten)]
         config: ConfigArg,

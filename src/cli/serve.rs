@@ -4,6 +4,7 @@
 //! SIGTERM, SIGINT ─► listeners drain ─► workers end ─► what is pending is written ─► end
 //!        again    ─► cut
 //! SIGHUP          ─► reload: the config is read again, see `reload`
+//! SIGUSR2         ─► another process takes over, see `takeover`
 //! ```
 
 use super::house::House;
@@ -11,12 +12,17 @@ use super::house::lock;
 use super::listeners::Listeners;
 use super::print;
 use super::reload::Reloader;
+use super::takeover::Succession;
+use super::takeover::giver::Estate;
+use super::takeover::giver::Program;
+use super::takeover::taker::Start;
 use super::workers::Workers;
 use crate::flow::Engine;
 use crate::net::Phase;
 use crate::ops::admin::Admin;
 use crate::ops::reload::Reloads;
 use anyhow::Context;
+use sd_notify::NotifyState;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,10 +35,20 @@ use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it, or another process has taken over.
 pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
+    let program = Program::own();
+    let mut start = Start::find()?;
+    let ended = live(config, program, &mut start);
+    if let Err(error) = &ended {
+        start.fail(error);
+    }
+    ended
+}
+
+fn live(config: &Path, program: Program, start: &mut Start) -> anyhow::Result<ExitCode> {
     let (reloads, line) = Reloads::line();
-    let (house, workers) = House::build(config, reloads.clone())?;
+    let (house, workers) = House::build(config, reloads.clone(), start)?;
     let control = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -41,15 +57,26 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     // Scripts wait for the last line.
     let announcement = house.places().join("\n") + "\nready\n";
     let (engine, observer) = (Arc::clone(&house.engine), Arc::clone(&house.observer));
-    let serving = Serving {
+    let estate = Estate {
+        program,
+        engine: Arc::clone(&engine),
+        listeners: Arc::clone(&house.listeners),
+        metrics: Arc::clone(&house.metrics),
+    };
+    let mut serving = Serving {
         listeners: Arc::clone(&house.listeners),
         admin: Arc::clone(&house.admin),
         reloads,
+        succession: Succession::new(estate, start.opened(&engine)?),
     };
     let reloader = Reloader::start(house, line)?;
+    lock(&serving.listeners).serve();
+    let own = NotifyState::MainPid(std::process::id());
+    tell_manager(&[own, NotifyState::Ready]);
     print(announcement.as_bytes())?;
 
     control.block_on(serving.supervise(signals, workers));
+    serving.succession.end();
     serving.reloads.end();
     match reloader.end(CLOSE_WAIT) {
         Some(house) => house.close(),
@@ -59,6 +86,13 @@ pub(super) fn run(config: &Path) -> anyhow::Result<ExitCode> {
     observer.close();
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells the service manager, if one asked to be told.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "could not notify the service manager");
+    }
 }
 
 /// Writes what is pending. A disk that hangs is given up: what was not written is lost, as after a
@@ -80,18 +114,30 @@ struct Serving {
     listeners: Arc<Mutex<Listeners>>,
     admin: Arc<Admin>,
     reloads: Reloads,
+    succession: Succession,
 }
 
 impl Serving {
     /// Waits for signals and does what they ask for until every worker has ended.
-    async fn supervise(&self, mut signals: Signals, workers: Workers) {
+    async fn supervise(&mut self, mut signals: Signals, workers: Workers) {
         let ended = workers.end();
         tokio::pin!(ended);
         let mut phase = Phase::Serve;
+        // Draining because another process serves: to be told to end then is no news.
+        let mut handed_over = false;
         loop {
             let asked = tokio::select! {
                 () = &mut ended => return,
                 asked = signals.next() => asked,
+                done = self.succession.handed_over() => {
+                    if done && phase == Phase::Serve {
+                        tracing::info!("draining; signal twice to cut what is under way");
+                        (phase, handed_over) = (Phase::Drain, true);
+                        self.admin.drain();
+                        lock(&self.listeners).hand_over();
+                    }
+                    continue;
+                }
             };
             match (asked, phase) {
                 (Asked::Reload, _) => {
@@ -100,11 +146,22 @@ impl Serving {
                     }
                     continue;
                 }
-                (Asked::End, Phase::Serve) => {
+                (Asked::TakeOver, Phase::Hold | Phase::Serve) => {
+                    self.succession.begin();
+                    continue;
+                }
+                (Asked::TakeOver, Phase::Drain | Phase::Stop) => {
+                    tracing::warn!("SIGUSR2: this process is about to end");
+                    continue;
+                }
+                (Asked::End, Phase::Hold | Phase::Serve) => {
                     tracing::info!("draining; signal again to cut what is under way");
+                    tell_manager(&[NotifyState::Stopping]);
+                    self.succession.stop();
                     self.admin.drain();
                     phase = Phase::Drain;
                 }
+                (Asked::End, Phase::Drain) if std::mem::take(&mut handed_over) => continue,
                 (Asked::End, Phase::Drain | Phase::Stop) => {
                     tracing::info!("stopping at once");
                     phase = Phase::Stop;
@@ -119,12 +176,14 @@ impl Serving {
 enum Asked {
     End,
     Reload,
+    TakeOver,
 }
 
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    user2: Signal,
 }
 
 impl Signals {
@@ -134,6 +193,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -143,6 +203,7 @@ impl Signals {
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.terminate.recv() => Asked::End,
+            _ = self.user2.recv() => Asked::TakeOver,
         }
     }
 }

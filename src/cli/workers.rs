@@ -178,13 +178,14 @@ pub(super) struct AdminThread {
 }
 
 impl AdminThread {
-    /// Starts to answer on a listener.
+    /// Starts to answer on a listener, in this phase.
     pub(super) fn start(
         admin: &Arc<Admin>,
         listener: TcpListener,
         params: &Params,
+        begins: Phase,
     ) -> anyhow::Result<Self> {
-        let (phase, phases) = watch::channel(Phase::Serve);
+        let (phase, phases) = watch::channel(begins);
         let admin = Arc::clone(admin);
         let handler = move |request: Request<RequestBody>, _peer: Peer| {
             let admin = Arc::clone(&admin);
@@ -222,6 +223,11 @@ impl AdminThread {
     /// Goes by other bounds from the next connection on.
     pub(super) fn adopt(&self, params: &Params) {
         (self.bounds)(admin_params(params));
+    }
+
+    /// Where its phase is set.
+    pub(super) fn phase(&self) -> watch::Sender<Phase> {
+        self.phase.clone()
     }
 
     /// Ends the listener; who is being answered is answered to the end.
@@ -322,7 +328,7 @@ fn threads(plan: &Plan) -> usize {
 }
 
 /// How many runtimes serve clients, each with sockets of its own.
-fn runtimes(plan: &Plan) -> usize {
+pub(super) fn runtimes(plan: &Plan) -> usize {
     match plan.runtime {
         plan::Runtime::PerCore => threads(plan),
         plan::Runtime::Shared => 1,

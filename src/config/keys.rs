@@ -162,6 +162,8 @@ sections! {
         handshake_timeout: Time(millis(100), HOUR) = "10s";
         /// Longest wait for responses under way after SIGTERM.
         drain_timeout: Time(millis(0), HOUR) = "30s";
+        /// Longest wait for each step of a process that takes over (SIGUSR2); after it this one goes on.
+        takeover_timeout: Time(millis(100), HOUR) = "60s";
         /// Most tries over the backends of an upstream for one request.
         tries_max: Count(1, 16) = 3;
         /// Most upgraded connections at a time (upgrades of a site); more are refused with 503.

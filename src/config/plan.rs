@@ -67,6 +67,8 @@ pub struct Plan {
     tls: tls::Params,
     /// How often certificate files are looked at.
     pub files_interval: Duration,
+    /// How long each step of a process that takes over may take.
+    pub takeover_timeout: Duration,
     /// Threads that serve clients; 0: one a core.
     pub workers: usize,
     /// How the threads share the work.
@@ -167,6 +169,7 @@ impl Plan {
             acme,
             tls: tls_params(file, folder, &flow, problems),
             files_interval: file.tls.files_interval.value,
+            takeover_timeout: file.server.takeover_timeout.value,
             workers: file.server.workers.value,
             runtime: file.server.runtime.value,
             net: net_params(file, problems),

@@ -14,6 +14,7 @@ pub mod body;
 mod deliver;
 pub mod fill;
 mod freshen;
+mod handover;
 mod keys;
 mod lookup;
 mod origin;
@@ -100,6 +101,8 @@ pub use self::shelf::catalog::Catalog;
 pub use self::shelf::catalog::Finding;
 pub use self::shelf::catalog::Held;
 pub use self::shelves::DirStats;
+pub use self::shelves::handover::Beside;
+pub use self::shelves::handover::Peer;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
 pub use crate::store::StoreError;
@@ -487,9 +490,9 @@ impl Engine {
         }
     }
 
-    /// Can it serve from a working store?
+    /// Can it serve from a working store? Also from one that another process takes over.
     pub fn ready(&self) -> bool {
-        self.shelf.pass_through().is_none()
+        self.shelf.pass_through().is_none() || self.shelf.is_lent()
     }
 
     /// Writes everything that is pending, and ends the threads. Blocks for as long as that takes.

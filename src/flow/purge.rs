@@ -74,14 +74,19 @@ impl Engine {
 
     /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
     async fn settle(&self, sequence: Sequence, keys: &[PrimaryKey], tags: &[TagKey]) -> bool {
-        let purged: HashSet<PrimaryKey> = keys.iter().copied().collect();
-        lock(&self.trips)
-            .finish_where(|trip| purged.contains(&trip.key) || purged.contains(&trip.key.family()));
+        self.leave_trips(keys);
         let urls = keys.iter().copied().map(Selector::Url);
         let selectors: Vec<Selector> = urls
             .chain(tags.iter().copied().map(Selector::Tag))
             .collect();
         self.shelf.record_purge(sequence, &selectors).await
+    }
+
+    /// Lets nobody join the trips of some keys any more.
+    pub(super) fn leave_trips(&self, keys: &[PrimaryKey]) {
+        let purged: HashSet<PrimaryKey> = keys.iter().copied().collect();
+        lock(&self.trips)
+            .finish_where(|trip| purged.contains(&trip.key) || purged.contains(&trip.key.family()));
     }
 
     fn keys_of_url(&self, url: &str) -> Result<Vec<PrimaryKey>, PurgeError> {

@@ -78,6 +78,7 @@ use crate::net::io::LINGER_BYTES;
 use crate::net::io::Timer;
 use crate::net::serve::Front;
 use crate::net::serve::later_than;
+use crate::net::serve::past_grace;
 use crate::net::switch::Stream;
 use crate::net::switch::Switch;
 use crate::rules::freshness::write_date;
@@ -107,7 +108,7 @@ pub(super) async fn converse<C, H, F, B>(
     let opened = tokio::select! {
         biased;
         opened = opening => opened,
-        _ = later_than(&mut phase, Phase::Serve) => return,
+        () = past_grace(&mut phase) => return,
     };
     let http = match opened {
         Ok(Ok(http)) => http,

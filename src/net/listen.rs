@@ -1,7 +1,9 @@
 //! Listening sockets (`SO_REUSEPORT`, one a worker), the accept loop, and its limits.
 //!
 //! Binding is synchronous, so that every address is known to be good before the first worker
-//! starts. What is done with a connection is `serve`'s.
+//! starts. A listener may also come from another process, which had bound it: then every one of
+//! its sockets is accepted from by somebody, for the system has spread connections over all of them,
+//! and workers that get none of their own share one. What is done with a connection is `serve`'s.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use socket2::Domain;
 use socket2::Protocol;
+use socket2::SockRef;
 use socket2::Socket;
 use socket2::Type;
 use tokio::net::TcpListener;
@@ -42,6 +45,103 @@ pub fn bind_each(
         listeners.push(bind(resolved, reuse_port)?);
     }
     Ok(listeners)
+}
+
+/// Listeners that another process had bound: a service manager, or the process before this one.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    sockets: Vec<Bound>,
+}
+
+/// A listening socket, and the address that it was asked for.
+#[derive(Debug)]
+struct Bound {
+    /// The port may be 0, where the system chose it.
+    asked: SocketAddr,
+    local: SocketAddr,
+    listener: std::net::TcpListener,
+}
+
+/// The listeners of one address.
+#[derive(Debug)]
+pub struct Listeners {
+    /// At least one for each worker, and each of the address's sockets at least once.
+    pub all: Vec<std::net::TcpListener>,
+    /// How many sockets there are: the first so many; the others share these.
+    pub sockets: usize,
+}
+
+impl Inherited {
+    /// Takes a listener in, bound for `asked` if the other process says so. What does not listen, and
+    /// cannot, is an error.
+    pub fn add(
+        &mut self,
+        listener: std::net::TcpListener,
+        asked: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        let local = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        // A service manager's backlog may be short.
+        SockRef::from(&listener).listen(BACKLOG)?;
+        self.sockets.push(Bound {
+            asked: asked.unwrap_or(local),
+            local,
+            listener,
+        });
+        Ok(())
+    }
+
+    /// The listeners for an address of the config, for each of `workers`: inherited ones where there
+    /// are some, newly bound ones else. There may be more of them than workers.
+    pub fn bind_each(
+        &mut self,
+        address: SocketAddr,
+        workers: usize,
+    ) -> Result<Listeners, NetError> {
+        let exact = |bound: &&Bound| bound.local == address;
+        let asked = |bound: &&Bound| bound.asked == address;
+        let mut sockets = self.sockets.iter();
+        // Where the system chose several ports, they come in the order of the config.
+        let first = sockets.clone().find(exact).or_else(|| sockets.find(asked));
+        let local = first.map(|bound| bound.local);
+        let mut all: Vec<std::net::TcpListener> = self
+            .sockets
+            .extract_if(.., |bound| Some(bound.local) == local)
+            .map(|bound| bound.listener)
+            .collect();
+        if all.is_empty() {
+            all = bind_each(address, workers)?;
+        }
+        let sockets = all.len();
+        for number in 0..workers.saturating_sub(sockets) {
+            let shared = all.get(number).map(std::net::TcpListener::try_clone);
+            let shared = shared.transpose();
+            all.extend(shared.map_err(|source| NetError::Bind { address, source })?);
+        }
+        Ok(Listeners { all, sockets })
+    }
+
+    /// Binds an address of the config now, unless it was inherited, to be taken later: what cannot be
+    /// bound is known early.
+    pub fn ensure(&mut self, address: SocketAddr, workers: usize) -> Result<(), NetError> {
+        let here = |bound: &Bound| bound.local == address || bound.asked == address;
+        if self.sockets.iter().any(here) {
+            return Ok(());
+        }
+        for listener in bind_each(address, workers)? {
+            let added = self.add(listener, Some(address));
+            added.map_err(|source| NetError::Bind { address, source })?;
+        }
+        Ok(())
+    }
+
+    /// The addresses of those that nobody wanted; they are closed.
+    pub fn unwanted(self) -> Vec<SocketAddr> {
+        let mut addresses: Vec<SocketAddr> =
+            self.sockets.into_iter().map(|bound| bound.local).collect();
+        addresses.dedup();
+        addresses
+    }
 }
 
 /// Waits for the next connection, however long the system refuses to give one.
@@ -132,6 +232,97 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let error = bind(address, false).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    fn accepts(listener: &std::net::TcpListener) -> bool {
+        listener.accept().is_ok()
+    }
+
+    #[test]
+    fn an_inherited_listener_is_found_by_its_address_and_only_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut inherited = Inherited::default();
+        inherited.add(listener, None).unwrap();
+        let found = inherited.bind_each(address, 1).unwrap().all;
+        assert_eq!(found.len(), 1);
+        drop(std::net::TcpStream::connect(address).unwrap());
+        assert!(accepts(&found[0]));
+        assert!(inherited.bind_each(address, 1).is_err(), "it is in use");
+        assert_eq!(inherited.unwanted(), []);
+    }
+
+    #[test]
+    fn a_port_that_the_system_chose_is_found_by_what_was_asked_for() {
+        let listener = bind(any(), false).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut inherited = Inherited::default();
+        inherited.add(listener, Some(any())).unwrap();
+        let other = bind(any(), false).unwrap();
+        let behind = other.local_addr().unwrap();
+        inherited.add(other, Some(any())).unwrap();
+        for expected in [address, behind] {
+            let found = inherited.bind_each(any(), 2).unwrap().all;
+            assert!(found.iter().all(|l| l.local_addr().unwrap() == expected));
+        }
+    }
+
+    #[test]
+    fn each_inherited_socket_is_given_to_somebody_and_each_worker_gets_one() {
+        for (sockets, workers) in [(1, 3), (3, 1), (2, 5)] {
+            let bound = bind_each(any(), sockets).unwrap();
+            let address = bound[0].local_addr().unwrap();
+            let mut inherited = Inherited::default();
+            for listener in bound {
+                inherited.add(listener, Some(address)).unwrap();
+            }
+            let found = inherited.bind_each(address, workers).unwrap();
+            assert_eq!(found.sockets, sockets);
+            let found = found.all;
+            assert_eq!(found.len(), sockets.max(workers));
+            // However the system spreads them, all are accepted by the first of each socket.
+            let clients: Vec<_> = (0..40)
+                .map(|_| std::net::TcpStream::connect(address).unwrap())
+                .collect();
+            let accepted = found
+                .iter()
+                .map(|l| std::iter::from_fn(|| l.accept().ok()).count());
+            assert_eq!(accepted.sum::<usize>(), clients.len());
+        }
+    }
+
+    #[test]
+    fn what_is_ensured_is_bound_once_and_taken_later() {
+        let mut inherited = Inherited::default();
+        inherited.ensure(any(), 2).unwrap();
+        inherited.ensure(any(), 2).unwrap();
+        assert_eq!(inherited.bind_each(any(), 2).unwrap().sockets, 2);
+        assert_eq!(inherited.unwanted(), []);
+        let taken = bind(any(), false).unwrap().local_addr().unwrap();
+        let _holder = bind(taken, false).unwrap();
+        assert!(Inherited::default().ensure(taken, 1).is_err());
+    }
+
+    #[test]
+    fn what_no_address_names_is_told() {
+        let listener = bind(any(), false).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut inherited = Inherited::default();
+        inherited.add(listener, None).unwrap();
+        inherited.bind_each(any(), 1).unwrap();
+        assert_eq!(inherited.unwanted(), [address]);
+        assert!(
+            std::net::TcpStream::connect(address).is_err(),
+            "it is closed"
+        );
+    }
+
+    #[test]
+    fn what_cannot_listen_is_refused() {
+        let listener = bind(any(), false).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let not_one = std::net::TcpListener::from(std::os::fd::OwnedFd::from(client));
+        assert!(Inherited::default().add(not_one, None).is_err());
     }
 
     #[test]

@@ -123,9 +123,12 @@ pub enum Handshake {
 /// Where a server is in its life; sent over a `watch` channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Waits to be told to serve; connections wait in the system.
+    Hold,
     /// Accepts and serves.
     Serve,
-    /// Accepts nothing new, lets requests finish, closes idle connections.
+    /// Accepts nothing new, answers requests that are under way or about to come, and closes
+    /// connections behind them.
     Drain,
     /// Cuts what is left.
     Stop,

@@ -15,9 +15,13 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -39,6 +43,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::net::Event;
 use crate::net::Handshake;
@@ -111,6 +116,9 @@ pub async fn serve<H, F, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    if later_than(&mut outer, Phase::Hold).await == Phase::Stop {
+        return;
+    }
     // One channel a listener: connections of different workers share no lock. It also counts them:
     // it is closed when the last connection has dropped its receiver.
     let (phase, connections) = watch::channel(Phase::Serve);
@@ -143,19 +151,21 @@ async fn accept_all<H, F, B>(
 {
     let over = later_than(outer, Phase::Serve);
     tokio::pin!(over);
-    loop {
-        let next = async {
-            let (tcp, address) = listen::accept(&listener).await;
-            let room = Arc::clone(&fronts.load().room);
-            (tcp, address, room.place().await)
-        };
-        let (tcp, address, Some(place)) = (tokio::select! {
+    let mut goes_on = true;
+    while goes_on {
+        let (tcp, address) = tokio::select! {
             biased;
             _ = &mut over => return,
-            accepted = next => accepted,
-        }) else {
-            return;
+            accepted = listen::accept(&listener) => accepted,
         };
+        let room = Arc::clone(&fronts.load().room);
+        let place = tokio::select! {
+            biased;
+            place = room.place() => place,
+            _ = &mut over => None,
+        };
+        // One that was accepted is served, also when it has to wait until another has ended.
+        goes_on = place.is_some();
         let local = tcp.local_addr().unwrap_or(address);
         let peer = Peer {
             address,
@@ -173,6 +183,22 @@ async fn accept_all<H, F, B>(
     }
 }
 
+/// Waits for room for a connection that has none yet, unless it is told to stop first.
+async fn in_place(
+    place: Option<Place>,
+    room: &Arc<Room>,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<Place> {
+    if place.is_some() {
+        return place;
+    }
+    tokio::select! {
+        biased;
+        place = room.place() => place,
+        _ = later_than(phase, Phase::Drain) => None,
+    }
+}
+
 /// Waits for a phase later than `seen`.
 pub(super) async fn later_than(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {
     match phase.wait_for(|phase| *phase > seen).await {
@@ -181,11 +207,20 @@ pub(super) async fn later_than(phase: &mut watch::Receiver<Phase>, seen: Phase) 
     }
 }
 
+/// Waits until a drain has gone on for so long that what was about to come has come.
+pub(super) async fn past_grace(phase: &mut watch::Receiver<Phase>) {
+    if later_than(phase, Phase::Serve).await == Phase::Drain {
+        // Told to stop meanwhile, it waits no longer.
+        drop(tokio::time::timeout(DRAIN_GRACE, later_than(phase, Phase::Drain)).await);
+    }
+}
+
 /// An accepted connection with its place among the permitted ones.
 struct Arrival {
     tcp: TcpStream,
     peer: Peer,
-    place: Place,
+    /// None when it has to be waited for.
+    place: Option<Place>,
 }
 
 /// Says that a connection was accepted, and that it ended, however it does.
@@ -216,12 +251,10 @@ async fn connection<H, F, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let Arrival {
-        tcp,
-        mut peer,
-        place,
-    } = arrival;
-    let _place = place;
+    let (tcp, mut peer) = (arrival.tcp, arrival.peer);
+    let Some(_place) = in_place(arrival.place, &front.room, &mut phase).await else {
+        return;
+    };
     let _presence = Presence::new(&front.events);
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps Nagle's algorithm");
@@ -237,7 +270,7 @@ async fn connection<H, F, B>(
         let told = tokio::select! {
             biased;
             told = introduction::introduce(&mut socket, &peer, opening) => told,
-            _ = later_than(&mut phase, Phase::Serve) => return,
+            () = past_grace(&mut phase) => return,
         };
         match told {
             Ok(told) => peer = told,
@@ -251,7 +284,7 @@ async fn connection<H, F, B>(
             let known = tokio::select! {
                 biased;
                 known = opening => known,
-                _ = later_than(&mut phase, Phase::Serve) => return,
+                () = past_grace(&mut phase) => return,
             };
             match known {
                 Ok(Ok(true)) => return http2::converse(socket, peer, &front, phase).await,
@@ -264,7 +297,7 @@ async fn connection<H, F, B>(
     let done = tokio::select! {
         biased;
         done = tls.accept(socket, params.handshake_timeout) => done,
-        _ = later_than(&mut phase, Phase::Serve) => return,
+        () = past_grace(&mut phase) => return,
     };
     (front.events)(Event::Handshake(match &done {
         Ok(None) => Handshake::Proof,
@@ -319,17 +352,21 @@ async fn converse<C, H, F, B>(
 {
     let progress = Arc::clone(io.progress());
     let timeout = front.params.body_read_timeout;
+    let leaving = AtomicBool::new(false);
+    let leaving = &leaving;
     let service = service_fn(|request: Request<Incoming>| {
         let reply = progress.reply();
         let request = request.map(|body| RequestBody::http1(body, timeout, &progress));
         let answer = (front.handler)(request, peer.clone());
         async move {
             let mut response = answer.await;
+            let mut closes = leaving.load(Ordering::Relaxed);
             if let Some(switch) = response.extensions_mut().remove::<Switch>() {
                 reply.switch_to(switch);
+                closes = false;
             }
-            if reply.body_unread() {
-                // hyper closes then, but does not say so.
+            if closes || reply.body_unread() {
+                // hyper closes a connection whose body was not read, but does not say so.
                 response.headers_mut().insert(CONNECTION, CLOSE);
             }
             Ok::<_, Infallible>(response.map(|inner| ReplyBody { inner, reply }))
@@ -337,6 +374,7 @@ async fn converse<C, H, F, B>(
     });
     let mut http = builder(&front.params).serve_connection(TokioIo::new(io), service);
     let mut seen = Phase::Serve;
+    let mut grace = pin!(tokio::time::sleep(DRAIN_GRACE));
     let result = loop {
         tokio::select! {
             biased;
@@ -346,6 +384,11 @@ async fn converse<C, H, F, B>(
                     return;
                 }
                 seen = now;
+                // A request may be on its way: to close at once would lose it.
+                leaving.store(true, Ordering::Relaxed);
+                grace.as_mut().reset(Instant::now() + DRAIN_GRACE);
+            }
+            () = &mut grace, if seen == Phase::Drain && !grace.is_elapsed() => {
                 Pin::new(&mut http).graceful_shutdown();
             }
         }
@@ -481,6 +524,10 @@ const HYPER_HEADERS_MAX: usize = 100;
 
 /// hyper's own bound on request targets.
 const HYPER_TARGET_BYTES_MAX: usize = 65_534;
+
+/// How long a client that was about to send a request may take, when its connection is to end. Whoever
+/// sends at the very moment an idle connection is closed is never safe, but this much later few do.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -959,6 +1006,26 @@ mod tests {
             "{answer}"
         );
         assert!(TcpStream::connect(rig.address).await.is_err());
+        rig.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_request_on_its_way_when_a_drain_begins_is_answered_and_the_last() {
+        let mut rig = Rig::new(params()).await;
+        let mut kept = rig.client(&get("/one"));
+        until(&mut kept, "/one").await;
+        rig.told(Event::Accept).await;
+        let mut fresh = rig.client("");
+        rig.told(Event::Accept).await;
+        rig.phase.send_replace(Phase::Drain);
+        for client in [&mut kept, &mut fresh] {
+            client.write_all(get("/two").as_bytes()).await.unwrap();
+            let answer = rest(client).await;
+            assert!(
+                answer.contains("connection: close") && answer.ends_with("/two"),
+                "{answer}"
+            );
+        }
         rig.ends().await;
     }
 

@@ -149,6 +149,8 @@ counters! {
     introductions_taken = "proxy_protocol.taken";
     /// Connections cut because they had to be introduced and were not.
     introductions_refused = "proxy_protocol.refused";
+    /// Times that another process was to take over, and this one went on instead.
+    takeovers_failed = "takeovers.failed";
     /// TLS handshakes that failed.
     handshakes_failed = "handshakes.failed";
     /// TLS handshakes with a new session.
@@ -537,7 +539,8 @@ mod tests {
              store.evicted store.journal_written_bytes store.journaled store.limit \
              store.live_bytes store.moved_bytes store.packs store.packs_dropped \
              store.packs_emptied store.packs_written_bytes store.pass_through store.read_errors \
-             store.snapshots store.write_errors stored timeouts.request timeouts.write \
+             store.snapshots store.write_errors stored takeovers.failed timeouts.request \
+             timeouts.write \
              tls.certificates tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken \
              tls.troubled upgrades.bytes_from_clients upgrades.bytes_to_clients upgrades.open \
              upgrades.opened variants.crowded variants.pushed_out"

@@ -16,4 +16,5 @@ pub mod orders;
 pub mod roster;
 mod slab;
 pub mod spread;
+pub mod takeover;
 pub mod variances;

@@ -41,6 +41,7 @@ use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
+use hashbrown::HashMap;
 use quick_cache::sync::Cache;
 use std::io;
 use std::path::Path;
@@ -55,6 +56,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A line of packs that are written one after the other.
@@ -100,6 +102,8 @@ pub(super) struct Shared {
     pub(super) contents: Contents,
     pub(super) folder: Mutex<Folder>,
     pub(super) files: Cache<PackId, Arc<File>>,
+    /// Files of packs that another process may delete while somebody reads them.
+    kept_open: Mutex<HashMap<PackId, Arc<File>>>,
     table: RwLock<Table>,
     jobs: mpsc::Sender<Job>,
     /// Ticks since the writing thread last gave a sign of life.
@@ -183,6 +187,7 @@ impl Store {
             contents,
             folder: Mutex::new(folder),
             files: Cache::new(FILES_OPEN_MAX),
+            kept_open: Mutex::default(),
             table: RwLock::new(table),
             jobs,
             unheeded: AtomicU32::new(0),
@@ -428,6 +433,9 @@ impl Store {
     /// file is deleted. Readers that hold it open finish. `false` when the file could not be deleted:
     /// then the pack stays, for it takes its room. Blocking.
     pub fn drop_pack(&self, pack: PackId) -> bool {
+        if self.is_lent() {
+            return false;
+        }
         let mut removed = {
             let mut table = self.shared.write();
             match table.get(pack) {
@@ -696,6 +704,78 @@ impl Store {
         drop(done.blocking_recv());
     }
 
+    /// Writes everything, waits until it is on disk, and writes nothing more until the store is
+    /// [taken back](Self::take_back): appends fail, records are kept in memory, within bounds, nothing
+    /// is deleted. Reads go on. An error leaves everything as it was; a disk that takes longer than
+    /// `wait` is one. Blocking.
+    pub fn lend(&self, wait: Duration) -> Result<(), StoreError> {
+        let lent = self.stop_writing(wait, false);
+        if matches!(lent, Err(StoreError::Slow)) {
+            // It is done when the disk answers, and undone next.
+            let (reply, _nobody) = mpsc::sync_channel(1);
+            self.shared.send(Job::TakeBack(reply));
+        }
+        lent
+    }
+
+    /// As [`lend`](Self::lend), but what cannot be written is not waited for. False while the disk
+    /// hangs: then it happens when that answers. Blocking.
+    pub fn abandon(&self, wait: Duration) -> bool {
+        self.stop_writing(wait, true).is_ok()
+    }
+
+    fn stop_writing(&self, wait: Duration, anyhow: bool) -> Result<(), StoreError> {
+        let _no_snapshot = lock(&self.snapshot);
+        self.check_started()?;
+        let (reply, lent) = mpsc::sync_channel(1);
+        self.shared.send(Job::Lend(anyhow, reply));
+        match lent.recv_timeout(wait) {
+            Ok(lent) => lent,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(self.ended()),
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(StoreError::Slow),
+        }
+    }
+
+    /// Lets the lock of a lent store go. False while the disk hangs: then it is kept.
+    pub fn unlock(&self) -> bool {
+        let folder = self.shared.folder.try_lock();
+        folder.map(|mut folder| folder.unlock()).is_ok()
+    }
+
+    /// Takes a lent store back, lock and all: what another process deleted is lost, what it left is
+    /// deleted, and records that were kept are written. False while another process has the lock, or
+    /// the disk fails: then the store passes through until it can be used. Blocking.
+    pub fn take_back(&self) -> bool {
+        let (reply, works) = mpsc::sync_channel(1);
+        self.shared.send(Job::TakeBack(reply));
+        let works = works.recv().unwrap_or(false);
+        lock(&self.shared.kept_open).clear();
+        works
+    }
+
+    /// May another process have the store?
+    pub fn is_lent(&self) -> bool {
+        self.shared.read().is_lent()
+    }
+
+    /// Keeps a pack's file open until the store is taken back, so that it can be read even when
+    /// another process has deleted it. False when it cannot be opened.
+    pub fn hold(&self, pack: PackId) -> bool {
+        let sealed = match self.shared.read().get(pack) {
+            None => return false,
+            Some(Pack::Open(_) | Pack::Closed(_)) => return true,
+            Some(Pack::Sealed(sealed)) => *sealed,
+        };
+        if lock(&self.shared.kept_open).contains_key(&pack) {
+            return true;
+        }
+        let Ok(file) = self.file(pack, sealed) else {
+            return false;
+        };
+        lock(&self.shared.kept_open).insert(pack, file);
+        true
+    }
+
     fn check_started(&self) -> Result<(), StoreError> {
         if lock(&self.waiting).is_some() {
             return Err(StoreError::PassThrough("it is not started yet".into()));
@@ -711,6 +791,9 @@ impl Store {
     fn file(&self, pack: PackId, sealed: Sealed) -> Result<Arc<File>, StoreError> {
         if let Some(file) = self.shared.files.get(&pack) {
             return Ok(file);
+        }
+        if let Some(file) = lock(&self.shared.kept_open).get(&pack) {
+            return Ok(Arc::clone(file));
         }
         let opened = self.shared.contents.open(sealed.address);
         let file = Arc::new(opened.map_err(|error| {

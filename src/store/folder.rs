@@ -23,7 +23,8 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
-    lock: File,
+    /// None while another process may have it.
+    lock: Option<File>,
     /// Where the disk is mounted that it lies on; none when it is the system's own.
     mount: Option<PathBuf>,
 }
@@ -42,7 +43,7 @@ impl Folder {
         let lock = take_lock(dir)?;
         let folder = Self {
             dir: dir.to_path_buf(),
-            lock,
+            lock: Some(lock),
             mount: mount_of(dir),
         };
         // Another process may have been first between the look and the lock.
@@ -69,7 +70,7 @@ impl Folder {
         match lock.try_lock_shared() {
             Ok(()) => Ok(Self {
                 dir: dir.to_path_buf(),
-                lock,
+                lock: Some(lock),
                 mount: None,
             }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
@@ -81,9 +82,13 @@ impl Folder {
 
     /// Names this store among all that this machine has.
     pub(super) fn identity(&self) -> Result<String, StoreError> {
-        let path = self.dir.join(LOCK);
-        let lock = self.lock.metadata().map_err(failed("look at", &path))?;
-        Ok(name_of(&lock))
+        let Some(lock) = &self.lock else {
+            return identity(&self.dir);
+        };
+        let lock = lock.metadata();
+        Ok(name_of(
+            &lock.map_err(failed("look at", &self.dir.join(LOCK)))?,
+        ))
     }
 
     /// Where the journal lies.
@@ -121,18 +126,24 @@ impl Folder {
 
     /// Does the lock that others would meet still belong to this process?
     pub(super) fn holds_lock(&self) -> bool {
-        match (files::look(&self.dir.join(LOCK)), self.lock.metadata()) {
-            (Ok(there), Ok(ours)) => there.ino() == ours.ino() && there.dev() == ours.dev(),
+        let ours = self.lock.as_ref().map(File::metadata);
+        match (files::look(&self.dir.join(LOCK)), ours) {
+            (Ok(there), Some(Ok(ours))) => there.ino() == ours.ino() && there.dev() == ours.dev(),
             _ => false,
         }
     }
 
-    /// Takes the lock again, after it was deleted with its file.
+    /// Takes the lock again, after it was deleted with its file or let go.
     pub(super) fn lock_again(&mut self) -> Result<(), StoreError> {
         if !self.holds_lock() {
-            self.lock = take_lock(&self.dir)?;
+            self.lock = Some(take_lock(&self.dir)?);
         }
         Ok(())
+    }
+
+    /// Lets the lock go, so that another process can take it.
+    pub(super) fn unlock(&mut self) {
+        self.lock = None;
     }
 
     /// Does what writing a pack takes, in `tmp`: makes a file of so many bytes, gives it another name
@@ -345,6 +356,21 @@ mod tests {
         assert!(matches!(second, Err(StoreError::Locked { .. })));
         drop(first);
         Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_let_go_can_be_taken_by_another_and_then_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = Folder::open(dir.path()).unwrap();
+        let name = first.identity().unwrap();
+        first.unlock();
+        assert!(!first.holds_lock());
+        assert_eq!(first.identity().unwrap(), name);
+        let second = Folder::open(dir.path()).unwrap();
+        assert!(matches!(first.lock_again(), Err(StoreError::Locked { .. })));
+        drop(second);
+        first.lock_again().unwrap();
+        assert!(first.holds_lock());
     }
 
     #[test]

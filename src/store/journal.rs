@@ -585,6 +585,12 @@ impl Journal {
         self.file.append(records)
     }
 
+    /// Waits until all that was appended is on disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.copy.file.sync_all()?;
+        self.file.file.sync_all()
+    }
+
     /// Are the files still where a start would look for them?
     pub(super) fn is_in_place(&self) -> bool {
         self.file.is_in_place() && self.copy.is_in_place()

@@ -136,6 +136,8 @@ pub(super) struct Table {
     pack_bytes: u32,
     condition: Condition,
     full: bool,
+    /// Another process may have the store: nothing is taken in.
+    lent: bool,
     /// What the journal takes.
     pub(super) journal: JournalRoom,
     /// Records written since start.
@@ -193,6 +195,7 @@ impl Table {
                 .clamp(PACK_BYTES_MIN, PACK_BYTES_MAX),
             condition: Condition::Healthy,
             full: false,
+            lent: false,
             journal: JournalRoom::default(),
             journaled: 0,
             written: Written::default(),
@@ -454,6 +457,9 @@ impl Table {
     }
 
     fn check_condition(&self) -> Result<(), StoreError> {
+        if self.lent {
+            return Err(StoreError::PassThrough(LENT.into()));
+        }
         match &self.condition {
             Condition::Healthy => Ok(()),
             // Making room is what helps a full disk.
@@ -508,6 +514,20 @@ impl Table {
             && (journal.failures > journal.mended
                 || journal.parts > PARTS_EASY
                 || since > least.max(journal.snapshot))
+    }
+
+    /// From now on nothing is taken in, or again is. While it is lent another process may begin
+    /// packs: their numbers are left out afterwards.
+    pub(super) fn lend(&mut self, lent: bool) {
+        if self.lent && !lent {
+            self.next_pack = self.next_pack.saturating_add(PACKS_LEFT_OUT);
+        }
+        self.lent = lent;
+    }
+
+    /// May another process have the store?
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent
     }
 
     /// The condition of the disk.
@@ -577,6 +597,10 @@ const LANES_MAX: usize = 64;
 const UNSEALED_BYTES_EASY: u64 = 48 << 20;
 /// Bytes in packs that are not on disk yet.
 const UNSEALED_BYTES_MAX: u64 = 96 << 20;
+/// Many times what can be written while a process takes over and fails.
+const PACKS_LEFT_OUT: u32 = 1 << 16;
+/// Why nothing is taken in while another process may have the store.
+pub(super) const LENT: &str = "another process takes the store over";
 /// A shorter journal is read fast enough.
 const JOURNAL_BYTES_EASY: u64 = 4 << 20;
 /// Each start leaves a journal file behind; a snapshot gathers them.

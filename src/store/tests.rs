@@ -1,5 +1,7 @@
 //! The store as its caller sees it: over real files, in folders of their own.
 
+mod lending;
+
 use super::*;
 use crate::store::faults::Fault;
 use crate::store::faults::Faults;

@@ -22,7 +22,9 @@ use super::journal::Journal;
 use super::journal::Line;
 use super::journal::Part;
 use super::lock;
+use super::pack::Sealed;
 use super::replay::Begun;
+use super::table::LENT;
 use super::table::Pack;
 use crate::rules::address::PackId;
 use hashbrown::HashMap;
@@ -42,6 +44,9 @@ pub(super) enum Job {
     Close,
     /// Write all packs in memory and their records.
     Flush(oneshot::Sender<Result<(), StoreError>>),
+    /// Write everything, then nothing more until it is taken back; also when not everything can be
+    /// written, if so told.
+    Lend(bool, mpsc::SyncSender<Result<(), StoreError>>),
     /// Write a record.
     Line(Line),
     /// Write some records and say when they are written.
@@ -56,6 +61,8 @@ pub(super) enum Job {
     Seal(PackId),
     /// As `Flush`, for a thread that waits.
     FlushBlocking(mpsc::SyncSender<Result<(), StoreError>>),
+    /// Write again, after another process may have had the store; says whether the disk works.
+    TakeBack(mpsc::SyncSender<bool>),
     /// Half a second has gone by.
     Tick,
 }
@@ -118,6 +125,8 @@ pub(super) fn start(
         tried: HashMap::new(),
         shared_before: None,
         ticks_low: 0,
+        lent: false,
+        touched: false,
     };
     let writer = thread::Builder::new()
         .name("store-write".into())
@@ -150,6 +159,10 @@ struct Writer {
     shared_before: Option<PackId>,
     /// Ticks since the limit was lowered or raised.
     ticks_low: u32,
+    /// Another process may have the store: nothing is written.
+    lent: bool,
+    /// Another process may have changed what lies in the store.
+    touched: bool,
 }
 
 impl Writer {
@@ -181,6 +194,7 @@ impl Writer {
                 return false;
             }
             Job::Flush(reply) => drop(reply.send(self.write_all())),
+            Job::Lend(anyhow, reply) => drop(reply.send(self.lend(anyhow))),
             Job::Line(line) => self.keep(&line),
             Job::Purge(lines, reply) => {
                 for line in &lines {
@@ -193,6 +207,8 @@ impl Writer {
             Job::Seal(pack) => self.seal(pack),
             Job::FlushBlocking(reply) => drop(reply.send(self.write_all())),
             Job::Settle(reply) => drop(reply.send(self.write_records())),
+            Job::TakeBack(reply) => drop(reply.send(self.take_back())),
+            Job::Tick if self.lent => {}
             Job::Tick => self.tick(),
         }
         true
@@ -426,6 +442,37 @@ impl Writer {
         }
     }
 
+    /// Writes everything, down to the disk, and then nothing more. Records that come meanwhile are
+    /// kept.
+    fn lend(&mut self, anyhow: bool) -> Result<(), StoreError> {
+        self.shared.write().lend(true);
+        let written = self.write_all().and_then(|()| {
+            let journal = self.journal.as_ref();
+            let synced = journal.map_or(Ok(()), Journal::sync);
+            synced.map_err(failed("sync", &lock(&self.shared.folder).journal()))
+        });
+        if written.is_err() && !anyhow {
+            self.shared.write().lend(false);
+            return written;
+        }
+        self.journal = None;
+        self.lent = true;
+        let lent = Condition::PassThrough(LENT.into());
+        self.shared.write().set_condition(lent, false);
+        Ok(())
+    }
+
+    /// Goes on with a journal of its own, as after a disk has failed: a snapshot will replace what
+    /// another process may have written.
+    fn take_back(&mut self) -> bool {
+        self.shared.write().lend(false);
+        if std::mem::take(&mut self.lent) {
+            self.touched = true;
+            self.recover();
+        }
+        self.healthy()
+    }
+
     /// Tries whether the disk works again, and makes whole what it lacks.
     fn recover(&mut self) {
         let full = self.shared.read().is_full();
@@ -435,6 +482,8 @@ impl Writer {
         }
         if full {
             self.shared.write().prove_room();
+        } else if std::mem::take(&mut self.touched) {
+            self.lose_deleted();
         } else {
             self.lose_missing();
         }
@@ -480,6 +529,28 @@ impl Writer {
         );
         let missing: Vec<PackId> = sealed.into_iter().map(|(pack, _)| pack).collect();
         for packs in missing.chunks(LOST_AT_ONCE) {
+            self.lose(packs);
+        }
+    }
+
+    /// Gives up packs that another process has deleted, and deletes what it has left.
+    fn lose_deleted(&mut self) {
+        let sealed = self.shared.read().sealed();
+        let known = sealed.iter().map(|(pack, sealed)| (sealed.address, *pack));
+        let Ok(found) = self.shared.contents.sweep(&known.collect()) else {
+            return self.lose_missing();
+        };
+        let is_there = |(pack, sealed): &(PackId, Sealed)| {
+            found
+                .get(pack)
+                .is_some_and(|found| found.bytes == sealed.bytes)
+        };
+        let gone: Vec<PackId> = sealed
+            .iter()
+            .filter(|pack| !is_there(pack))
+            .map(|(pack, _)| *pack)
+            .collect();
+        for packs in gone.chunks(LOST_AT_ONCE) {
             self.lose(packs);
         }
     }

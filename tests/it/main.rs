@@ -73,6 +73,7 @@ mod soak;
 mod stale;
 mod store;
 mod storing;
+mod takeover;
 mod targeted;
 mod telling;
 mod time;

@@ -22,6 +22,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -148,6 +149,7 @@ impl Setup {
             clock,
             disk,
             running: None,
+            elders: Vec::new(),
             starts: 0,
         }
     }
@@ -160,6 +162,8 @@ pub(crate) struct Scene {
     clock: Option<Clock>,
     disk: Option<Disk>,
     running: Option<Running>,
+    /// Those before, which have been taken over from and may still run.
+    elders: Vec<Process>,
     starts: usize,
 }
 
@@ -297,8 +301,65 @@ impl Scene {
     /// Waits until the binary has ended by itself.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut running = self.running.take().expect("something to wait for");
-        wait(&mut running.child).unwrap_or_else(|| panic!("it did not end within {DEADLINE:?}"))
+        let running = self.running.take().expect("something to wait for");
+        let Process::Child(mut child) = running.process else {
+            panic!("only a child tells how it ended");
+        };
+        wait(&mut child).unwrap_or_else(|| panic!("it did not end within {DEADLINE:?}"))
+    }
+
+    /// Waits until the binary has started another that is to take over; returns its process id.
+    #[track_caller]
+    pub(crate) fn await_heir(&mut self) -> u32 {
+        let own = self.pid();
+        let started = || heir_told(&self.stderr()).filter(|heir| *heir != own);
+        let mut heir = self.running().heir;
+        eventually("another process to be started", || {
+            heir = heir.or_else(started);
+            heir.is_some()
+        });
+        self.running.as_mut().expect("a running binary").heir = heir;
+        heir.expect("it was found")
+    }
+
+    /// Waits until another process has taken over: from now on the scene is about that one.
+    #[track_caller]
+    pub(crate) fn await_taken_over(&mut self) {
+        let heir = self.await_heir();
+        let running = self.running.as_mut().expect("a running binary");
+        let before = (running.http, running.https, running.admin);
+        running.await_ready();
+        assert_eq!(before, (running.http, running.https, running.admin));
+        running.heir = None;
+        let elder = std::mem::replace(&mut running.process, Process::Heir(heir));
+        self.elders.push(elder);
+    }
+
+    /// Waits until those that were taken over from have ended, and well.
+    #[track_caller]
+    pub(crate) fn await_elders(&mut self) {
+        for mut elder in self.elders.drain(..) {
+            match &mut elder {
+                Process::Child(child) => {
+                    let status = wait(child).expect("it ends in time");
+                    assert!(status.success(), "{status}");
+                }
+                Process::Heir(pid) => eventually("a process to end", || !is_alive(*pid)),
+            }
+        }
+        // The one that took over finds out a moment later.
+        let count = |what: &str| self.stderr().matches(what).count();
+        eventually("the next process to find itself alone", || {
+            count("the process before has ended") >= count("a new process has taken over")
+        });
+    }
+
+    /// Has a new process take over, and waits until the one before has ended.
+    #[track_caller]
+    pub(crate) fn take_over(&mut self) {
+        self.signal("USR2");
+        self.await_taken_over();
+        self.await_elders();
     }
 
     /// Moves the binary's wall clock, forward or back, by seconds.
@@ -336,7 +397,7 @@ impl Scene {
     /// The process id of the binary.
     #[track_caller]
     pub(crate) fn pid(&self) -> u32 {
-        self.running().child.id()
+        self.running().process.id()
     }
 
     /// Where clients go in clear text.
@@ -514,6 +575,9 @@ impl Drop for Scene {
         if thread::panicking() {
             eprintln!("--- larder's standard error:\n{}---", self.stderr());
         }
+        for elder in self.elders.drain(..) {
+            elder.kill();
+        }
         if let Some(running) = self.running.take() {
             running.kill();
         }
@@ -660,10 +724,89 @@ pub(crate) fn larder(dir: &Path, arguments: &[&str]) -> Finished {
 
 /// The binary while it runs.
 struct Running {
-    child: Child,
+    process: Process,
+    /// Who was started to take over from it.
+    heir: Option<u32>,
+    /// Lines of its standard output, and of those that come after it.
+    said: Mutex<mpsc::Receiver<String>>,
     http: Option<SocketAddr>,
     https: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+}
+
+/// A process of the binary.
+enum Process {
+    /// Started here.
+    Child(Child),
+    /// Started by another one of them.
+    Heir(u32),
+}
+
+impl Process {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Heir(pid) => *pid,
+        }
+    }
+
+    /// Kills it, and whom it has started to take over.
+    fn kill(self) {
+        let heir = child_of(self.id());
+        match self {
+            // One that has ended already is as dead as it should be.
+            Self::Child(mut child) => {
+                drop(child.kill());
+                drop(child.wait());
+            }
+            Self::Heir(pid) => kill(pid),
+        }
+        if let Some(heir) = heir {
+            kill(heir);
+        }
+    }
+}
+
+/// Kills a process that is not a child, if it lives.
+pub(crate) fn kill(pid: u32) {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // One that has ended already is as dead as it should be.
+        let _ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// What the system says of a process: its state and its parent.
+fn look_at(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.next()?.parse().ok()?))
+}
+
+/// The living process that a log says was started last to take over.
+pub(crate) fn heir_told(log: &str) -> Option<u32> {
+    let (_, rest) = log.rsplit_once("handing over to a new process pid=")?;
+    let heir = rest.split_whitespace().next()?.parse().ok()?;
+    is_alive(heir).then_some(heir)
+}
+
+/// Is it there, and not only because nobody has asked how it ended?
+pub(crate) fn is_alive(pid: u32) -> bool {
+    look_at(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// A living child of a process.
+fn child_of(parent: u32) -> Option<u32> {
+    let processes = fs::read_dir("/proc").expect("a list of processes");
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut children =
+        pids.filter(|pid| look_at(*pid).is_some_and(|(state, of)| of == parent && state != 'Z'));
+    children.next()
 }
 
 /// A wall clock that is set by hand: a library that is loaded before libc, and a file that says how
@@ -763,20 +906,33 @@ impl Running {
             }
         });
         let mut running = Self {
-            child,
+            process: Process::Child(child),
+            heir: None,
+            said: Mutex::new(told),
             http: None,
             https: None,
             admin: None,
         };
+        if let Err(error) = running.try_await_ready() {
+            running.kill();
+            let said = fs::read_to_string(stderr).unwrap_or_default();
+            panic!("not ready ({error}):\n{said}");
+        }
+        running
+    }
+
+    /// Waits until it, or who comes after it, says that it is ready.
+    #[track_caller]
+    fn await_ready(&mut self) {
+        self.try_await_ready().expect("it is ready in time");
+    }
+
+    fn try_await_ready(&mut self) -> Result<(), mpsc::RecvTimeoutError> {
         loop {
-            match told.recv_timeout(DEADLINE) {
-                Ok(line) if line == "ready" => return running,
-                Ok(line) => running.heed(&line),
-                Err(error) => {
-                    running.kill();
-                    let said = fs::read_to_string(stderr).unwrap_or_default();
-                    panic!("not ready ({error}):\n{said}");
-                }
+            let said = self.said.get_mut().expect("nobody panicked with it");
+            match said.recv_timeout(DEADLINE)?.as_str() {
+                "ready" => return Ok(()),
+                line => self.heed(line),
             }
         }
     }
@@ -803,10 +959,11 @@ impl Running {
         }
     }
 
-    fn kill(mut self) {
-        // One that has ended already is as dead as it should be.
-        drop(self.child.kill());
-        drop(self.child.wait());
+    fn kill(self) {
+        self.process.kill();
+        if let Some(heir) = self.heir {
+            kill(heir);
+        }
     }
 }
 

@@ -137,6 +137,9 @@ impl Shelf {
                 let place = index.place(found.key, found.sequence)?;
                 let pins = self.pin(place.parts.locations().map(|at| at.pack));
                 drop(index);
+                if !self.hold(place.parts.locations().map(|at| at.pack)) {
+                    return None;
+                }
                 let segments = place.parts.segments(hot.response.body);
                 StoredBody::Segments(segments.into(), Arc::new(pins))
             }

@@ -13,6 +13,7 @@
 pub mod catalog;
 mod draft;
 mod keep;
+mod lend;
 mod load;
 #[cfg(test)]
 mod model;
@@ -165,6 +166,16 @@ impl Common {
     /// Takes the next sequence.
     pub fn next_sequence(&self) -> Sequence {
         Sequence(self.sequence.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Goes on with this sequence, unless later ones were taken already.
+    pub fn count_from(&self, next: Sequence) {
+        self.sequence.fetch_max(next.0, Ordering::SeqCst);
+    }
+
+    /// Leaves out so many sequences: another process may have used them.
+    pub fn leave_out(&self, sequences: u64) {
+        self.sequence.fetch_add(sequences, Ordering::SeqCst);
     }
 }
 

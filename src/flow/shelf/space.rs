@@ -54,10 +54,11 @@ pub(super) fn slack(limit: u64) -> u64 {
     (4 * PACK_BYTES).max(limit / 32).min(limit / 4)
 }
 
-/// Starts the thread. It ends after [`close`].
+/// Starts the thread, also again. It ends after [`close`].
 pub fn start(shelf: &Arc<Shelf>) -> io::Result<thread::JoinHandle<()>> {
     let shelf = Arc::clone(shelf);
     let scrubber = Scrubber::new(clock::instant());
+    lock(&shelf.wanting.0).close = false;
     thread::Builder::new()
         .name("larder-space".to_owned())
         .spawn(move || run(&shelf, scrubber))
@@ -452,6 +453,10 @@ impl Shelf {
             return Finding::Intact;
         }
         let _tidying = lock(&self.tidying);
+        if self.is_lent() {
+            // What becomes of it is another process's matter.
+            return Finding::Dropped;
+        }
         self.scrub(pack)
     }
 

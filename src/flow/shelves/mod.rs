@@ -17,10 +17,12 @@
 //!
 //! Locks: `spread` before an index; several indexes only in the order of the directories.
 
+pub mod handover;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+use self::handover::Beside;
 use self::watch::Watch;
 use super::shelf::Common;
 use super::shelf::NotKept;
@@ -91,6 +93,10 @@ pub struct Shelves {
     /// Told whenever a directory is taken out or in.
     changes: channel::Sender<()>,
     watch: Mutex<Option<Watcher>>,
+    /// What the watching thread knows, while it does not run.
+    resting: Mutex<Option<Watch>>,
+    /// Who else serves the same responses now.
+    beside: RwLock<Option<Beside>>,
 }
 
 /// One directory.
@@ -112,7 +118,8 @@ struct Place {
 /// The thread that takes directories out and in.
 #[derive(Debug)]
 struct Watcher {
-    thread: thread::JoinHandle<()>,
+    /// It ends with what it knows.
+    thread: thread::JoinHandle<Watch>,
     /// Has it look at once; dropped, it ends.
     poke: mpsc::SyncSender<()>,
 }
@@ -137,13 +144,20 @@ impl Shelves {
     /// error when none can, or another process uses one. Starts the threads that keep room in them and that watch over them.
     pub fn open(params: Params, dirs: &[crate::store::Params]) -> Result<Arc<Self>, StoreError> {
         let (watch, shelves) = Watch::open(params, dirs)?;
+        shelves.start_watch(watch)?;
+        Ok(shelves)
+    }
+
+    fn start_watch(&self, watch: Watch) -> Result<(), StoreError> {
         let (poke, pokes) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name("larder-dirs".to_owned())
             .spawn(move || watch.run(&pokes));
-        let thread = thread.map_err(|source| thread_failed(dirs, source))?;
-        *lock(&shelves.watch) = Some(Watcher { thread, poke });
-        Ok(shelves)
+        let first = self.places.first().map(|place| place.store.dir.as_path());
+        let failed = |source| thread_failed(first.unwrap_or(Path::new("")), source);
+        let thread = thread.map_err(failed)?;
+        *lock(&self.watch) = Some(Watcher { thread, poke });
+        Ok(())
     }
 
     /// Takes the next sequence.
@@ -390,12 +404,21 @@ impl Shelves {
 
     /// Writes a purge to the journals of all directories; says whether it is durable: in all that
     /// are in use, of which there is one at least, and those that are not are noted to be out.
-    /// A disk that hangs is not waited for.
+    /// A disk that hangs is not waited for. Where another process serves beside this one, it has
+    /// learnt of the purge, or does not answer.
     pub async fn record_purge(
         self: &Arc<Self>,
         sequence: Sequence,
         selectors: &[Selector],
     ) -> bool {
+        match self.beside() {
+            None => self.record_here(sequence, selectors).await,
+            Some(beside) => self.record_beside(&beside, sequence, selectors).await,
+        }
+    }
+
+    /// As [`record_purge`](Self::record_purge), in this process alone.
+    pub async fn record_here(self: &Arc<Self>, sequence: Sequence, selectors: &[Selector]) -> bool {
         if let Some(shelf) = self.alone() {
             return shelf.record_purge(sequence, selectors).await;
         }
@@ -450,6 +473,9 @@ impl Shelves {
                 _ = changes.changed() => continue,
             }
             if Instant::now() >= until {
+                return Recorded::Not;
+            }
+            if self.is_lent() {
                 return Recorded::Not;
             }
             // Either it is taken out now, or it has recovered.
@@ -537,23 +563,7 @@ impl Shelves {
 
     /// Writes everything that is pending, and ends the threads. Blocks for as long as that takes.
     pub fn close(&self) {
-        let watcher = lock(&self.watch).take();
-        if let Some(Watcher { thread, poke }) = watcher {
-            drop(poke);
-            if thread.join().is_err() {
-                tracing::error!("the thread that watches the directories had panicked");
-            }
-        }
-        for shelf in self.opened() {
-            space::close(shelf);
-        }
-        for place in &self.places {
-            if let Some(space) = lock(&place.space).take()
-                && space.join().is_err()
-            {
-                tracing::error!("a thread that makes room had panicked");
-            }
-        }
+        self.rest();
         for shelf in self.opened() {
             shelf.close();
         }
@@ -606,15 +616,24 @@ impl Shelves {
         let Some(place) = self.places.get(number) else {
             return Ok(());
         };
-        let started = space::start(shelf);
-        let dir = &place.store.dir;
-        let thread = started.map_err(|source| thread_failed_for(dir, source))?;
-        *lock(&place.space) = Some(thread);
+        self.start_space(number, shelf)?;
         // Whoever changes the params meanwhile finds the shelf in its place, or comes first.
         let params = lock(&self.params);
         self.direct(place, shelf, &params);
         drop(place.shelf.set(Arc::clone(shelf)));
         drop(params);
+        Ok(())
+    }
+
+    /// Starts the thread that keeps room on a shelf.
+    fn start_space(&self, number: usize, shelf: &Arc<Shelf>) -> Result<(), StoreError> {
+        let Some(place) = self.places.get(number) else {
+            return Ok(());
+        };
+        let started = space::start(shelf);
+        let dir = &place.store.dir;
+        let thread = started.map_err(|source| thread_failed(dir, source))?;
+        *lock(&place.space) = Some(thread);
         Ok(())
     }
 
@@ -665,12 +684,7 @@ enum Recorded {
     Not,
 }
 
-fn thread_failed(dirs: &[crate::store::Params], source: io::Error) -> StoreError {
-    let first = dirs.first().map(|dir| dir.dir.as_path());
-    thread_failed_for(first.unwrap_or(Path::new("")), source)
-}
-
-fn thread_failed_for(dir: &Path, source: io::Error) -> StoreError {
+fn thread_failed(dir: &Path, source: io::Error) -> StoreError {
     StoreError::Io {
         action: "start a thread for",
         path: dir.to_path_buf(),

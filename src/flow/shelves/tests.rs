@@ -1,5 +1,7 @@
 //! Several directories, of which some fail: what was purged or replaced never comes back.
 
+mod handover;
+
 use super::*;
 use crate::flow::shelf::StoredBody;
 use crate::flow::shelf::tests::response;

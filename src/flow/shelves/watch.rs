@@ -49,6 +49,7 @@ use std::time::Instant;
 use tokio::sync::watch as channel;
 
 /// What the watching thread knows.
+#[derive(Debug)]
 pub(super) struct Watch {
     shelves: Weak<Shelves>,
     company: Company,
@@ -58,7 +59,7 @@ pub(super) struct Watch {
 }
 
 /// What is tried in one directory.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Tries {
     /// Comes to the shelf that was opened, or to whether an open one has written all.
     trial: Option<thread::JoinHandle<Trial>>,
@@ -70,6 +71,7 @@ struct Tries {
     is_new: bool,
 }
 
+#[derive(Debug)]
 enum Trial {
     Opened(Result<Arc<Shelf>, StoreError>),
     Written(bool),
@@ -109,6 +111,8 @@ impl Watch {
             spread: RwLock::new(spread),
             changes: channel::Sender::new(()),
             watch: Mutex::new(None),
+            resting: Mutex::new(None),
+            beside: RwLock::new(None),
         });
         for (number, shelf) in &opened {
             shelves.install(*number, shelf)?;
@@ -126,17 +130,43 @@ impl Watch {
     }
 
     /// Looks at the directories until told to end.
-    pub(super) fn run(mut self, pokes: &mpsc::Receiver<()>) {
+    pub(super) fn run(mut self, pokes: &mpsc::Receiver<()>) -> Self {
         loop {
             match pokes.recv_timeout(TICK) {
                 Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self,
             }
             let Some(shelves) = self.shelves.upgrade() else {
-                return;
+                return self;
             };
             self.tend(&shelves);
         }
+    }
+
+    /// Has all that was begun on a disk ended? What was opened meanwhile is let go again.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        for tries in &mut self.tries {
+            tries.trial.take_if(|trial| trial.is_finished());
+            tries.roster.take_if(|roster| roster.is_finished());
+        }
+        let mut tries = self.tries.iter();
+        tries.all(|tries| tries.trial.is_none() && tries.roster.is_none())
+    }
+
+    /// Goes on after another process may have written rosters: these here are the newest again.
+    pub(super) fn come_back(&mut self, shelves: &Shelves) {
+        self.company.number = self.company.number.saturating_add(ROSTERS_LEFT_OUT);
+        self.written = false;
+        let mut members: BTreeSet<usize> = shelves.read_spread().members().into_iter().collect();
+        members.retain(|number| {
+            let trouble = shelves.shelf(*number).and_then(|shelf| shelf.trouble());
+            let works = trouble.is_none();
+            if let Some(reason) = trouble {
+                note(shelves, *number, reason);
+            }
+            works
+        });
+        self.reform(shelves, members);
     }
 
     fn tend(&mut self, shelves: &Arc<Shelves>) {
@@ -439,5 +469,7 @@ fn drawn() -> DirId {
 const TICK: Duration = Duration::from_millis(250);
 /// Between two tries to bring a directory back.
 const REST: Duration = Duration::from_secs(1);
+/// Many times what another process can write while it takes over and fails.
+const ROSTERS_LEFT_OUT: u64 = 1 << 32;
 const ROSTER_WAIT: Duration = Duration::from_secs(2);
 const WRITE_WAIT: Duration = Duration::from_secs(10);
