@@ -1,4 +1,4 @@
-//! One request and its response over a connection to an HTTP/1.1 origin.
+//! One request and its response: tries, and what is particular to HTTP/1.1.
 //!
 //! ```text
 //! frame the request ─► checkout ─► send ─► wait for the final head ─► judge its framing ─► Body
@@ -8,7 +8,8 @@
 //!
 //! An origin closes idle connections when it likes, so a request on a reused one may meet a close
 //! on its way (RFC 9112 §9.3.1). It is sent once more, on a new connection, when none of it was
-//! sent, or when it is idempotent, has no body and not a byte of an answer came.
+//! sent, or when it is idempotent, has no body and not a byte of an answer came. What HTTP/2 did not
+//! take up is sent once more whatever it is, while its body can be had again.
 //!
 //! Framing is judged here (RFC 9112 §6): what passes has one meaning. What the fields mean is left
 //! to `rules`.
@@ -48,8 +49,10 @@ use super::UpstreamError;
 use super::body::Transfer;
 use super::pool::Connection;
 use super::pool::Grant;
+use super::pool::Opened;
 use super::pool::Pool;
 use super::pool::Slot;
+use super::stream;
 
 /// Sends a request to the pool's backend and returns the final response.
 ///
@@ -58,28 +61,78 @@ pub(crate) async fn exchange(
     pool: &Arc<Pool>,
     request: Request<RequestBody>,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut request = framed(request);
-    let slot = match pool.checkout().await? {
-        Grant::Fresh(slot) => slot,
+    let request = framed(request);
+    let grant = pool.checkout().await?;
+    let lost = match travel(pool, grant, request).await {
+        Ok(response) => return Ok(response),
+        Err(lost) => lost,
+    };
+    let Some(request) = lost.again else {
+        return Err(lost.error);
+    };
+    let grant = match lost.slot {
+        Some(slot) => Grant::Fresh(slot),
+        None => pool.checkout().await?,
+    };
+    let travelled = travel(pool, grant, request).await;
+    travelled.map_err(|lost| lost.error)
+}
+
+/// A request that got no response.
+struct Lost {
+    error: UpstreamError,
+    /// The request, when it may be sent once more.
+    again: Option<Request<Outgoing>>,
+    /// The permission to open the connection that it goes on then; without one it may share.
+    slot: Option<Slot>,
+}
+
+impl From<UpstreamError> for Box<Lost> {
+    fn from(error: UpstreamError) -> Self {
+        Self::new(Lost {
+            error,
+            again: None,
+            slot: None,
+        })
+    }
+}
+
+/// Sends a request on what it was granted, in the protocol that is spoken there.
+async fn travel(
+    pool: &Arc<Pool>,
+    grant: Grant,
+    request: Request<Outgoing>,
+) -> Result<Response<Body>, Box<Lost>> {
+    let lease = match grant {
+        Grant::Stream(lease) => lease,
         Grant::Reused(connection) => {
             let spare = copy(&request);
-            match attempt(pool, connection, request).await {
-                Ok(response) => return Ok(response),
-                Err(failure) => {
-                    let spare = spare.filter(|_| failure.unanswered);
-                    let Some(again) = failure.unsent.or(spare) else {
-                        return Err(failure.error);
-                    };
-                    request = again;
-                    failure.slot
-                }
-            }
+            return attempt(pool, connection, request).await.map_err(|failure| {
+                let spare = spare.filter(|_| failure.unanswered);
+                Box::new(Lost {
+                    error: failure.error,
+                    again: failure.unsent.or(spare),
+                    slot: Some(failure.slot),
+                })
+            });
         }
+        Grant::Fresh(slot) => match pool.open(slot).await? {
+            Opened::Http2(lease) => lease,
+            Opened::Http1(connection) => {
+                let sent = attempt(pool, connection, request).await;
+                return sent.map_err(|failure| failure.error.into());
+            }
+        },
     };
-    let connection = pool.open(slot).await?;
-    attempt(pool, connection, request)
+    stream::attempt(pool, lease, request)
         .await
-        .map_err(|failure| failure.error)
+        .map_err(|failure| {
+            Box::new(Lost {
+                error: failure.error,
+                again: failure.again,
+                slot: None,
+            })
+        })
 }
 
 /// An attempt that came to nothing, and what is left of it.
@@ -142,7 +195,7 @@ async fn attempt(
 }
 
 /// Waits for `reply` until `limit` has passed since the last byte of the request was taken.
-async fn wait<F: Future>(
+pub(crate) async fn wait<F: Future>(
     mut reply: Pin<&mut F>,
     sending: Option<&Sending>,
     limit: Duration,
@@ -188,9 +241,9 @@ fn classify(
 
 /// How a response says where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Framing {
+pub(crate) struct Framing {
     /// Bytes of the body, when declared; zero when there is none.
-    length: Option<u64>,
+    pub(crate) length: Option<u64>,
     /// The end can be told from a cut.
     proven: bool,
     /// The connection may carry another request.
@@ -209,7 +262,7 @@ fn judge(
 }
 
 /// Reads the framing of a response (RFC 9112 §6.3) and leaves at most one field that states it.
-fn framing(
+pub(crate) fn framing(
     method: &Method,
     status: StatusCode,
     version: Version,
@@ -316,7 +369,15 @@ fn framed(request: Request<RequestBody>) -> Request<Outgoing> {
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
     };
     let sending = Arc::new(Sending::new());
-    Request::from_parts(head, Outgoing::Body { body, sending })
+    let kept = Kept::default();
+    Request::from_parts(
+        head,
+        Outgoing::Body {
+            body,
+            sending,
+            kept,
+        },
+    )
 }
 
 /// Copies a request that may be sent twice.
@@ -343,11 +404,54 @@ pub(crate) enum Outgoing {
         body: RequestBody,
         /// How far it is.
         sending: Arc<Sending>,
+        /// Its beginning.
+        kept: Kept,
     },
 }
 
+/// The beginning of a request body, for when it has to be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// What has been read of the body; nothing once that is too much.
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    /// How many of the pieces are to be read before the body is.
+    ahead: usize,
+    /// More was read than is kept.
+    lost: bool,
+}
+
+impl Kept {
+    fn keep(&mut self, piece: &Bytes) {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        self.lost |= self.bytes > KEPT_BYTES_MAX || self.pieces.len() >= KEPT_PIECES_MAX;
+        match self.lost {
+            true => self.pieces.clear(),
+            false => self.pieces.push(piece.clone()),
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let place = self.pieces.len().checked_sub(self.ahead)?;
+        let piece = self.pieces.get(place)?.clone();
+        self.ahead = self.ahead.saturating_sub(1);
+        Some(piece)
+    }
+}
+
 impl Outgoing {
-    fn sending(&self) -> Option<Arc<Sending>> {
+    /// Begins again; false when too much of it is gone.
+    pub(crate) fn rewind(&mut self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Body { sending, kept, .. } => {
+                kept.ahead = kept.pieces.len();
+                !kept.lost && !sending.progress().failed
+            }
+        }
+    }
+
+    pub(crate) fn sending(&self) -> Option<Arc<Sending>> {
         match self {
             Self::Empty => None,
             Self::Body { sending, .. } => Some(Arc::clone(sending)),
@@ -365,9 +469,21 @@ impl http_body::Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Body { body, sending } => {
+            Self::Body {
+                body,
+                sending,
+                kept,
+            } => {
+                if let Some(piece) = kept.next() {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
                 sending.progress().starved = true;
                 let frame = ready!(Pin::new(body).poll_frame(context));
+                if let Some(Ok(frame)) = &frame
+                    && let Some(piece) = frame.data_ref()
+                {
+                    kept.keep(piece);
+                }
                 let mut progress = sending.progress();
                 progress.starved = false;
                 progress.moved = Instant::now();
@@ -380,7 +496,7 @@ impl http_body::Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Body { body, .. } => body.is_end_stream(),
+            Self::Body { body, kept, .. } => kept.ahead == 0 && body.is_end_stream(),
         }
     }
 
@@ -420,6 +536,9 @@ impl Sending {
     }
 }
 
+/// The beginning of a request body that is kept until there is a response, in bytes and pieces.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_PIECES_MAX: usize = 64;
 /// Bytes of interim (1xx) responses before the final head. A reader of the body's first bytes may
 /// be late, so it is larger than a read.
 const INTERIM_BYTES_MAX: u64 = 1024 * 1024;
