@@ -579,6 +579,63 @@ mod tests {
         matches!(error, UpstreamError::Protocol(_))
     }
 
+    /// A body of these pieces, as the driver reads it.
+    fn outgoing(pieces: Vec<Bytes>) -> Outgoing {
+        let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+        let body = http_body_util::StreamBody::new(Pieces(frames.collect()));
+        let body = RequestBody::new(http_body_util::BodyExt::map_err(body, Into::into));
+        Outgoing::Body {
+            body,
+            sending: Arc::new(Sending::new()),
+            kept: Kept::default(),
+        }
+    }
+
+    /// What `count` looks at a body give, or all of them.
+    async fn looks(body: &mut Outgoing, count: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        for _ in 0..count {
+            let Some(frame) = http_body_util::BodyExt::frame(body).await else {
+                break;
+            };
+            read.extend(frame.unwrap().into_data().unwrap());
+        }
+        read
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_that_begins_again_is_the_same(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 1..9),
+            looked in prop::collection::vec(0_usize..9, 0..4),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let all = pieces.concat();
+            let mut body = outgoing(pieces.into_iter().map(Bytes::from).collect());
+            for count in looked {
+                let part = runtime.block_on(looks(&mut body, count));
+                prop_assert!(all.starts_with(&part));
+                prop_assert!(body.rewind());
+            }
+            prop_assert_eq!(runtime.block_on(looks(&mut body, 99)), all);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_begins_again_only_while_little_of_it_was_read() {
+        let half = Bytes::from(vec![b'x'; KEPT_BYTES_MAX / 2]);
+        let mut body = outgoing(vec![half.clone(), half.clone(), half]);
+        looks(&mut body, 2).await;
+        assert!(body.rewind());
+        looks(&mut body, 3).await;
+        assert!(!body.rewind());
+        let mut body = outgoing(vec![Bytes::from("x"); KEPT_PIECES_MAX + 1]);
+        looks(&mut body, KEPT_PIECES_MAX).await;
+        assert!(body.rewind());
+        looks(&mut body, KEPT_PIECES_MAX + 1).await;
+        assert!(!body.rewind());
+    }
+
     #[tokio::test]
     async fn a_response_arrives_with_its_fields_and_body() {
         let response = answered("GET", HELLO).await.unwrap();
