@@ -579,13 +579,25 @@ mod tests {
         matches!(error, UpstreamError::Protocol(_))
     }
 
+    struct Pieces(std::collections::VecDeque<Bytes>);
+
+    impl http_body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
     /// A body of these pieces, as the driver reads it.
     fn outgoing(pieces: Vec<Bytes>) -> Outgoing {
-        let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
-        let body = http_body_util::StreamBody::new(Pieces(frames.collect()));
-        let body = RequestBody::new(http_body_util::BodyExt::map_err(body, Into::into));
+        let body = http_body_util::BodyExt::map_err(Pieces(pieces.into()), Into::into);
         Outgoing::Body {
-            body,
+            body: RequestBody::new(body),
             sending: Arc::new(Sending::new()),
             kept: Kept::default(),
         }
