@@ -30,6 +30,7 @@ use crate::net::body::RequestBody;
 use crate::net::listen;
 use crate::net::serve::Front;
 use crate::net::serve::serve;
+use crate::net::switch::Switch;
 use crate::net::tls;
 use crate::ops::Observer;
 use crate::ops::access_log::AccessLog;
@@ -236,7 +237,12 @@ impl Workers {
                     scheme: peer.scheme,
                     identity: peer.identity,
                 };
-                engine.handle(request.map(body), client).await
+                let mut response = engine.handle(request.map(body), client).await;
+                if let Some(tunnel) = response.body_mut().take_tunnel() {
+                    let switch = Switch::new(|client| tunnel.run(client));
+                    response.extensions_mut().insert(switch);
+                }
+                response
             }
         };
         let front = Arc::new(Front {

@@ -163,6 +163,10 @@ sections! {
         drain_timeout: Time(millis(0), HOUR) = "30s";
         /// Most tries over the backends of an upstream for one request.
         tries_max: Count(1, 16) = 3;
+        /// Most upgraded connections at a time (upgrades of a site); more are refused with 503.
+        upgrades_max: Count(0, 1_000_000) = 1024;
+        /// How long an upgraded connection may carry nothing before it is cut.
+        upgrade_idle_timeout: Time(millis(100), DAY) = "5m";
     }
 
     /// Handshakes on the https addresses.
@@ -277,6 +281,8 @@ sections! {
         hosts: List(1, 1024) = ["*"];
         /// The upstream's name.
         upstream: Text() = "main";
+        /// Protocols that clients may upgrade a connection to, such as "websocket"; HTTP/1.1 only.
+        upgrades: List(0, 16) = [];
         /// stale-while-revalidate for responses that do not say (RFC 5861).
         stale_while_revalidate: Time(millis(0), YEAR) = "0s";
         /// stale-if-error for responses that do not say (RFC 5861).

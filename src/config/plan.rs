@@ -33,6 +33,7 @@ use crate::rules::storable::StorePolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
 use crate::rules::targeted::Targeted;
+use crate::rules::upgrade;
 use crate::state::eviction;
 use crate::store;
 use crate::upstream;
@@ -286,6 +287,8 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
         followers_max: file.cache.followers_max.value,
         hit_for_miss: file.cache.hit_for_miss.value,
         tries_max: file.server.tries_max.value,
+        upgrades_max: file.server.upgrades_max.value,
+        upgrade_idle_timeout: file.server.upgrade_idle_timeout.value,
         variants_max: file.cache.variants_max.value,
         eviction: eviction_params(&file.cache),
     }
@@ -390,6 +393,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             targeted_pass: site.targeted_pass.value,
             client_cache_control: site.client_cache_control.value,
             range_fetch: site.range_fetch.value,
+            upgrades: protocols(site, number, problems),
         });
     }
     sites
@@ -411,6 +415,26 @@ fn certificate_policy(site: &keys::Site) -> Option<CertificatePolicy> {
     };
     let site = site_name(site).into();
     Some(CertificatePolicy { site, required })
+}
+
+/// The protocols that a site lets through.
+fn protocols(
+    site: &keys::Site,
+    number: usize,
+    problems: &mut Vec<Problem>,
+) -> Vec<upgrade::Protocol> {
+    let key = format!("site[{number}].upgrades");
+    let mut protocols = Vec::new();
+    for name in &site.upgrades.value {
+        match upgrade::Protocol::new(name) {
+            Some(protocol) => protocols.push(protocol),
+            None => {
+                let reason = format!("{name:?} is not a protocol that can be let through");
+                problem(problems, &site.upgrades, &key, &reason);
+            }
+        }
+    }
+    protocols
 }
 
 /// What the site says in Strict-Transport-Security (RFC 6797 §6.1).
@@ -1426,6 +1450,13 @@ mod tests {
             problems(text),
             ["t:2: upstream.main.backends: a file: backend must be the only one"]
         );
+    }
+
+    #[test]
+    fn upgrades_are_to_protocols_that_carry_no_requests_past_us() {
+        let found = problems(&format!("{SITE}upgrades = [\"websocket\", \"h2c\"]\n"));
+        let expected = "t:4: site[0].upgrades: \"h2c\" is not a protocol that can be let through";
+        assert_eq!(found, [expected]);
     }
 
     #[test]

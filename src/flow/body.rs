@@ -6,6 +6,7 @@ use super::report::Sink;
 use super::shelf::Pins;
 use super::shelf::Shelf;
 use super::slices::Slices;
+use super::tunnel::Tunnel;
 use crate::clock;
 use crate::rules::address::Segment;
 use crate::state::index::Found;
@@ -41,6 +42,8 @@ pub(super) enum Source {
     Origin(upstream::Body),
     Segments(Segments),
     Slices(Box<Slices>),
+    /// Nothing, and then a connection.
+    Tunnel(Box<Tunnel>),
     Whole(Bytes),
     /// So many bytes, behind so many others.
     Window(upstream::Body, u64, u64),
@@ -74,8 +77,9 @@ enum Part {
     Reading(Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>),
 }
 
-struct Log {
-    report: Report,
+/// What is handed in at the end.
+pub(super) struct Log {
+    pub(super) report: Report,
     sink: Arc<dyn Sink>,
     started: Instant,
 }
@@ -110,12 +114,28 @@ impl Body {
 
     /// Has the report handed to `sink` when the body ends.
     pub fn report_to(mut self, sink: Arc<dyn Sink>, report: Report, started: Instant) -> Self {
-        self.log = Some(Box::new(Log {
+        let log = Box::new(Log {
             report,
             sink,
             started,
-        }));
+        });
+        if let Source::Tunnel(tunnel) = &mut self.source {
+            tunnel.report_to(log);
+        } else {
+            self.log = Some(log);
+        }
         self
+    }
+
+    /// Takes out the connection that a 101 leads to, which then hands in the report.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        if !matches!(self.source, Source::Tunnel(_)) {
+            return None;
+        }
+        let Source::Tunnel(tunnel) = std::mem::replace(&mut self.source, Source::Empty) else {
+            return None;
+        };
+        Some(*tunnel)
     }
 
     /// Gets the first bytes, when they come from disk or have to be fetched. `false` when they cannot
@@ -143,9 +163,12 @@ impl Source {
                 }
                 true
             }
-            Self::Empty | Self::Fill(_) | Self::Origin(_) | Self::Whole(_) | Self::Window(..) => {
-                true
-            }
+            Self::Empty
+            | Self::Fill(_)
+            | Self::Origin(_)
+            | Self::Tunnel(_)
+            | Self::Whole(_)
+            | Self::Window(..) => true,
         }
     }
 
@@ -155,7 +178,7 @@ impl Source {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
@@ -253,7 +276,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Empty => true,
+            Source::Empty | Source::Tunnel(_) => true,
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Origin(body) => http_body::Body::is_end_stream(body),
             Source::Chain(_)
@@ -275,9 +298,16 @@ impl Drop for Body {
         if let Some(mut log) = self.log.take() {
             // hyper need not poll past the last byte of a known length.
             log.report.complete |= self.left == Some(0);
-            log.report.took = clock::instant().duration_since(log.started);
-            log.sink.take(log.report);
+            log.hand_in();
         }
+    }
+}
+
+impl Log {
+    /// Hands the report in.
+    pub(super) fn hand_in(mut self: Box<Self>) {
+        self.report.took = clock::instant().duration_since(self.started);
+        self.sink.take(self.report);
     }
 }
 

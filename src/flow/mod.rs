@@ -25,6 +25,7 @@ pub mod shelves;
 mod slices;
 mod synth;
 mod trip;
+mod tunnel;
 mod upload;
 
 use self::ask::Ask;
@@ -58,6 +59,7 @@ use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
 use crate::rules::tag::TagScope;
+use crate::rules::upgrade::Protocol;
 use crate::state::collapse::Table;
 use crate::state::crowds::Crowd;
 use crate::state::crowds::Crowds;
@@ -96,6 +98,8 @@ pub use self::shelf::catalog::Catalog;
 pub use self::shelf::catalog::Finding;
 pub use self::shelf::catalog::Held;
 pub use self::shelves::DirStats;
+pub use self::tunnel::Tunnel;
+pub use self::tunnel::Tunnels;
 pub use crate::store::StoreError;
 
 /// How one site is served.
@@ -119,6 +123,8 @@ pub struct Site {
     pub client_cache_control: ClientCacheControl,
     /// What is asked for when a client wants a part of something that is not stored.
     pub range_fetch: RangePolicy,
+    /// Protocols that connections may be upgraded to.
+    pub upgrades: Vec<Protocol>,
 }
 
 impl Site {
@@ -177,6 +183,10 @@ pub struct Params {
     pub hit_for_miss: Duration,
     /// Tries over all backends for one request.
     pub tries_max: usize,
+    /// Most upgraded connections at a time.
+    pub upgrades_max: usize,
+    /// How long an upgraded connection may carry nothing.
+    pub upgrade_idle_timeout: Duration,
     /// Most variants of one target; at least one.
     pub variants_max: usize,
     /// What goes first when room is needed, and what is let in.
@@ -259,6 +269,8 @@ pub struct Stats {
     pub pass_through: Option<Arc<str>>,
     /// Interim (1xx) responses from all backends; they go no further.
     pub interim: u64,
+    /// Upgraded connections.
+    pub tunnels: Tunnels,
     /// Backends: name, usable.
     pub backends: Vec<(Arc<str>, bool)>,
 }
@@ -284,6 +296,7 @@ pub struct Engine {
     budget: Arc<Semaphore>,
     budget_bytes: usize,
     fills_active: AtomicU64,
+    tunnels: Arc<tunnel::Counts>,
     sink: Arc<dyn Sink>,
 }
 
@@ -359,6 +372,7 @@ impl Engine {
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
             fills_active: AtomicU64::new(0),
+            tunnels: Arc::default(),
             sink,
             via: hop.via(Version::HTTP_11).filter(|_| params.via_response),
             hop,
@@ -436,6 +450,7 @@ impl Engine {
             memory_bytes: self.shelf.memory_bytes(),
             upkeep: self.shelf.upkeep(),
             interim: self.origins.iter().map(Origin::interim).sum(),
+            tunnels: self.tunnels.read(),
             disk: dirs
                 .iter()
                 .map(|dir| dir.usage)
@@ -530,6 +545,10 @@ impl Engine {
             let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
             return Answer::new(synth::purged(entries), synthetic());
         }
+        let site = self.site(&ask);
+        if let Some(protocol) = ask.request.upgrade(&site.upgrades) {
+            return Box::pin(self.upgrade(ask, protocol)).await;
+        }
         if ask.request.cacheable() {
             return self.serve(ask).await;
         }
@@ -588,9 +607,12 @@ fn refuse(refusal: Refusal) -> Answer {
         detail: Some(Detail::Refused(refusal)),
         ..Outcome::default()
     };
-    let error = match refusal == Refusal::LoopDetected {
-        true => ProxyError::ProxyLoopDetected,
-        false => ProxyError::HttpRequestError,
+    let error = if refusal == Refusal::LoopDetected {
+        ProxyError::ProxyLoopDetected
+    } else if refusal == Refusal::TooManyUpgrades {
+        ProxyError::ConnectionLimitReached
+    } else {
+        ProxyError::HttpRequestError
     };
     Answer {
         refusal: Some(refusal),

@@ -20,6 +20,8 @@ use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
@@ -36,6 +38,8 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio::time::Sleep;
+
+use crate::net::switch::Switch;
 
 /// Who is to speak next on a connection, and whether the clock already runs for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,7 @@ pub(super) struct Progress {
     turn: AtomicU8,
     body_unread: AtomicBool,
     body_late: AtomicBool,
+    switch: Mutex<Option<Switch>>,
 }
 
 impl Progress {
@@ -72,6 +77,7 @@ impl Progress {
             turn: AtomicU8::new(Turn::Opening as u8),
             body_unread: AtomicBool::new(false),
             body_late: AtomicBool::new(false),
+            switch: Mutex::new(None),
         }
     }
 
@@ -114,6 +120,17 @@ impl Progress {
         self.leave_body_unread();
     }
 
+    /// The connection is to be something else after this response.
+    pub(super) fn switch_to(&self, switch: Switch) {
+        *self.switch.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch);
+    }
+
+    /// What the connection is to be after the latest response, if not HTTP's.
+    pub(super) fn take_switch(&self) -> Option<Switch> {
+        let mut switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        switch.take()
+    }
+
     /// A request body of this connection took too long.
     pub(super) fn body_late(&self) -> bool {
         self.body_late.load(Ordering::Relaxed)
@@ -128,6 +145,11 @@ impl Reply {
     /// As [`Progress::body_unread`].
     pub(super) fn body_unread(&self) -> bool {
         self.0.body_unread()
+    }
+
+    /// As [`Progress::switch_to`].
+    pub(super) fn switch_to(&self, switch: Switch) {
+        self.0.switch_to(switch);
     }
 }
 

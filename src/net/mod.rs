@@ -9,6 +9,7 @@ pub mod introduction;
 pub mod io;
 pub mod listen;
 pub mod serve;
+pub mod switch;
 pub mod tls;
 
 use crate::net::introduction::Unintroduced;

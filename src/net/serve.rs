@@ -57,6 +57,8 @@ use crate::net::io::ReadLimits;
 use crate::net::io::Reply;
 use crate::net::io::Socket;
 use crate::net::listen;
+use crate::net::switch::Stream;
+use crate::net::switch::Switch;
 use crate::net::tls;
 use crate::net::tls::Protocol;
 use crate::rules::request::Scheme;
@@ -300,7 +302,7 @@ async fn converse<C, H, F, B>(
     front: &Arc<Front<H>>,
     mut phase: watch::Receiver<Phase>,
 ) where
-    C: Carrier,
+    C: Carrier + 'static,
     H: Fn(Request<RequestBody>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
@@ -314,6 +316,9 @@ async fn converse<C, H, F, B>(
         let answer = (front.handler)(request, peer.clone());
         async move {
             let mut response = answer.await;
+            if let Some(switch) = response.extensions_mut().remove::<Switch>() {
+                reply.switch_to(switch);
+            }
             if reply.body_unread() {
                 // hyper closes then, but does not say so.
                 response.headers_mut().insert(CONNECTION, CLOSE);
@@ -337,6 +342,17 @@ async fn converse<C, H, F, B>(
         }
     };
     let http1::Parts { io, read_buf, .. } = http.into_parts();
+    if result.is_ok()
+        && let Some(switch) = progress.take_switch()
+    {
+        let stream = Stream::new(io.into_inner(), read_buf);
+        tokio::select! {
+            biased;
+            () = switch.run(stream) => {}
+            _ = later_than(&mut phase, Phase::Drain) => {}
+        }
+        return;
+    }
     tokio::select! {
         biased;
         () = farewell(io.into_inner(), result, &read_buf, &*front.events) => {}

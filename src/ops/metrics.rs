@@ -339,6 +339,13 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("fill.bytes", json!(stats.fill_bytes)),
         ("memory.bytes", json!(stats.memory_bytes)),
         ("interim_responses", json!(stats.interim)),
+        ("upgrades.open", json!(stats.tunnels.open)),
+        ("upgrades.opened", json!(stats.tunnels.opened)),
+        (
+            "upgrades.bytes_from_clients",
+            json!(stats.tunnels.from_clients),
+        ),
+        ("upgrades.bytes_to_clients", json!(stats.tunnels.to_clients)),
         ("store.entries", json!(stats.entries)),
         ("store.bodies", json!(stats.bodies)),
         ("store.live_bytes", json!(stats.live_bytes)),
@@ -439,7 +446,8 @@ mod tests {
              store.packs_emptied store.packs_written_bytes store.pass_through store.read_errors \
              store.snapshots store.write_errors stored timeouts.request timeouts.write \
              tls.certificates tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken \
-             tls.troubled variants.crowded variants.pushed_out"
+             tls.troubled upgrades.bytes_from_clients upgrades.bytes_to_clients upgrades.open \
+             upgrades.opened variants.crowded variants.pushed_out"
         );
     }
 

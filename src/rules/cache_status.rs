@@ -130,6 +130,8 @@ pub enum Detail {
     StoreFailed,
     /// A response of ours.
     Synthetic,
+    /// An upgrade was asked for, so the store was not asked.
+    Upgrade,
 }
 
 impl Detail {
@@ -155,6 +157,7 @@ impl Detail {
             Self::StaleWhileRevalidate => "stale-while-revalidate",
             Self::StoreFailed => "store-failed",
             Self::Synthetic => "synthetic",
+            Self::Upgrade => "upgrade",
         }
     }
 }

@@ -30,4 +30,5 @@ pub mod stored;
 pub mod tag;
 pub mod target;
 pub mod targeted;
+pub mod upgrade;
 pub mod validation;

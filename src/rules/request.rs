@@ -29,6 +29,8 @@ use super::fields::take_off_lookalikes;
 use super::forwarded::X_FORWARDED_PROTO;
 use super::identity::ClientName;
 use super::key::KeyPolicy;
+use super::upgrade;
+use super::upgrade::Protocol;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
@@ -113,6 +115,7 @@ pub struct NormalRequest {
     version: Version,
     close_after: bool,
     last_hop: bool,
+    upgrades: Vec<HeaderValue>,
 }
 
 /// Why a request was refused.
@@ -161,6 +164,9 @@ pub enum Refusal {
     /// The target is longer than [`Params::target_bytes_max`].
     #[error("request target is too long")]
     TargetTooLong,
+    /// As many upgraded connections are open as may be.
+    #[error("too many upgraded connections are open")]
+    TooManyUpgrades,
     /// TRACE would show the client what stands between it and the origin (RFC 9110 §9.3.8).
     #[error("trace is not allowed")]
     TraceMethod,
@@ -192,6 +198,7 @@ impl Refusal {
         Self::MisdirectedRequest,
         Self::PurgeMethod,
         Self::TargetTooLong,
+        Self::TooManyUpgrades,
         Self::TraceMethod,
         Self::TransferCodingUnknown,
         Self::TransferEncodingMisplaced,
@@ -217,6 +224,7 @@ impl Refusal {
             Self::LoopDetected => StatusCode::LOOP_DETECTED,
             Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::TooManyUpgrades => StatusCode::SERVICE_UNAVAILABLE,
             Self::TransferCodingUnknown => StatusCode::NOT_IMPLEMENTED,
             Self::VersionUnsupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
@@ -239,6 +247,7 @@ impl Refusal {
             Self::MisdirectedRequest => "misdirected-request",
             Self::PurgeMethod => "purge-method",
             Self::TargetTooLong => "target-too-long",
+            Self::TooManyUpgrades => "too-many-upgrades",
             Self::TraceMethod => "trace-method",
             Self::TransferCodingUnknown => "transfer-coding-unknown",
             Self::TransferEncodingMisplaced => "transfer-encoding-misplaced",
@@ -275,6 +284,7 @@ impl NormalRequest {
         let authority = request_authority(&uri, &headers, version, scheme)?;
         let target = request_target(&uri, &method, params.target_bytes_max)?;
         check_expectation(&headers)?;
+        let upgrades = upgrade::asked(&method, version, framing.body, &headers);
         take_off(&mut headers);
         let last_hop = method == Method::OPTIONS && count_hop(&mut headers)?;
         if version == Version::HTTP_2 {
@@ -291,6 +301,7 @@ impl NormalRequest {
             version,
             close_after: framing.close_after,
             last_hop,
+            upgrades,
         })
     }
 
@@ -409,6 +420,11 @@ impl NormalRequest {
     /// An OPTIONS that must go no further: Max-Forwards is 0 (RFC 9110 §7.6.2).
     pub fn last_hop(&self) -> bool {
         self.last_hop
+    }
+
+    /// The protocol to ask the origin for, when the client wants one that is among `allowed`.
+    pub fn upgrade<'p>(&self, allowed: &'p [Protocol]) -> Option<&'p Protocol> {
+        upgrade::choose(&self.upgrades, allowed)
     }
 
     /// May be answered from the store at all: GET or HEAD without a body (RFC 9111 §3, §4).

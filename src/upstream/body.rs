@@ -30,6 +30,7 @@ use super::pool::Lease;
 use super::pool::Pool;
 use super::stream;
 use super::stream::Uploading;
+use super::switched::Switched;
 
 /// A response body from an origin; returns its connection to the pool when it ends well.
 ///
@@ -49,6 +50,8 @@ enum Kind {
     Bytes(Bytes),
     File(Reader),
     Http(Box<Transfer>),
+    /// Nothing, and then a connection.
+    Switched(Box<Switched>),
 }
 
 impl Body {
@@ -70,6 +73,25 @@ impl Body {
             length: Some(0),
             framed: true,
         }
+    }
+
+    /// No body, and what a 101 leaves of the connection.
+    pub(crate) fn switched(switched: Switched) -> Self {
+        Self {
+            kind: Kind::Switched(Box::new(switched)),
+            ..Self::empty()
+        }
+    }
+
+    /// Takes out the connection that a 101 has switched to what was asked for.
+    pub fn take_switched(&mut self) -> Option<Switched> {
+        if !matches!(self.kind, Kind::Switched(_)) {
+            return None;
+        }
+        let Kind::Switched(switched) = std::mem::replace(&mut self.kind, Kind::Ended) else {
+            return None;
+        };
+        Some(*switched)
     }
 
     /// A body that is in memory.
@@ -118,7 +140,7 @@ impl http_body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         let polled = match &mut self.kind {
-            Kind::Ended => return Poll::Ready(None),
+            Kind::Ended | Kind::Switched(_) => return Poll::Ready(None),
             Kind::Bytes(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
@@ -127,7 +149,7 @@ impl http_body::Body for Body {
             Kind::Http(transfer) => transfer.poll_frame(context),
         };
         let over = match &self.kind {
-            Kind::Ended | Kind::Bytes(_) => true,
+            Kind::Ended | Kind::Bytes(_) | Kind::Switched(_) => true,
             Kind::File(reader) => reader.remaining() == 0,
             Kind::Http(transfer) => transfer.hold.is_none(),
         };
@@ -139,7 +161,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Ended => true,
+            Kind::Ended | Kind::Switched(_) => true,
             Kind::Bytes(bytes) => bytes.is_empty(),
             Kind::File(_) | Kind::Http(_) => false,
         }
@@ -147,7 +169,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         let remaining = match &self.kind {
-            Kind::Ended => Some(0),
+            Kind::Ended | Kind::Switched(_) => Some(0),
             Kind::Bytes(bytes) => u64::try_from(bytes.len()).ok(),
             Kind::File(reader) => Some(reader.remaining()),
             Kind::Http(transfer) => transfer.remaining,

@@ -37,6 +37,7 @@ use http::StatusCode;
 use http::Version;
 use http::header::CONTENT_LENGTH;
 use http::header::TRANSFER_ENCODING;
+use http::header::UPGRADE;
 use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -53,6 +54,8 @@ use super::pool::Opened;
 use super::pool::Pool;
 use super::pool::Slot;
 use super::stream;
+use super::switched::Switched;
+use crate::rules::upgrade::granted;
 
 /// Sends a request to the pool's backend and returns the final response.
 ///
@@ -152,6 +155,7 @@ async fn attempt(
 ) -> Result<Response<Body>, Box<Failure>> {
     let params = pool.params();
     let method = request.method().clone();
+    let asked = request.headers().get(UPGRADE).cloned();
     let sending = request.body().sending();
     let head_bytes_max = u64::try_from(params.header_bytes_max).unwrap_or(u64::MAX);
     connection
@@ -167,6 +171,9 @@ async fn attempt(
     let (error, unsent) = match replied {
         Ok(Ok(response)) => {
             connection.probe.lift();
+            if let Some(asked) = asked.filter(|_| switches(&response)) {
+                return switch(response, &asked, connection, params.first_byte_timeout).await;
+            }
             match judge(response, &method) {
                 Ok((head, incoming, framing)) => {
                     let home = framing.reusable.then(|| Arc::clone(pool));
@@ -192,6 +199,47 @@ async fn attempt(
         unsent,
         slot: connection.into_slot(),
     }))
+}
+
+fn switches(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS && response.version() == Version::HTTP_11
+}
+
+/// Takes the connection out of HTTP, when it switches to what was asked for.
+async fn switch(
+    mut response: Response<Incoming>,
+    asked: &HeaderValue,
+    connection: Connection,
+    limit: Duration,
+) -> Result<Response<Body>, Box<Failure>> {
+    let switched = match granted(asked, response.headers()) {
+        false => Err(UpstreamError::protocol("an upgrade to something else")),
+        true => {
+            let upgraded = hyper::upgrade::on(&mut response);
+            let upgraded = tokio::time::timeout(limit, upgraded).await;
+            upgraded
+                .map_err(|_| UpstreamError::FirstByteTimeout)
+                .and_then(|upgraded| upgraded.map_err(|_| UpstreamError::Closed))
+        }
+    };
+    let slot = connection.into_slot();
+    match switched {
+        Ok(upgraded) => {
+            let (mut head, _) = response.into_parts();
+            head.extensions.clear();
+            // It has no body (RFC 9110 §15.2.2).
+            head.headers.remove(CONTENT_LENGTH);
+            head.headers.remove(TRANSFER_ENCODING);
+            let body = Body::switched(Switched::new(upgraded, slot));
+            Ok(Response::from_parts(head, body))
+        }
+        Err(error) => Err(Box::new(Failure {
+            error,
+            unsent: None,
+            unanswered: false,
+            slot,
+        })),
+    }
 }
 
 /// Waits for `reply` until `limit` has passed since the last byte of the request was taken.

@@ -20,6 +20,7 @@ pub mod pool;
 mod script;
 pub mod session;
 pub mod stream;
+pub mod switched;
 pub mod tls;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use body::Body;
 pub use error::ConnectFailure;
 pub use error::UpstreamError;
+pub use switched::Switched;
 pub use tls::Security;
 
 use self::connect::HTTP1;
@@ -258,6 +260,9 @@ impl Upstream {
     /// and with an idempotent method is retried once, on a new connection, when a reused
     /// connection closes before the first byte; on HTTP/2 any request is, once, that was not
     /// taken up. Dropping the future closes the connection, or resets the stream.
+    ///
+    /// One with an Upgrade field, which names one protocol, may be answered with a 101 that switches
+    /// to it: its body then has the connection.
     pub async fn exchange(
         &self,
         backend: usize,

@@ -351,7 +351,7 @@ impl Pool {
         };
         let task = tokio::spawn(async move {
             // What went wrong is told to the request that is on the connection.
-            let _ended = connection.await;
+            let _ended = connection.with_upgrades().await;
         });
         Ok(Connection {
             sender,

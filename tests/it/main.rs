@@ -78,6 +78,7 @@ mod time;
 mod tls;
 mod tools;
 mod trouble;
+mod upgrades;
 mod upstream;
 mod validation;
 mod vary;

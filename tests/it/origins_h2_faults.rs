@@ -271,7 +271,12 @@ fn what_follows_a_body_that_was_whole_by_its_length_leaves_nothing_stored() {
     let scene = origin.setup().start();
     // All that was declared had gone on to the client before it was known.
     scene.get("/a").is(200);
-    scene.get("/a").is(200).sees("hello").by("uri-miss").stored();
+    scene
+        .get("/a")
+        .is(200)
+        .sees("hello")
+        .by("uri-miss")
+        .stored();
     scene.get("/a").is(200).sees("hello").by("hit");
 }
 

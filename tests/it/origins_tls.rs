@@ -266,3 +266,20 @@ fn a_body_that_ends_with_tls_is_whole_only_after_a_goodbye() {
     scene.get("/cut").is(200).sees("0123456789").by("uri-miss");
     scene.origin.saw("/cut", 2);
 }
+
+#[test]
+fn a_connection_by_tls_can_be_upgraded() {
+    let scene = usual().site("upgrades", "[\"websocket\"]").start();
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                     Connection: Upgrade\r\n\r\nfrom the origin";
+    scene.origin.says("/live", Reply::raw(switching));
+    let mut wire = crate::client::tcp(scene.front());
+    let asking = "GET /live HTTP/1.1\r\nHost: scene.test\r\nConnection: Upgrade\r\n\
+                  Upgrade: websocket\r\n\r\n";
+    wire.write_all(asking.as_bytes()).unwrap();
+    let mut got = Vec::new();
+    wire.read_to_end(&mut got).unwrap_or_default();
+    let got = String::from_utf8(got).unwrap();
+    assert!(got.starts_with("HTTP/1.1 101 "), "{got}");
+    assert!(got.ends_with("\r\n\r\nfrom the origin"), "{got}");
+}
