@@ -399,6 +399,17 @@ impl Pool {
         }
     }
 
+    /// Panics unless every stream and every permission is back.
+    #[cfg(test)]
+    pub(crate) fn assert_at_rest(&self) {
+        let state = self.lock();
+        assert_eq!((state.waiting.len(), state.opening), (0, 0));
+        assert_eq!(state.open, state.sessions.len() + state.idle.len());
+        for session in &state.sessions {
+            assert_eq!(session.used(), 0);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is made in one step, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

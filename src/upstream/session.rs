@@ -285,3 +285,167 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long a goodbye may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Access;
+    use super::super::Protocol;
+    use super::super::Upstream;
+    use super::super::script::get;
+    use super::super::script::params;
+    use super::super::script::request;
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    /// A backend of HTTP/2 that allows so many streams, answers while the gate is open, and counts
+    /// its connections.
+    struct Backend {
+        port: u16,
+        gate: watch::Sender<bool>,
+        connections: Arc<AtomicUsize>,
+    }
+
+    impl Backend {
+        async fn new(streams_max: u32) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let gate = watch::Sender::new(true);
+            let connections = Arc::new(AtomicUsize::new(0));
+            let (counted, opened) = (Arc::clone(&connections), gate.clone());
+            tokio::spawn(async move {
+                while let Ok((wire, _)) = listener.accept().await {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(serve(wire, streams_max, opened.clone()));
+                }
+            });
+            Self {
+                port,
+                gate,
+                connections,
+            }
+        }
+
+        fn upstream(&self, change: impl FnOnce(&mut Params)) -> Arc<Upstream> {
+            let mut params = Params {
+                protocol: Protocol::Http2,
+                queue_max: 1_000,
+                ..params(self.port)
+            };
+            change(&mut params);
+            Arc::new(Upstream::new(params))
+        }
+    }
+
+    async fn serve(wire: tokio::net::TcpStream, streams_max: u32, gate: watch::Sender<bool>) {
+        let mut builder = h2::server::Builder::new();
+        builder.max_concurrent_streams(streams_max);
+        let Ok(mut connection) = builder.handshake::<_, Bytes>(wire).await else {
+            return;
+        };
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut gate = gate.subscribe();
+            tokio::spawn(async move {
+                drop(gate.wait_for(|open| *open).await);
+                if let Ok(mut stream) = respond.send_response(http::Response::new(()), false) {
+                    drop(stream.send_data(Bytes::from("hello"), true));
+                }
+            });
+        }
+    }
+
+    fn pool(upstream: &Upstream) -> &Arc<Pool> {
+        match upstream.origins.first().map(|origin| &origin.access) {
+            Some(Access::Http { pool, .. }) => pool,
+            Some(Access::File(_)) | None => panic!("it is no folder"),
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_are_given_up_anywhere_leave_nothing_behind() {
+        let backend = Backend::new(3).await;
+        let upstream = backend.upstream(|params| params.connections_max = 2);
+        for round in 0..20_u64 {
+            let tasks: Vec<_> = (0..40_u64)
+                .map(|number| {
+                    let upstream = Arc::clone(&upstream);
+                    let patience = Duration::from_micros((round * 131 + number * 97) % 3_000);
+                    tokio::spawn(async move {
+                        tokio::time::timeout(patience, get(&upstream, "/"))
+                            .await
+                            .is_ok()
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }
+        assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+        pool(&upstream).assert_at_rest();
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_are_served_when_streams_end() {
+        let backend = Backend::new(2).await;
+        let upstream = backend.upstream(|params| params.connections_max = 1);
+        backend.gate.send_replace(false);
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                let upstream = Arc::clone(&upstream);
+                tokio::spawn(async move { get(&upstream, "/").await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        backend.gate.send_replace(true);
+        for task in tasks {
+            assert_eq!(task.await.unwrap().unwrap(), "hello");
+        }
+        assert_eq!(backend.connections.load(Ordering::Relaxed), 1);
+        pool(&upstream).assert_at_rest();
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_held_until_its_body_has_ended() {
+        let backend = Backend::new(1).await;
+        let upstream = backend.upstream(|params| {
+            params.connections_max = 1;
+            params.queue_max = 0;
+        });
+        let held = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        assert_eq!(
+            get(&upstream, "/").await,
+            Err(super::super::UpstreamError::Saturated)
+        );
+        drop(held);
+        assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+    }
+
+    #[tokio::test]
+    async fn a_connection_closes_when_nobody_needs_the_upstream_any_more() {
+        let backend = Backend::new(1).await;
+        let upstream = backend.upstream(|_| {});
+        get(&upstream, "/").await.unwrap();
+        let pool = Arc::downgrade(pool(&upstream));
+        drop(upstream);
+        assert!(pool.upgrade().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_runtime_is_gone_is_not_used() {
+        let backend = Backend::new(100).await;
+        let upstream = backend.upstream(|_| {});
+        let elsewhere = {
+            let upstream = Arc::clone(&upstream);
+            tokio::task::spawn_blocking(move || {
+                let mut builder = tokio::runtime::Builder::new_current_thread();
+                let runtime = builder.enable_all().build().unwrap();
+                runtime.block_on(async { get(&upstream, "/").await })
+            })
+        };
+        assert_eq!(elsewhere.await.unwrap().unwrap(), "hello");
+        assert_eq!(get(&upstream, "/").await.unwrap(), "hello");
+        assert_eq!(backend.connections.load(Ordering::Relaxed), 2);
+        pool(&upstream).assert_at_rest();
+    }
+}

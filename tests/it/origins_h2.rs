@@ -508,3 +508,20 @@ fn a_request_to_all_of_an_origin_keeps_its_target() {
     let asked = origin.asked().remove(0);
     assert_eq!(asked.head.uri().path(), "*");
 }
+
+#[test]
+fn what_may_leave_http_goes_by_http_1_1() {
+    let (config, pem) = tls(&["h2", "http/1.1"]);
+    let setup = trusting(Scene::new().with_origin(Origin::secured(config)), &pem);
+    let scene = setup.site("upgrades", "[\"websocket\"]").start();
+    scene.origin.says("/a", Reply::ok("not switched"));
+    let fields = [
+        ("Connection", "upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    scene.get_with("/a", &fields).is(200).sees("not switched");
+    let asked = scene.origin.last("/a");
+    assert_eq!(asked.header("Upgrade"), Some("websocket"));
+}
