@@ -212,9 +212,11 @@ enum Hold {
 }
 
 impl Source {
+    /// The next bytes; `remaining` of them are still to come, when a length was declared.
     fn poll_data(
         &mut self,
         context: &mut Context<'_>,
+        remaining: Option<u64>,
     ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         match self {
             Self::Http1(incoming) => loop {
@@ -235,6 +237,11 @@ impl Source {
                     // stream is over, which the next look finds.
                     let _released = incoming.flow_control().release_capacity(bytes.len());
                     Poll::Ready(Some(Ok(bytes)))
+                }
+                // The whole response came before the request was sent, and the rest of that is not
+                // wanted (RFC 9113 §8.1). Only a length tells this from a cut.
+                Some(Err(error)) if remaining == Some(0) && stream::is_stop(&error) => {
+                    Poll::Ready(None)
                 }
                 Some(Err(error)) => Poll::Ready(Some(Err(stream::broken(&error)))),
                 None => Poll::Ready(None),
@@ -297,7 +304,7 @@ impl Transfer {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        match self.source.poll_data(context) {
+        match self.source.poll_data(context, self.remaining) {
             Poll::Pending => self.poll_stalled(context).map(|error| Some(Err(error))),
             Poll::Ready(Some(Ok(bytes))) => {
                 self.waiting_since = None;

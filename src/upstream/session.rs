@@ -78,7 +78,9 @@ impl Session {
                         ended?;
                         return Err(h2::Error::from(h2::Reason::NO_ERROR));
                     }
-                    answered = pings.ping(Ping::opaque()) => drop(answered?),
+                    answered = pings.ping(Ping::opaque()) => {
+                        let _pong = answered?;
+                    }
                 }
             }
             Ok((sender, connection, pings))
@@ -206,9 +208,11 @@ struct Driver {
 impl Driver {
     async fn run(mut self) {
         let ping_after = self.params.ping_interval;
-        let looks = [ping_after, self.params.idle_timeout].into_iter();
-        let look = looks.filter(|time| !time.is_zero()).min();
-        let look = look.map_or(LOOK_MIN, |time| (time / 2).clamp(LOOK_MIN, LOOK_MAX));
+        let shortest = match ping_after.is_zero() {
+            true => self.params.idle_timeout,
+            false => ping_after.min(self.params.idle_timeout),
+        };
+        let look = (shortest / 2).clamp(LOOK_MIN, LOOK_MAX);
         let (mut heard, mut silent, mut idle) = (0, Duration::ZERO, Duration::ZERO);
         loop {
             tokio::select! {
@@ -281,7 +285,7 @@ const SEND_BYTES_MAX: usize = 128 * 1024;
 /// How long frames of a stream that was reset are expected.
 const RESET_MEMORY: Duration = Duration::from_secs(10);
 /// How often a connection is looked at, at most and at least.
-const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MIN: Duration = Duration::from_millis(50);
 const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long a goodbye may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);

@@ -73,14 +73,11 @@ pub(crate) async fn attempt(
         .session()
         .sender()
         .send_request(outgoing, body.is_end_stream());
-    let (response, stream) = match sent {
-        Ok(sent) => sent,
-        Err(_) => {
-            // The connection said goodbye or has no identifier left: no frame was written.
-            lease.session().retire();
-            let again = Some(Request::from_parts(head, body));
-            return Err(failed(UpstreamError::Unprocessed, again));
-        }
+    let Ok((response, stream)) = sent else {
+        // The connection said goodbye or has no identifier left: no frame was written.
+        lease.session().retire();
+        let again = Some(Request::from_parts(head, body));
+        return Err(failed(UpstreamError::Unprocessed, again));
     };
     let mut reply = Reply {
         pump: Some(Pump::new(stream, body)),
@@ -113,26 +110,29 @@ pub(crate) async fn attempt(
             error
         }
     };
-    let error = match lease.session().probe().failure() {
+    let error = explained(pool, &lease, error);
+    let body = reply.pump.take().and_then(Pump::rewound);
+    let again = body.filter(|body| may_repeat(&error, &lease, &head.method, body));
+    let again = again.map(|body| Request::from_parts(head, body));
+    Err(failed(error, again))
+}
+
+/// Puts what TLS says in the place of a mere end.
+fn explained(pool: &Pool, lease: &Lease, error: UpstreamError) -> UpstreamError {
+    match lease.session().probe().failure() {
         Some(failure) if error == UpstreamError::Closed => {
             pool.target().tell(&failure);
             UpstreamError::Tls(failure)
         }
         Some(_) | None => error,
-    };
-    let body = reply.pump.take().and_then(Pump::rewound);
-    let safe = match error {
-        UpstreamError::Unprocessed => true,
-        // As on a connection of HTTP/1.1 that the backend closed when it liked.
-        UpstreamError::Closed => {
-            let empty = matches!(body, Some(Outgoing::Empty));
-            lease.is_reused() && head.method.is_idempotent() && empty
-        }
-        _ => false,
-    };
-    let again = body.filter(|_| safe);
-    let again = again.map(|body| Request::from_parts(head, body));
-    Err(failed(error, again))
+    }
+}
+
+/// Whether a request may be sent once more after this.
+fn may_repeat(error: &UpstreamError, lease: &Lease, method: &Method, body: &Outgoing) -> bool {
+    // As on a connection of HTTP/1.1 that the backend closed when it liked.
+    let idle = lease.is_reused() && method.is_idempotent() && matches!(body, Outgoing::Empty);
+    *error == UpstreamError::Unprocessed || *error == UpstreamError::Closed && idle
 }
 
 /// Makes the head as HTTP/2 has it (RFC 9113 §8.3.1): the authority in front, and nothing that is
@@ -211,6 +211,11 @@ fn unanswered(error: &h2::Error) -> UpstreamError {
     } else {
         UpstreamError::Protocol(Arc::from(error.to_string()))
     }
+}
+
+/// The backend wants no more of the request, and had nothing against it.
+pub(crate) fn is_stop(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
 }
 
 /// Why a body ends early.

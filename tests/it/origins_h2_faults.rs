@@ -602,3 +602,23 @@ fn an_idle_connection_is_closed_with_a_goodbye() {
     scene.get("/a").is(200).sees("v1");
     eventually("the goodbye", || origin.notes() == ["Some(0)"]);
 }
+
+#[test]
+fn an_answer_that_comes_before_the_request_has_is_whole() {
+    let origin = Frames::playing(|_, peer, _| {
+        let stream = peer.request().unwrap().stream;
+        let refusal = [(":status", "413"), ("content-length", "5")];
+        let refusal = frame(HEADERS, END_HEADERS, stream, block(&refusal));
+        let stop = reset(stream, NO_ERROR);
+        peer.send(&[refusal, data(stream, END_STREAM, "large"), stop].concat());
+        let after = peer.request().unwrap().stream;
+        peer.send(&whole(after, "v1"));
+        peer.request();
+    });
+    let scene = origin.setup().start();
+    let mut client = scene.connect();
+    client.send(b"POST /a HTTP/1.1\r\nHost: scene.test\r\nContent-Length: 1000000\r\n\r\nbegun");
+    client.answer("POST").is(413).whole().sees("large");
+    scene.get("/b").is(200).sees("v1");
+    assert_eq!(origin.connections(), 1);
+}
