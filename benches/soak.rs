@@ -76,7 +76,7 @@ fn main() {
         favour: Favour::Bytes,
         second_request_over: u64::MAX,
     });
-    let tending = space::start(&shelf, 0).unwrap();
+    let tending = space::start(&shelf).unwrap();
     let soak = Arc::new(Soak {
         shelf: Arc::clone(&shelf),
         popularity: popularity(OBJECTS * limit / MIB),

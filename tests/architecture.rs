@@ -21,6 +21,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("clock", &["clock"]),
     ("net", &["net", "rules"]),
     ("upstream", &["upstream", "rules"]),
+    ("acme", &["acme", "rules"]),
     ("store", &["store", "rules"]),
     (
         "flow",
@@ -54,9 +55,11 @@ const SANS_IO: &[&str] = &[
 /// it.
 const ROOMS: &[(&str, &[&str])] = &[
     ("anyhow::", &["cli", "main.rs"]),
+    ("base64::", &["config"]),
     ("cacache::", &["store"]),
     ("clap::", &["cli", "main.rs"]),
-    ("rustls::", &["net", "upstream"]),
+    ("instant_acme::", &["acme"]),
+    ("rustls::", &["acme", "net", "upstream"]),
     ("tokio_rustls::", &["net", "upstream"]),
     ("toml::", &["config"]),
 ];

@@ -5,6 +5,7 @@
 
 use crate::clock;
 use crate::net::tls::Front;
+use crate::ops::metrics::Acme;
 use crate::ops::metrics::Certificate;
 use crate::ops::metrics::Certificates;
 use anyhow::Context;
@@ -59,7 +60,7 @@ impl Watcher {
 }
 
 /// Tells of the certificates of a front.
-pub(super) fn tell(front: Option<&Front>) -> Certificates {
+pub(super) fn tell(front: Option<&Front>, acme: Option<Acme>) -> Certificates {
     let Some(front) = front else {
         return Certificates::default();
     };
@@ -75,5 +76,6 @@ pub(super) fn tell(front: Option<&Front>) -> Certificates {
         all: all.collect(),
         files_taken: refreshed.taken,
         files_refused: refreshed.refused,
+        acme,
     }
 }

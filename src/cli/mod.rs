@@ -3,13 +3,18 @@
 //! Exit codes: 0 done, 1 failed, 2 a command line or config that cannot be used, 3 a store in which
 //! something is damaged.
 
+mod acme;
 mod ask;
 mod certificates;
 mod check;
+mod house;
+mod listeners;
 mod logging;
 mod purge;
+mod reload;
 mod serve;
 mod store;
+mod workers;
 
 use crate::config;
 use crate::config::ConfigError;
@@ -62,7 +67,12 @@ enum Command {
         )]
         urls: Vec<String>,
     },
-    /// Serve until SIGTERM or SIGINT; either one twice cuts what is under way
+    /// Have a running larder read its config again, and print what has changed, or everything that is wrong
+    Reload {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Serve until SIGTERM or SIGINT; either one twice cuts what is under way. SIGHUP reloads
     Serve {
         #[command(flatten)]
         config: ConfigArg,
@@ -122,6 +132,10 @@ impl Command {
             Self::Completions { shell } => completions(shell),
             Self::Purge { config, all, urls } => match config.path() {
                 Some(path) => purge::run(&path, all, &urls),
+                None => Ok(no_config()),
+            },
+            Self::Reload { config } => match config.path() {
+                Some(path) => reload::run(&path),
                 None => Ok(no_config()),
             },
             Self::Serve { config } => match config.path() {

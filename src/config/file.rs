@@ -5,6 +5,7 @@
 //! Whether the values make sense together is asked in [`plan`](super::plan).
 
 use super::Problem;
+use super::keys::Acme;
 use super::keys::Admin;
 use super::keys::Cache;
 use super::keys::Certificate;
@@ -26,6 +27,8 @@ pub struct File {
     pub server: Server,
     /// `[tls]`.
     pub tls: Tls,
+    /// `[tls.acme]`.
+    pub acme: Acme,
     /// Every `[[tls.certificate]]`.
     pub certificates: Vec<Certificate>,
     /// `[cache]`.
@@ -115,10 +118,11 @@ impl File {
         }
         let root = document.get_ref();
         reader.refuse_unknown_sections(root);
-        let (tls, certificates) = reader.tls(root);
+        let (tls, acme, certificates) = reader.tls(root);
         let file = Self {
             server: reader.section(root, "server"),
             tls,
+            acme,
             certificates,
             cache: reader.section(root, "cache"),
             admin: reader.section(root, "admin"),
@@ -137,6 +141,7 @@ impl File {
         for certificate in &self.certificates {
             effective(&mut out, Certificate::HEADER, certificate);
         }
+        effective(&mut out, Acme::HEADER, &self.acme);
         effective(&mut out, Cache::HEADER, &self.cache);
         effective(&mut out, Admin::HEADER, &self.admin);
         for (name, upstream) in &self.upstreams {
@@ -156,6 +161,7 @@ pub fn reference() -> String {
     reference_section::<Server>(&mut out, Server::HEADER, "");
     reference_section::<Tls>(&mut out, Tls::HEADER, "");
     reference_section::<Certificate>(&mut out, Certificate::HEADER, "# ");
+    reference_section::<Acme>(&mut out, Acme::HEADER, "");
     reference_section::<Cache>(&mut out, Cache::HEADER, "");
     reference_section::<Admin>(&mut out, Admin::HEADER, "");
     reference_section::<Upstream>(&mut out, "[upstream.main]", "");
@@ -274,11 +280,12 @@ impl<'d> Reader<'d> {
     }
 
     /// Reads `[tls]`, which has the certificates in it.
-    fn tls(&mut self, root: &DeTable<'_>) -> (Tls, Vec<Certificate>) {
+    fn tls(&mut self, root: &DeTable<'_>) -> (Tls, Acme, Vec<Certificate>) {
         let spanned = root.get("tls");
         let table = spanned.and_then(|spanned| self.table(spanned, "tls"));
         let mut keys = table.cloned();
         if let Some(keys) = &mut keys {
+            keys.remove("acme");
             keys.remove("certificate");
         }
         let place = Place {
@@ -289,7 +296,14 @@ impl<'d> Reader<'d> {
         let tls = Tls::read(self, &place);
         let certificates =
             table.map(|table| self.sections(table, "certificate", "tls.certificate"));
-        (tls, certificates.unwrap_or_default())
+        let spanned = table.and_then(|table| table.get("acme"));
+        let place = Place {
+            path: "tls.acme".to_owned(),
+            line: spanned.map(|spanned| self.line(spanned.span().start)),
+            table: spanned.and_then(|spanned| self.table(spanned, "tls.acme")),
+        };
+        let acme = Acme::read(self, &place);
+        (tls, acme, certificates.unwrap_or_default())
     }
 
     fn upstreams(&mut self, root: &DeTable<'_>) -> Vec<(String, Upstream)> {

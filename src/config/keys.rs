@@ -22,6 +22,7 @@ use super::kinds::Time;
 use super::plan::ClientCertificate;
 use super::plan::Level;
 use super::plan::Runtime;
+use crate::acme::Challenge;
 use crate::net::tls::INTERVAL_MAX;
 use crate::net::tls::UnknownName;
 use crate::net::tls::Version;
@@ -100,7 +101,7 @@ sections! {
     Server in "[server]" {
         /// Addresses for HTTP/1.1 in clear text, and HTTP/2 if h2c is true.
         http: List(0, 64) = ["127.0.0.1:8080"];
-        /// Addresses for HTTP/1.1 and HTTP/2 over TLS; they need a [[tls.certificate]].
+        /// Addresses for HTTP/1.1 and HTTP/2 over TLS; they need a [[tls.certificate]] or [tls.acme].
         https: List(0, 64) = [];
         /// HTTP/2 by prior knowledge on plain listeners, beside HTTP/1.1.
         h2c: Flag() = false;
@@ -117,9 +118,10 @@ sections! {
         http2_control_frames_max: Count(100, 1_000_000) = 1000;
         /// Port that clients reach https at, for redirects to it.
         https_port: Count(1, 65_535) = 443;
-        /// Threads that serve clients; 0: one a core.
+        /// Threads that serve clients; 0: one a core. A reload cannot change it.
         workers: Count(0, 1024) = 0;
         /// per-core: each worker is a runtime of its own; shared: one runtime, work moves between threads.
+        /// A reload cannot change it.
         runtime: Choice<Runtime>(RUNTIMES) = "per-core";
         /// Name in Cache-Status, Proxy-Status, Via and CDN-Loop.
         identifier: Text() = "larder";
@@ -181,7 +183,7 @@ sections! {
         ticket_rotation: Time(millis(0), INTERVAL_MAX) = "1h";
         /// Most handshakes under way once the client has said hello; more wait within handshake_timeout.
         handshakes_max: Count(1, 1_000_000) = 2048;
-        /// How often files are looked at; what has changed is taken up. So does SIGHUP, at once.
+        /// How often files are looked at; what has changed is taken up. A reload does so at once.
         files_interval: Time(millis(100), DAY) = "5s";
     }
 
@@ -196,7 +198,47 @@ sections! {
         ocsp: Text() = "";
     }
 
-    /// The store of responses.
+    /// Certificates from an ACME authority (RFC 8555), renewed after two thirds of their life: one for each whole
+    /// name among the sites' hosts that no [[tls.certificate]] is for. Wildcards need a [[tls.certificate]].
+    Acme in "[tls.acme]" {
+        /// Obtain certificates.
+        enabled: Flag() = false;
+        /// The authority's directory. This one is for trying out: browsers do not trust what it issues.
+        /// Let's Encrypt itself: "https://acme-v02.api.letsencrypt.org/directory".
+        directory: Text() = "https://acme-staging-v02.api.letsencrypt.org/directory";
+        /// You have read the authority's terms of service and agree. Without that it issues nothing.
+        terms_agreed: Flag() = false;
+        /// Whom the authority may write to, such as "mailto:admin@example.com".
+        contact: List(0, 8) = [];
+        /// Folder of the account, keys and certificates; made when missing, closed to others. Relative to this file's
+        /// folder. Keep it: without it everything is ordered again, and authorities limit how often.
+        dir: Text() = "acme-dir";
+        /// How names are proven. "tls-alpn-01": clients reach https at port 443; "http-01": clients reach http at port 80.
+        challenge: Choice<Challenge>(CHALLENGES) = "tls-alpn-01";
+        /// Other names that a client may get a certificate for by asking, such as "*.customers.example": its first
+        /// handshake waits for it, within handshake_timeout.
+        ask: List(0, 1024) = [];
+        /// Most orders an hour for names that clients ask for.
+        ask_per_hour: Count(0, 1000) = 20;
+        /// Most names that are looked after; more get no certificate.
+        names_max: Count(1, 10_000) = 1000;
+        /// Most orders under way at a time.
+        orders_max: Count(1, 100) = 4;
+        /// Longest time of one order.
+        order_timeout: Time(SECOND, HOUR) = "2m";
+        /// Wait after a first failure; it doubles with each further one. The certificate in use stays.
+        retry_min: Time(millis(100), DAY) = "1m";
+        /// Longest wait between two tries.
+        retry_max: Time(SECOND, WEEK) = "6h";
+        /// The authorities that the directory's own certificate may come from (PEM); "": the system's.
+        ca_file: Text() = "";
+        /// Identifier of the key that ties the account to one with the authority (EAB); "" for none.
+        eab_key_id: Text() = "";
+        /// File with that key in base64url, as the authority gives it.
+        eab_key_file: Text() = "";
+    }
+
+    /// The store of responses. A reload cannot change dir, dirs, disk_bytes_max and fill_bytes_max.
     Cache in "[cache]" {
         /// Folder of the store; made when missing. A relative path starts at this file's folder.
         dir: Text() = "cache-dir";
@@ -223,7 +265,7 @@ sections! {
         variants_max: Count(1, 1024) = 32;
     }
 
-    /// Purging, counters and health.
+    /// Purging, reloading, counters and health.
     Admin in "[admin]" {
         /// Address of the admin listener; "" for none.
         listen: Text() = "127.0.0.1:8081";
@@ -343,7 +385,7 @@ sections! {
     Log in "[log]" {
         /// Least severe events that are logged.
         level: Choice<Level>(LEVELS) = "info";
-        /// "off", "stdout", or a file that is appended to (relative to this file's folder).
+        /// "off", "stdout", or a file that is appended to (relative to this file's folder); a reload opens it anew.
         access: Text() = "off";
         /// Form of the access log.
         format: Choice<Format>(FORMATS) = "combined";
@@ -355,6 +397,11 @@ const VERSIONS: &[(&str, Version)] = &[("1.2", Version::Tls12), ("1.3", Version:
 const UNKNOWN_NAMES: &[(&str, UnknownName)] = &[
     ("first", UnknownName::First),
     ("refuse", UnknownName::Refuse),
+];
+
+const CHALLENGES: &[(&str, Challenge)] = &[
+    ("tls-alpn-01", Challenge::TlsAlpn01),
+    ("http-01", Challenge::Http01),
 ];
 
 const CLIENT_CERTIFICATES: &[(&str, ClientCertificate)] = &[
@@ -404,8 +451,10 @@ const FORMATS: &[(&str, Format)] = &[("combined", Format::Combined), ("json", Fo
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
 

@@ -4,11 +4,14 @@
 //! keys ── the one list of keys
 //!   ├─► file: text ─► File (typed values with their lines)      problems with single values
 //!   ├─► file::reference: the documented defaults
-//!   └─► plan: File ─► Plan (every module's Params)              problems between values
+//!   ├─► plan: File ─► Plan (every module's Params)              problems between values
+//!   └─► changes: what another File changes, and what of it needs another process
 //! ```
 //!
 //! Problems are collected, never returned one by one. The environment is not read.
 
+pub mod acme;
+pub mod changes;
 pub mod file;
 pub mod keys;
 pub mod kinds;

@@ -5,6 +5,7 @@
 //! else, so what holds one need not check again.
 
 use super::Problem;
+use super::acme::Acme;
 use super::file::File;
 use super::file::Given;
 use super::keys;
@@ -58,8 +59,10 @@ use std::time::Duration;
 pub struct Plan {
     /// Addresses for clear text.
     pub http: Vec<SocketAddr>,
-    /// Addresses for TLS; not empty only when there is a certificate.
+    /// Addresses for TLS; not empty only when there is a certificate or one can be obtained.
     pub https: Vec<SocketAddr>,
+    /// Where certificates are obtained, if they are.
+    pub acme: Option<Acme>,
     // Private, so that a plan can only be made here.
     tls: tls::Params,
     /// How often certificate files are looked at.
@@ -74,8 +77,6 @@ pub struct Plan {
     pub admin: Option<Admin>,
     /// The engine.
     pub flow: flow::Params,
-    /// Upstreams, in the order that sites name them by.
-    pub upstreams: Vec<upstream::Params>,
     /// The store's directories, at least one.
     pub store: Vec<store::Params>,
     /// Logs.
@@ -150,18 +151,20 @@ impl Plan {
         let http = addresses(&file.server.http, "server.http", problems);
         let https = addresses(&file.server.https, "server.https", problems);
         listeners_apart(&http, &https, admin.as_ref(), file, problems);
-        if !https.is_empty() && file.certificates.is_empty() {
+        let acme = Acme::check(file, folder, problems);
+        if !https.is_empty() && file.certificates.is_empty() && !file.acme.enabled.value {
             problem(
                 problems,
                 &file.server.https,
                 "server.https",
-                "needs at least one [[tls.certificate]]",
+                "needs at least one [[tls.certificate]], or [tls.acme]",
             );
         }
-        let flow = flow_params(file, problems);
+        let flow = flow_params(file, folder, problems);
         Self {
             http,
             https,
+            acme,
             tls: tls_params(file, folder, &flow, problems),
             files_interval: file.tls.files_interval.value,
             workers: file.server.workers.value,
@@ -169,7 +172,6 @@ impl Plan {
             net: net_params(&file.server, problems),
             admin,
             flow,
-            upstreams: upstreams(file, folder, problems),
             store: store_dirs(&file.cache, folder, problems),
             log: log(&file.log, folder),
         }
@@ -254,7 +256,7 @@ fn window(bytes: u64) -> u32 {
         .min(i32::MAX as u32)
 }
 
-fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
+fn flow_params(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> flow::Params {
     let identifier = &file.server.identifier;
     if !is_token(&identifier.value) {
         let reason = "must be a letter followed by letters, digits and .:/_- only";
@@ -275,6 +277,7 @@ fn flow_params(file: &File, problems: &mut Vec<Problem>) -> flow::Params {
         hops_max: file.server.hops_max.value,
         via_response: file.server.via_response.value,
         cache_status_key: file.server.cache_status_key.value,
+        upstreams: upstreams(file, folder, problems),
         sites: sites(file, problems),
         routes: routes(file, problems),
         request: request::Params {
@@ -400,7 +403,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
 }
 
 /// A site goes by the first of its hosts; no other has that one.
-fn site_name(site: &keys::Site) -> String {
+pub(super) fn site_name(site: &keys::Site) -> String {
     let first = site.hosts.value.first();
     first
         .map(|host| host.to_ascii_lowercase())
@@ -626,7 +629,11 @@ fn field_names(
     names
 }
 
-fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<upstream::Params> {
+fn upstreams(
+    file: &File,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<(String, upstream::Params)> {
     if file.upstreams.is_empty() {
         missing(
             problems,
@@ -638,7 +645,7 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
     for (name, upstream) in &file.upstreams {
         let key = format!("upstream.{name}.backends");
         let security = security(name, upstream, folder, problems);
-        upstreams.push(upstream::Params {
+        let params = upstream::Params {
             backends: backends(
                 &upstream.backends,
                 security.as_ref(),
@@ -661,7 +668,8 @@ fn upstreams(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> Vec<ups
                 .unwrap_or(u32::MAX),
             ping_interval: upstream.ping_interval.value,
             ping_timeout: upstream.ping_timeout.value,
-        });
+        };
+        upstreams.push((name.clone(), params));
     }
     upstreams
 }
@@ -810,6 +818,7 @@ fn tls_params(
     let tls = &file.tls;
     tls::Params {
         certificates: certificates(file, folder, problems),
+        obtains: file.acme.enabled.value,
         unknown_name: tls.unknown_name.value,
         alpn: alpn(&tls.alpn, problems),
         version_min: tls.version_min.value,
@@ -969,7 +978,7 @@ fn listeners_apart(
     }
 }
 
-fn problem<T>(problems: &mut Vec<Problem>, given: &Given<T>, key: &str, reason: &str) {
+pub(super) fn problem<T>(problems: &mut Vec<Problem>, given: &Given<T>, key: &str, reason: &str) {
     let problem = Problem {
         line: given.line,
         key: key.to_owned(),
@@ -1045,7 +1054,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port: 3000,
         };
-        assert_eq!(plan.upstreams.first().unwrap().backends, [backend]);
+        assert_eq!(plan.flow.upstreams.first().unwrap().1.backends, [backend]);
     }
 
     #[test]
@@ -1053,8 +1062,8 @@ mod tests {
         assert_eq!(
             problems(""),
             [
-                "t: site: there must be at least one [[site]]",
                 "t: upstream: there must be at least one [upstream.NAME]",
+                "t: site: there must be at least one [[site]]",
             ]
         );
     }
@@ -1114,7 +1123,7 @@ mod tests {
     fn https_needs_a_certificate() {
         assert_eq!(
             problems_with("[server]\nhttps = [\"127.0.0.1:8443\"]"),
-            ["t:2: server.https: needs at least one [[tls.certificate]]"]
+            ["t:2: server.https: needs at least one [[tls.certificate]], or [tls.acme]"]
         );
     }
 
@@ -1292,7 +1301,7 @@ mod tests {
         let (plan, problems) = check(&text);
         assert_eq!(problems, Vec::<String>::new());
         let mut found = Vec::new();
-        for backend in &plan.upstreams.first().unwrap().backends {
+        for backend in &plan.flow.upstreams.first().unwrap().1.backends {
             let Backend::Https {
                 host,
                 port,

@@ -145,8 +145,8 @@ impl Engine {
         request_time: SystemTime,
         now: SystemTime,
     ) -> StoredResponse {
-        let mut fresh = freshen(stored, head, &self.site(ask).store, request_time, now);
-        fresh.tags = self.tag_scope(ask).tags(&fresh.headers);
+        let mut fresh = freshen(stored, head, &ask.site().store, request_time, now);
+        fresh.tags = ask.tag_scope().tags(&fresh.headers);
         self.name(ask, &mut fresh);
         fresh.detach();
         fresh
@@ -155,7 +155,7 @@ impl Engine {
     /// What the origin says to one who has credentials is for others only if it says so
     /// (RFC 9111 §3.5).
     pub(super) fn speaks_for_all(&self, ask: &Ask, headers: &HeaderMap) -> bool {
-        let targeted = &self.site(ask).store.targeted;
+        let targeted = &ask.site().store.targeted;
         !ask.request.headers().contains_key(AUTHORIZATION)
             || ResponseDirectives::read_targeted(headers, targeted).allow_authorized()
     }

@@ -66,7 +66,7 @@ impl Engine {
 
     /// The key under which a response with these fields is stored for whoever asked for it.
     fn key_for(&self, ask: &Ask, headers: &HeaderMap) -> PrimaryKey {
-        let site = self.site(ask);
+        let site = ask.site();
         if !site.key.no_vary_search {
             return ask.key;
         }
@@ -86,7 +86,7 @@ impl Engine {
 
     /// Remembers what a response that is stored said about the queries of its path.
     fn learn_variance(&self, ask: &Ask, headers: &HeaderMap) {
-        let site = self.site(ask);
+        let site = ask.site();
         let Some(variance) = SearchVariance::read(headers) else {
             return;
         };
@@ -111,7 +111,7 @@ impl Engine {
     /// about the queries of its path.
     pub(super) fn name(&self, ask: &Ask, response: &mut StoredResponse) {
         let request_headers = ask.request.headers();
-        response.select_by(&self.site(ask).key.selecting, request_headers);
+        response.select_by(&ask.site().key.selecting, request_headers);
         response.key = self.key_for(ask, &response.headers);
         if response.key != ask.key {
             response.select_by(&[ALIKE], request_headers);
@@ -123,7 +123,7 @@ impl Engine {
     /// be the answer there too, for ever: one from `http` to `https`, where the site does not tell
     /// them apart and the response does not by `Vary`.
     pub(super) fn leads_back(&self, ask: &Ask, head: &Parts, response: &StoredResponse) -> bool {
-        let (site, request) = (self.site(ask), &ask.request);
+        let (site, request) = (ask.site(), &ask.request);
         redirected_to(request, head.status, &head.headers).is_some_and(
             |(scheme, authority, target)| {
                 let (name, policy) = (&site.name, &site.key);
@@ -145,7 +145,7 @@ impl Engine {
         let mut known = ask.keys().map(|key| self.shelf.known_vary(key));
         match known.find(|fields| !fields.is_empty()) {
             Some(fields) => fields,
-            None => self.site(ask).key.selecting.clone(),
+            None => ask.site().key.selecting.clone(),
         }
     }
 
@@ -184,7 +184,7 @@ impl Engine {
                 host = authority,
                 target,
                 vary = fields.join(", "),
-                variants_max = self.params.variants_max,
+                variants_max = ask.setup.params.variants_max,
                 "a target has more variants than are kept"
             );
         }

@@ -171,7 +171,7 @@ impl Engine {
         };
         let stored = self.or_newer(ask, stored).await;
         let now = clock::now();
-        let client = self.site(ask).client_cache_control;
+        let client = ask.site().client_cache_control;
         match Reuse::decide(&stored.response, &ask.directives, client, now) {
             Reuse::Serve { ttl } => {
                 let outcome = Outcome {
@@ -229,7 +229,7 @@ impl Engine {
         known: Option<&Part>,
     ) -> Need {
         let fetch = match *ask.request.method() == Method::GET {
-            true => Fetch::decide(ask.request.headers(), known, self.site(ask).range_fetch),
+            true => Fetch::decide(ask.request.headers(), known, ask.site().range_fetch),
             false => Fetch::Whole,
         };
         Need {
@@ -281,6 +281,7 @@ impl Engine {
             key: ask.shared_key(),
             variant: stored.response.variant,
             whole: false,
+            era: ask.era(),
         };
         let trip = lock(&self.trips).lead(key, || self.new_trip());
         if let Some(trip) = trip {
@@ -309,6 +310,7 @@ impl Engine {
             key,
             variant: VariantKey::new(vary, ask.request.headers()),
             whole: need.whole,
+            era: ask.era(),
         };
         let stale = need.stale.as_ref();
         let by_itself = stale.is_some_and(|stale| {
@@ -392,7 +394,7 @@ impl Engine {
         if waited && is_for_many(response) {
             return true;
         }
-        let client = self.site(ask).client_cache_control;
+        let client = ask.site().client_cache_control;
         matches!(
             Reuse::decide(response, &ask.directives, client, clock::now()),
             Reuse::Serve { .. } | Reuse::ServeStaleAndValidate { .. }
@@ -544,7 +546,7 @@ impl Engine {
 
     /// May a stored response stand in for one that could not be had? Then for how long it is stale.
     fn stale_if_error(&self, ask: &Ask, stored: &StoredResponse) -> Option<Duration> {
-        let client = self.site(ask).client_cache_control;
+        let client = ask.site().client_cache_control;
         Reuse::stale_if_error(stored, &ask.directives, client, clock::now())
     }
 

@@ -20,6 +20,7 @@ mod origin;
 mod pass;
 mod purge;
 mod report;
+mod setup;
 pub mod shelf;
 pub mod shelves;
 mod slices;
@@ -30,7 +31,7 @@ mod upload;
 
 use self::ask::Ask;
 use self::body::Body;
-use self::origin::Origin;
+use self::setup::Setup;
 use self::shelf::lock;
 use self::shelf::upkeep::Done;
 use self::shelves::Shelves;
@@ -41,12 +42,12 @@ use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
+use crate::rules::challenge;
 use crate::rules::directives::RequestDirectives;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::forwarded::Sender;
 use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
-use crate::rules::hops::Hop;
 use crate::rules::identity::Identity;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
@@ -58,8 +59,8 @@ use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
-use crate::rules::tag::TagScope;
 use crate::rules::upgrade::Protocol;
+use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
 use crate::state::crowds::Crowd;
 use crate::state::crowds::Crowds;
@@ -67,15 +68,15 @@ use crate::state::eviction;
 use crate::state::hit_for_miss::HitForMiss;
 use crate::state::variances::Variances;
 use crate::store::Usage;
+use crate::upstream;
 use crate::upstream::RequestBody;
-use crate::upstream::Upstream;
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
-use http::Version;
 use http::header;
 use http::request::Parts;
 use std::hash::BuildHasher;
@@ -84,6 +85,7 @@ use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -103,11 +105,11 @@ pub use self::tunnel::Tunnels;
 pub use crate::store::StoreError;
 
 /// How one site is served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// Its name: the first of its hosts. Part of every key.
     pub name: String,
-    /// The place of its upstream in [`Engine`]'s list.
+    /// The place of its upstream in [`Params::upstreams`].
     pub upstream: usize,
     /// What goes into keys.
     pub key: KeyPolicy,
@@ -150,7 +152,7 @@ impl Site {
     }
 }
 
-/// What the engine is to be.
+/// What the engine is to be. All of it can change while it runs, but `fill_bytes_max`.
 #[derive(Clone, Debug)]
 pub struct Params {
     /// The name in Cache-Status, Proxy-Status, Via and CDN-Loop.
@@ -165,6 +167,8 @@ pub struct Params {
     pub via_response: bool,
     /// Cache-Status names the target that the response is kept under.
     pub cache_status_key: bool,
+    /// Upstreams by name.
+    pub upstreams: Vec<(String, upstream::Params)>,
     /// Sites by number.
     pub sites: Vec<Site>,
     /// Hosts to sites.
@@ -277,11 +281,7 @@ pub struct Stats {
 
 /// Serves requests. Shared by all workers.
 pub struct Engine {
-    params: Params,
-    hop: Hop,
-    /// What responses say in Via, if anything.
-    via: Option<HeaderValue>,
-    origins: Vec<Origin>,
+    setup: ArcSwap<Setup>,
     shelf: Arc<Shelves>,
     trips: Mutex<Table<TripKey, Arc<Trip>>>,
     trip_number: AtomicU64,
@@ -292,6 +292,7 @@ pub struct Engine {
     /// Whether there is anything in `variances`.
     any_variance: AtomicBool,
     crowds: Mutex<Crowds>,
+    challenges: RwLock<Challenges>,
     /// Bytes that fills may still take into memory.
     budget: Arc<Semaphore>,
     budget_bytes: usize,
@@ -337,30 +338,17 @@ impl Engine {
     /// Opens the store, in one directory or several, and starts the threads that look after it.
     /// Needs no runtime.
     pub fn open(
-        params: Params,
-        upstreams: Vec<Upstream>,
+        params: &Params,
         dirs: &[crate::store::Params],
         sink: Arc<dyn Sink>,
     ) -> Result<Arc<Self>, StoreError> {
-        let shelves = shelves::Params {
-            memory_bytes_max: params.memory_bytes_max,
-            fill_bytes_max: params.fill_bytes_max,
-            scrub_bytes_per_second: params.scrub_bytes_per_second,
-            variants_max: params.variants_max,
-            eviction: params.eviction,
-        };
-        let shelf = Shelves::open(shelves, dirs)?;
+        let shelf = Shelves::open(params.shelves(), dirs)?;
         let budget_bytes = usize::try_from(params.fill_bytes_max)
             .unwrap_or(usize::MAX)
             .clamp(FILL_BYTES_MIN, Semaphore::MAX_PERMITS);
-        let hop = Hop {
-            identifier: params.identifier.clone(),
-            // Each state is seeded by chance.
-            instance: format!("{:016x}", RandomState::new().build_hasher().finish()),
-            passes_max: params.hops_max,
-        };
+        // Each state is seeded by chance.
+        let instance = format!("{:016x}", RandomState::new().build_hasher().finish());
         Ok(Arc::new(Self {
-            origins: upstreams.into_iter().map(Origin::new).collect(),
             shelf,
             trips: Mutex::new(Table::new(params.followers_max)),
             trip_number: AtomicU64::new(0),
@@ -369,15 +357,35 @@ impl Engine {
             variances: RwLock::new(Variances::new(VARIANCES_PLACES)),
             any_variance: AtomicBool::new(false),
             crowds: Mutex::new(Crowds::new(CROWDS_PLACES)),
+            challenges: RwLock::default(),
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
             fills_active: AtomicU64::new(0),
             tunnels: Arc::default(),
             sink,
-            via: hop.via(Version::HTTP_11).filter(|_| params.via_response),
-            hop,
-            params,
+            setup: ArcSwap::from_pointee(Setup::first(params, instance)),
         }))
+    }
+
+    /// Serves by other params from the next request on; those under way end as they began. What is
+    /// stored, in memory and on its way stays, and so do upstreams that are in both. Whoever calls
+    /// sees to it that calls come one after the other.
+    pub fn adopt(&self, params: &Params) {
+        let before = self.setup.load_full();
+        let next = Arc::new(before.next(params));
+        let params = &next.params;
+        self.shelf.adopt(params.shelves());
+        lock(&self.trips).limit(params.followers_max);
+        if !next.sites_are_old() || params.hit_for_miss != before.params.hit_for_miss {
+            // What could not be stored then may be storable now.
+            *lock(&self.hit_for_miss) = HitForMiss::new(HIT_FOR_MISS_PLACES, params.hit_for_miss);
+        }
+        self.setup.store(Arc::clone(&next));
+        for origin in before.origins() {
+            if !next.origins().iter().any(|kept| Arc::ptr_eq(kept, origin)) {
+                origin.upstream.retire();
+            }
+        }
     }
 
     /// Answers one request. Dropped half-way, what others share goes on.
@@ -388,7 +396,8 @@ impl Engine {
     ) -> Response<Body> {
         let started = clock::instant();
         let (parts, body) = request.into_parts();
-        let trusted = &self.params.forwarded.trusted;
+        let setup = self.setup.load_full();
+        let trusted = &setup.params.forwarded.trusted;
         let sender = Sender::read(&parts.headers, client.address.ip(), client.scheme, trusted);
         let address = match sender.proxies.is_empty() {
             true => client.address,
@@ -397,7 +406,7 @@ impl Engine {
         };
         let mut report = Report::new(&parts, address, clock::now());
         let identity = client.identity.as_deref();
-        let answer = self.answer(parts, body, sender, identity, &mut report);
+        let answer = self.answer(&setup, parts, body, sender, identity, &mut report);
         let answer = answer.await;
         let of_origin = answer.is_of_origin();
         let mut response = answer.response;
@@ -412,15 +421,15 @@ impl Engine {
             CACHE_STATUS,
             answer
                 .outcome
-                .field_value(&self.params.identifier, report.key.as_deref()),
+                .field_value(&setup.params.identifier, report.key.as_deref()),
         );
-        if let Some(via) = &self.via
+        if let Some(via) = &setup.via
             && of_origin
         {
             headers.append(header::VIA, via.clone());
         }
         if let Some(error) = answer.error {
-            headers.append(PROXY_STATUS, error.field_value(&self.params.identifier));
+            headers.append(PROXY_STATUS, error.field_value(&setup.params.identifier));
         }
         let sink = Arc::clone(&self.sink);
         response.map(|body| body.report_to(sink, report, started))
@@ -431,7 +440,8 @@ impl Engine {
         let (entries, bodies, live_bytes) = self.shelf.held();
         let dirs = self.shelf.dirs();
         let now = clock::now();
-        let backends = self.origins.iter().flat_map(|origin| {
+        let setup = self.setup.load_full();
+        let backends = setup.origins().iter().flat_map(|origin| {
             let health = lock(&origin.health);
             (0..origin.upstream.backends())
                 .map(|n| (origin.upstream.name(n), health.is_usable(n, now)))
@@ -449,7 +459,7 @@ impl Engine {
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
             memory_bytes: self.shelf.memory_bytes(),
             upkeep: self.shelf.upkeep(),
-            interim: self.origins.iter().map(Origin::interim).sum(),
+            interim: setup.origins().iter().map(|origin| origin.interim()).sum(),
             tunnels: self.tunnels.read(),
             disk: dirs
                 .iter()
@@ -467,6 +477,16 @@ impl Engine {
         self.shelf.catalog(identity)
     }
 
+    /// Answers from now on whoever asks for a proof by this token (RFC 8555 §8.3); or no longer.
+    pub fn prove(&self, token: &str, answer: Option<&str>) {
+        let challenges = self.challenges.write();
+        let mut challenges = challenges.unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Some(answer) => challenges.put(token.to_owned(), answer),
+            None => challenges.remove(token),
+        }
+    }
+
     /// Can it serve from a working store?
     pub fn ready(&self) -> bool {
         self.shelf.pass_through().is_none()
@@ -479,31 +499,35 @@ impl Engine {
 
     async fn answer(
         self: &Arc<Self>,
+        setup: &Arc<Setup>,
         parts: Parts,
         body: RequestBody,
         sender: Sender,
         identity: Option<&Identity>,
         report: &mut Report,
     ) -> Answer {
-        let mut request = match NormalRequest::new(parts, sender.scheme, &self.params.request) {
+        let mut request = match NormalRequest::new(parts, sender.scheme, &setup.params.request) {
             Ok(request) => request,
             Err(refusal) => return refuse(refusal),
         };
-        if self.hop.seen(request.headers()) {
+        if let Some(answer) = self.proof(&request) {
+            return answer;
+        }
+        if setup.hop.seen(request.headers()) {
             return refuse(Refusal::LoopDetected);
         }
-        let Some(site_id) = self.params.routes.site(request.host()) else {
+        let Some(site_id) = setup.params.routes.site(request.host()) else {
             return no_site();
         };
         report.site = Some(site_id);
-        let Some(site) = self.params.sites.get(usize::from(site_id.0)) else {
+        let Some(site) = setup.params.sites.get(usize::from(site_id.0)) else {
             return no_site();
         };
         let verdict = Guard::decide(&request, sender.address, identity, &site.guard);
         let (scheme, close_after) = (request.scheme(), request.close_after());
         let mut answer = match verdict {
             Guard::Redirect => {
-                let url = request.https_url(self.params.https_port);
+                let url = request.https_url(setup.params.https_port);
                 Answer::new(synth::redirected(&url), synthetic())
             }
             Guard::Refuse(refusal) => refuse(refusal),
@@ -514,13 +538,14 @@ impl Engine {
                     request = request.from_client(name);
                 }
                 let request = request.reduced(&site.key);
-                report.key = self.params.cache_status_key.then(|| request.url());
+                report.key = setup.params.cache_status_key.then(|| request.url());
                 let ask = Ask {
                     alike: self.alike(site, &request),
                     key: PrimaryKey::new(&site.name, &request, &site.key),
                     directives: RequestDirectives::read(request.headers()),
                     sender,
                     site: site_id,
+                    setup: Arc::clone(setup),
                     request,
                 };
                 self.admitted(verdict, ask, body).await
@@ -530,6 +555,19 @@ impl Engine {
         answer
     }
 
+    /// Answers a request for a proof that we control its host. That comes before every rule of the
+    /// site: it is not of the site, and must not end in a redirect to a certificate not yet there.
+    fn proof(&self, request: &NormalRequest) -> Option<Answer> {
+        let token = challenge::token(request.target())?;
+        if *request.method() != Method::GET && *request.method() != Method::HEAD {
+            return None;
+        }
+        let challenges = self.challenges.read();
+        let challenges = challenges.unwrap_or_else(PoisonError::into_inner);
+        let answer = challenges.answer(token)?;
+        Some(Answer::new(synth::proof(&answer), synthetic()))
+    }
+
     /// Answers a request that the guard let in.
     async fn admitted(self: &Arc<Self>, verdict: Guard, ask: Ask, body: RequestBody) -> Answer {
         if verdict == Guard::Answer {
@@ -537,7 +575,7 @@ impl Engine {
         }
         if verdict == Guard::Purge {
             let keys = self.keys_of_target(
-                self.site(&ask),
+                ask.site(),
                 ask.request.authority(),
                 ask.request.target(),
                 ask.request.scheme(),
@@ -545,8 +583,7 @@ impl Engine {
             let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
             return Answer::new(synth::purged(entries), synthetic());
         }
-        let site = self.site(&ask);
-        if let Some(protocol) = ask.request.upgrade(&site.upgrades) {
+        if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {
             return Box::pin(self.upgrade(ask, protocol)).await;
         }
         if ask.request.cacheable() {
@@ -572,32 +609,24 @@ impl Engine {
         let half = |salt: u8| self.boundaries.hash_one((number, salt));
         format!("{:016x}{:016x}", half(0), half(1))
     }
+}
 
-    fn site(&self, ask: &Ask) -> &Site {
-        // A site's number comes from the list it is looked up in.
-        let number = usize::from(ask.site.0).min(self.params.sites.len() - 1);
-        #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
-        &self.params.sites[number]
-    }
-
-    /// Whose tags a response to this request bears.
-    fn tag_scope<'a>(&'a self, ask: &'a Ask) -> TagScope<'a> {
-        let site = self.site(ask);
-        let (scheme, authority) = (ask.request.scheme(), ask.request.authority());
-        TagScope::new(&site.name, scheme, authority, &site.key)
-    }
-
-    fn origin(&self, ask: &Ask) -> &Origin {
-        let number = self.site(ask).upstream.min(self.origins.len() - 1);
-        #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
-        &self.origins[number]
+impl Params {
+    fn shelves(&self) -> shelves::Params {
+        shelves::Params {
+            memory_bytes_max: self.memory_bytes_max,
+            fill_bytes_max: self.fill_bytes_max,
+            scrub_bytes_per_second: self.scrub_bytes_per_second,
+            variants_max: self.variants_max,
+            eviction: self.eviction,
+        }
     }
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine")
-            .field("params", &self.params)
+            .field("setup", &self.setup.load())
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use crate::rules::proxy_status::ProxyError;
 use crate::rules::targeted::Targeted;
 use crate::state::health::Health;
 use crate::state::health::Params as HealthParams;
+use crate::upstream;
 use crate::upstream::Body;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
@@ -58,7 +59,8 @@ pub(super) enum FetchError {
 }
 
 impl Origin {
-    pub(super) fn new(upstream: Upstream) -> Self {
+    pub(super) fn new(params: upstream::Params) -> Self {
+        let upstream = Upstream::new(params);
         let backends = upstream.backends();
         Self {
             upstream,
@@ -133,8 +135,8 @@ impl Engine {
             headers.insert(header::HOST, host);
         }
         ask.sender
-            .tell(&mut headers, authority, &self.params.forwarded);
-        self.hop.sign(&mut headers, ask.request.version());
+            .tell(&mut headers, authority, &ask.setup.params.forwarded);
+        ask.setup.hop.sign(&mut headers, ask.request.version());
         headers
     }
 
@@ -145,7 +147,7 @@ impl Engine {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Exchange, FetchError> {
-        let origin = self.origin(ask);
+        let origin = ask.origin();
         let mut tried = Vec::new();
         let mut failed = FetchError::NoBackend;
         loop {
@@ -158,7 +160,7 @@ impl Engine {
                 Err(error) => error,
             };
             tried.push(backend);
-            let more = tried.len() < self.params.tries_max.min(origin.upstream.backends());
+            let more = tried.len() < ask.setup.params.tries_max.min(origin.upstream.backends());
             let again = more && error.retry(method.is_idempotent());
             // Of several failures the one that got furthest is told.
             if !failed.may_have_arrived() {
@@ -177,7 +179,7 @@ impl Engine {
         headers: &HeaderMap,
         body: RequestBody,
     ) -> Result<Exchange, FetchError> {
-        let origin = self.origin(ask);
+        let origin = ask.origin();
         let Some(backend) = origin.pick(&[]) else {
             return Err(FetchError::NoBackend);
         };
@@ -195,7 +197,7 @@ impl Engine {
         let mut request = Request::new(body);
         *request.method_mut() = method.clone();
         *request.headers_mut() = headers.clone();
-        let targeted = &self.site(ask).store.targeted;
+        let targeted = &ask.site().store.targeted;
         if let Some(capability) = targeted.iter().find_map(Targeted::capability) {
             let headers = request.headers_mut();
             headers.insert(SURROGATE_CAPABILITY, capability.clone());

@@ -66,7 +66,7 @@ impl Engine {
         body: RequestBody,
         outcome: Outcome,
     ) -> Answer {
-        let bytes_max = self.params.request.body_bytes_max;
+        let bytes_max = ask.setup.params.request.body_bytes_max;
         let (body, fate) = sent_on(ask.request.body(), body, bytes_max);
         let engine = Arc::clone(self);
         let change = tokio::spawn(async move { engine.change(&ask, body, outcome).await });
@@ -102,7 +102,7 @@ impl Engine {
                 if error.may_have_arrived() && !is_safe(ask.request.method()) {
                     let request = &ask.request;
                     let (authority, target) = (request.authority(), request.target());
-                    let site = self.site(ask);
+                    let site = ask.site();
                     let keys = self.keys_of_target(site, authority, target, request.scheme());
                     self.forget(&keys, &[]).await;
                 }
@@ -136,7 +136,7 @@ impl Engine {
             return None;
         }
         // The origin saw what no key contains.
-        if !ask.request.counts_whole(&self.site(ask).key) {
+        if !ask.request.counts_whole(&ask.site().key) {
             return None;
         }
         let verdict = Storable::decide(
@@ -144,14 +144,14 @@ impl Engine {
             &ask.request,
             head,
             BodyEnd::of(body.framed()),
-            &self.site(ask).store,
+            &ask.site().store,
             request_time,
             clock::now(),
         );
         match verdict {
             Storable::Store(mut stored) => {
                 self.name(ask, &mut stored);
-                stored.tags = self.tag_scope(ask).tags(&stored.headers);
+                stored.tags = ask.tag_scope().tags(&stored.headers);
                 Some(*stored)
             }
             Storable::Refuse(_) => None,
@@ -201,13 +201,13 @@ impl Engine {
         since: Sequence,
     ) -> Option<Sequence> {
         let (status, headers) = (head.status, &head.headers);
-        let site = self.site(ask);
+        let site = ask.site();
         let (authority, scheme) = (ask.request.authority(), ask.request.scheme());
         let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
             .iter()
             .flat_map(|target| self.keys_of_target(site, authority, target, scheme))
             .collect();
-        let groups = invalidated_groups(&ask.request, status, headers, &self.tag_scope(ask));
+        let groups = invalidated_groups(&ask.request, status, headers, &ask.tag_scope());
         match next {
             Some(next) => self.supersede(&keys, &groups, next, since).await,
             None if keys.is_empty() && groups.is_empty() => None,

@@ -85,7 +85,8 @@ impl Engine {
     }
 
     fn keys_of_url(&self, url: &str) -> Result<Vec<PrimaryKey>, PurgeError> {
-        let (site, scheme, authority, target) = self.params.read_url(url)?;
+        let setup = self.setup.load_full();
+        let (site, scheme, authority, target) = setup.params.read_url(url)?;
         Ok(self.keys_of_target(site, &authority, &target, scheme))
     }
 }

@@ -369,7 +369,7 @@ impl Engine {
         let known = self.shelf.lookup([key], &HeaderMap::new());
         if matches!(known, Lookup::UriMiss | Lookup::VaryMiss) {
             let gap = base.part.gap(at, None);
-            let trip_key = TripKey::of_slice(key);
+            let trip_key = TripKey::of_slice(key, base.ask.era());
             let trip = lock(&self.trips).lead(trip_key, || self.new_trip());
             if let Some(trip) = trip {
                 self.depart_for_slice(trip, base, trip_key, gap, None);
@@ -384,7 +384,7 @@ impl Engine {
         gap: Span,
         run: Option<Stored>,
     ) -> (Arc<Trip>, bool) {
-        let trip_key = TripKey::of_slice(key);
+        let trip_key = TripKey::of_slice(key, base.ask.era());
         let role = self.join(trip_key);
         let trip = match role {
             Role::Follower(trip) => return (trip, false),
@@ -506,7 +506,7 @@ impl Engine {
             &base.ask.request,
             &as_incomplete(&head),
             BodyEnd::Framed,
-            &self.site(&base.ask).store,
+            &base.ask.site().store,
             request_time,
             clock::now(),
         );

@@ -31,6 +31,15 @@ pub(super) fn options() -> Response<Body> {
     response
 }
 
+/// What an ACME authority asks for (RFC 8555 §8.3).
+pub(super) fn proof(answer: &str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(Bytes::copy_from_slice(answer.as_bytes())));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, OCTETS);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// Clear text to a site that wants TLS: the same request again, to `url` (RFC 9110 §15.4.9).
 pub(super) fn redirected(url: &str) -> Response<Body> {
     let mut response = plain(StatusCode::PERMANENT_REDIRECT, url);
@@ -102,3 +111,5 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
 
 /// What is allowed on a target is the origin's to say; this names what every target has.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");

@@ -62,15 +62,18 @@ pub(super) struct TripKey {
     pub(super) variant: VariantKey,
     /// It is for those whom a part does not help.
     pub(super) whole: bool,
+    /// Who came when the site was served otherwise shares nothing with who comes now.
+    pub(super) era: u64,
 }
 
 impl TripKey {
     /// For one slice of an incomplete response.
-    pub(super) fn of_slice(key: PrimaryKey) -> Self {
+    pub(super) fn of_slice(key: PrimaryKey, era: u64) -> Self {
         Self {
             key,
             variant: VariantKey::ONLY,
             whole: false,
+            era,
         }
     }
 }
@@ -215,7 +218,7 @@ impl Drop for Ending {
 impl Engine {
     /// Makes a trip on a task of its own.
     pub(super) fn depart(self: &Arc<Self>, trip: Arc<Trip>, mut errand: Errand) {
-        let by_language = self.site(&errand.ask).key.best_language;
+        let by_language = errand.ask.site().key.best_language;
         // Taken before the request goes out, as the first is.
         errand.second = by_language.then(|| self.shelf.next_sequence());
         let ending = Ending::new(self, trip, errand.key);
@@ -269,7 +272,7 @@ impl Engine {
                 let (head, _) = exchange.response.into_parts();
                 if selects(&head, &stale.response) {
                     let backend = exchange.backend;
-                    *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
+                    *lock(&trip.withheld) = withheld_fields(&head.headers, &ask.site().store);
                     let landing = self
                         .freshened(ask, stale, &head, sequence, request_time, backend)
                         .await;
@@ -359,11 +362,11 @@ impl Engine {
         let (detail, remember) = match verdict {
             Storable::Store(mut response) => match self.refuse_size(&response, &body) {
                 None => {
-                    response.tags = self.tag_scope(ask).tags(&response.headers);
+                    response.tags = ask.tag_scope().tags(&response.headers);
                     self.name(ask, &mut response);
                     self.note_crowd(ask, &response);
                     lock(&self.hit_for_miss).clear(ask.key);
-                    *lock(&trip.withheld) = withheld_fields(&head.headers, &self.site(ask).store);
+                    *lock(&trip.withheld) = withheld_fields(&head.headers, &ask.site().store);
                     return self
                         .fill(trip, errand, *response, body, sequence, backend)
                         .await;
@@ -431,7 +434,7 @@ impl Engine {
                 &ask.request,
                 head,
                 end,
-                &self.site(ask).store,
+                &ask.site().store,
                 request_time,
                 response_time,
             )
@@ -557,7 +560,7 @@ impl Engine {
         let Some(part) = fill.response.part.filter(short) else {
             return;
         };
-        let by_size = self.site(ask).range_fetch == RangePolicy::BySize;
+        let by_size = ask.site().range_fetch == RangePolicy::BySize;
         let whole = Span::new(0, u64::MAX, part.complete).filter(|_| by_size);
         let own = Own::Fill(Arc::clone(fill));
         if let Some(slices) = whole.and_then(|whole| Slices::new(self, ask, own, whole)) {

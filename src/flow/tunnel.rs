@@ -262,13 +262,13 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Metered<'_, C> {
 
 impl Engine {
     /// Asks the origin for an upgrade to `protocol`.
-    pub(super) async fn upgrade(&self, ask: Ask, protocol: &Protocol) -> Answer {
+    pub(super) async fn upgrade(&self, ask: Ask, protocol: Protocol) -> Answer {
         let outcome = Outcome {
             fwd: Some(Forward::Bypass),
             detail: Some(Detail::Upgrade),
             ..Outcome::default()
         };
-        let Some(place) = self.tunnels.place(self.params.upgrades_max) else {
+        let Some(place) = self.tunnels.place(ask.setup.params.upgrades_max) else {
             return refuse(Refusal::TooManyUpgrades);
         };
         let mut headers = self.forwarded_fields(&ask);
@@ -283,7 +283,7 @@ impl Engine {
                 if let Some(origin) = switched {
                     let tunnel = Tunnel {
                         origin,
-                        idle: self.params.upgrade_idle_timeout,
+                        idle: ask.setup.params.upgrade_idle_timeout,
                         passage: Passage::new(place.opened()),
                     };
                     *response.body_mut() = Body::new(Source::Tunnel(Box::new(tunnel)), Some(0));

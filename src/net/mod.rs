@@ -8,6 +8,7 @@ mod http2;
 pub mod introduction;
 pub mod io;
 pub mod listen;
+pub mod room;
 pub mod serve;
 pub mod switch;
 pub mod tls;
@@ -110,6 +111,8 @@ pub enum Handshake {
     Failed(HandshakeFailure),
     /// With a certificate and a new session.
     Full,
+    /// It was only for a proof that a name is ours (RFC 8737); there is no connection.
+    Proof,
     /// With a session from before.
     Resumed,
 }

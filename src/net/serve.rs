@@ -20,6 +20,7 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::Request;
@@ -37,8 +38,6 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
 use crate::net::Event;
@@ -57,13 +56,15 @@ use crate::net::io::ReadLimits;
 use crate::net::io::Reply;
 use crate::net::io::Socket;
 use crate::net::listen;
+use crate::net::room::Place;
+use crate::net::room::Room;
 use crate::net::switch::Stream;
 use crate::net::switch::Switch;
 use crate::net::tls;
 use crate::net::tls::Protocol;
 use crate::rules::request::Scheme;
 
-/// What all listeners of a process share.
+/// What all listeners of a process share. A connection keeps the front it was accepted with.
 pub struct Front<H> {
     /// Bounds on connections and messages.
     pub params: Params,
@@ -71,15 +72,29 @@ pub struct Front<H> {
     pub handler: H,
     /// Takes what no handler sees. Called on the serving threads: must be quick.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
-    /// One permit an open connection: [`Params::connections_max`] of them, over all workers.
-    pub connections: Arc<Semaphore>,
+    /// Places for open connections: [`Params::connections_max`] of them, over all workers.
+    pub room: Arc<Room>,
     /// The wall clock, for responses without Date.
     pub now: fn() -> SystemTime,
-    /// Where the server is in its life; a dropped sender means [`Phase::Stop`].
-    pub phase: watch::Receiver<Phase>,
 }
 
-/// Serves `listener` until it is told to drain or stop, and returns when its last connection ended.
+impl<H: Clone> Front<H> {
+    /// The front for other bounds. The room is the same and has other bounds from now on.
+    pub fn with(&self, params: Params) -> Self {
+        self.room.resize(params.connections_max);
+        Self {
+            params,
+            handler: self.handler.clone(),
+            events: Arc::clone(&self.events),
+            room: Arc::clone(&self.room),
+            now: self.now,
+        }
+    }
+}
+
+/// Serves `listener` until it is told to drain or stop by `outer`, whose dropped sender means
+/// [`Phase::Stop`], and returns when its last connection ended. The front of now is for the next
+/// connection.
 ///
 /// Draining takes at most [`Params::drain_timeout`]; then what is left is cut, visibly: a response
 /// that had not ended ends in a reset. Each worker may hold one accepted connection more than there
@@ -88,7 +103,8 @@ pub struct Front<H> {
 pub async fn serve<H, F, B>(
     listener: TcpListener,
     tls: Option<Arc<tls::Front>>,
-    front: Arc<Front<H>>,
+    front: Arc<ArcSwap<Front<H>>>,
+    mut outer: watch::Receiver<Phase>,
 ) where
     H: Fn(Request<RequestBody>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -98,15 +114,15 @@ pub async fn serve<H, F, B>(
     // One channel a listener: connections of different workers share no lock. It also counts them:
     // it is closed when the last connection has dropped its receiver.
     let (phase, connections) = watch::channel(Phase::Serve);
-    accept_all(listener, tls.as_ref(), &front, connections).await;
+    accept_all(listener, tls.as_ref(), &front, &mut outer, connections).await;
 
     phase.send_replace(Phase::Drain);
-    let mut outer = front.phase.clone();
+    let drain_timeout = front.load().params.drain_timeout;
     tokio::select! {
         biased;
         () = phase.closed() => {}
         _ = later_than(&mut outer, Phase::Drain) => {}
-        () = tokio::time::sleep(front.params.drain_timeout) => {}
+        () = tokio::time::sleep(drain_timeout) => {}
     }
     phase.send_replace(Phase::Stop);
     phase.closed().await;
@@ -116,7 +132,8 @@ pub async fn serve<H, F, B>(
 async fn accept_all<H, F, B>(
     listener: TcpListener,
     tls: Option<&Arc<tls::Front>>,
-    front: &Arc<Front<H>>,
+    fronts: &ArcSwap<Front<H>>,
+    outer: &mut watch::Receiver<Phase>,
     phase: watch::Receiver<Phase>,
 ) where
     H: Fn(Request<RequestBody>, Peer) -> F + Send + Sync + 'static,
@@ -124,16 +141,15 @@ async fn accept_all<H, F, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut outer = front.phase.clone();
-    let over = later_than(&mut outer, Phase::Serve);
+    let over = later_than(outer, Phase::Serve);
     tokio::pin!(over);
     loop {
         let next = async {
             let (tcp, address) = listen::accept(&listener).await;
-            let permit = permit(&front.connections).await;
-            (tcp, address, permit)
+            let room = Arc::clone(&fronts.load().room);
+            (tcp, address, room.place().await)
         };
-        let (tcp, address, Some(permit)) = (tokio::select! {
+        let (tcp, address, Some(place)) = (tokio::select! {
             biased;
             _ = &mut over => return,
             accepted = next => accepted,
@@ -147,21 +163,13 @@ async fn accept_all<H, F, B>(
             scheme: tls.map_or(Scheme::Http, |_| Scheme::Https),
             identity: None,
         };
-        let arrival = Arrival { tcp, peer, permit };
+        let arrival = Arrival { tcp, peer, place };
         tokio::spawn(connection(
             arrival,
             tls.cloned(),
-            Arc::clone(front),
+            fronts.load_full(),
             phase.clone(),
         ));
-    }
-}
-
-/// Waits for room for one more connection; `None` when there will never be any.
-async fn permit(connections: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    match Arc::clone(connections).try_acquire_owned() {
-        Ok(permit) => Some(permit),
-        Err(_) => Arc::clone(connections).acquire_owned().await.ok(),
     }
 }
 
@@ -177,7 +185,7 @@ pub(super) async fn later_than(phase: &mut watch::Receiver<Phase>, seen: Phase) 
 struct Arrival {
     tcp: TcpStream,
     peer: Peer,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Says that a connection was accepted, and that it ended, however it does.
@@ -211,9 +219,9 @@ async fn connection<H, F, B>(
     let Arrival {
         tcp,
         mut peer,
-        permit,
+        place,
     } = arrival;
-    let _permit = permit;
+    let _place = place;
     let _presence = Presence::new(&front.events);
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps Nagle's algorithm");
@@ -259,11 +267,12 @@ async fn connection<H, F, B>(
         _ = later_than(&mut phase, Phase::Serve) => return,
     };
     (front.events)(Event::Handshake(match &done {
-        Ok(secured) if secured.resumed => Handshake::Resumed,
-        Ok(_) => Handshake::Full,
+        Ok(None) => Handshake::Proof,
+        Ok(Some(secured)) if secured.resumed => Handshake::Resumed,
+        Ok(Some(_)) => Handshake::Full,
         Err(failure) => Handshake::Failed(*failure),
     }));
-    let Ok(secured) = done else {
+    let Ok(Some(secured)) = done else {
         return;
     };
     let identity = secured.identity;
@@ -593,17 +602,17 @@ mod tests {
             let (phase, receiver) = watch::channel(Phase::Serve);
             let (sender, events) = mpsc::unbounded_channel();
             let front = Front {
-                connections: Arc::new(Semaphore::new(params.connections_max)),
+                room: Room::new(params.connections_max),
                 params,
                 handler: site,
                 events: Arc::new(move |event| sender.send(event).unwrap_or(())),
                 now: || SystemTime::UNIX_EPOCH,
-                phase: receiver,
             };
+            let front = Arc::new(ArcSwap::from_pointee(front));
             let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
             let listener = TcpListener::from_std(listener).unwrap();
             let address = listener.local_addr().unwrap();
-            let server = tokio::spawn(serve(listener, tls, Arc::new(front)));
+            let server = tokio::spawn(serve(listener, tls, front, receiver));
             Self {
                 address,
                 phase,

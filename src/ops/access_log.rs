@@ -54,7 +54,7 @@ pub enum Destination {
     Stdout,
 }
 
-/// The handle to the writer thread.
+/// The handle to the writer thread. Dropped, the thread writes what is queued and ends.
 #[derive(Debug)]
 pub struct AccessLog {
     queue: SyncSender<Message>,

@@ -4,7 +4,9 @@
 //! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
 //! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
 //! GET   /stats     counters and sizes as JSON
+//! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
+//! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
 //! GET   /healthz   200 while the process answers
 //! GET   /readyz    200, or 503 with the reason why no traffic should come
 //! ```
@@ -21,12 +23,14 @@ use super::inventory::Question;
 use super::inventory::Topic;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
+use super::reload::Reloads;
 use crate::clock;
 use crate::flow::Engine;
 use crate::flow::Purge;
 use crate::flow::PurgeError;
 use crate::flow::Receipt;
 use crate::flow::StoreError;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
@@ -50,15 +54,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Answers admin requests.
 pub struct Admin {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     certificates: Look,
-    token: Option<Token>,
+    reloads: Reloads,
+    token: ArcSwapOption<Token>,
     draining: AtomicBool,
     /// One permit a telling of the store; verifications have their own.
     tellings: Arc<Semaphore>,
@@ -102,7 +109,7 @@ pub enum AdminError {
         allow: &'static str,
     },
     /// No such resource.
-    #[error("there is only /purge, /stats, /store/…, /healthz and /readyz")]
+    #[error("there is only /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz")]
     NotFound,
     /// Another store is meant.
     #[error("this larder runs on another store")]
@@ -110,6 +117,9 @@ pub enum AdminError {
     /// The engine refused the purge.
     #[error(transparent)]
     Purge(#[from] PurgeError),
+    /// The config is still being read.
+    #[error("the reload takes long; the log will say what came of it")]
+    ReloadLate,
     /// The store cannot be looked at.
     #[error("the store cannot be looked at: {}", inventory::explain(.0))]
     Store(#[from] StoreError),
@@ -119,6 +129,9 @@ pub enum AdminError {
     /// The token is missing or wrong.
     #[error("a bearer token is needed")]
     Unauthorised,
+    /// Nobody can reload now.
+    #[error("too many reloads are waiting, or the process is about to end")]
+    Unreloadable,
     /// The token file cannot be read.
     #[error("could not read {}: {source}", file.display())]
     Unreadable {
@@ -132,10 +145,12 @@ pub enum AdminError {
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ask {
+    Certificates,
     Health,
     PurgeBody,
     PurgeUrl(String),
     Ready,
+    Reload,
     Stats,
     Store(Topic),
 }
@@ -154,17 +169,24 @@ impl Admin {
         engine: Arc<Engine>,
         metrics: Arc<Metrics>,
         certificates: Look,
+        reloads: Reloads,
         token: Option<Token>,
     ) -> Self {
         Self {
             engine,
             metrics,
             certificates,
-            token,
+            reloads,
+            token: ArcSwapOption::from_pointee(token),
             draining: AtomicBool::new(false),
             tellings: Arc::new(Semaphore::new(TELLINGS_MAX)),
             verifications: Arc::new(Semaphore::new(1)),
         }
+    }
+
+    /// Wants another token from now on, or none.
+    pub fn want(&self, token: Option<Token>) {
+        self.token.store(token.map(Arc::new));
     }
 
     /// Makes `/readyz` say that the process is about to end.
@@ -192,13 +214,18 @@ impl Admin {
     {
         let ask = Ask::read(parts)?;
         if !matches!(ask, Ask::Health | Ask::Ready) {
-            authorise(&parts.headers, self.token.as_ref())?;
+            authorise(&parts.headers, self.token.load().as_deref())?;
         }
         match ask {
+            Ask::Certificates => {
+                let certificates = (self.certificates)().render(clock::now());
+                Ok(respond(StatusCode::OK, &certificates))
+            }
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
             Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
             Ask::Ready => Ok(self.ready()),
+            Ask::Reload => self.reload().await,
             Ask::Stats => {
                 let (sizes, certificates) = (self.engine.stats(), (self.certificates)());
                 let stats = self.metrics.render(&sizes, &certificates, clock::now());
@@ -254,6 +281,21 @@ impl Admin {
             StatusCode::OK,
             &render_receipt(&receipt, kind, items),
         ))
+    }
+
+    /// Has the config read again and says what came of it. Dropped half-way, it goes on.
+    async fn reload(&self) -> Result<Response<Answer>, AdminError> {
+        let told = self.reloads.ask().ok_or(AdminError::Unreloadable)?;
+        match timeout(RELOAD_WAIT, told).await {
+            Err(_) => Err(AdminError::ReloadLate),
+            Ok(Err(_)) => Err(AdminError::Unreloadable),
+            Ok(Ok(Ok(changes))) => Ok(respond(StatusCode::OK, &json!({"reloaded": changes}))),
+            Ok(Ok(Err(problems))) => {
+                let error = "the config was not taken up: nothing has changed";
+                let body = json!({"error": error, "problems": problems});
+                Ok(respond(StatusCode::UNPROCESSABLE_ENTITY, &body))
+            }
+        }
     }
 
     fn ready(&self) -> Response<Answer> {
@@ -340,9 +382,11 @@ impl Ask {
             return Ok(Self::PurgeUrl(url_of(parts)?));
         }
         let (ask, allow) = match parts.uri.path() {
+            "/certificates" => (Self::Certificates, READ),
             "/healthz" => (Self::Health, READ),
             "/purge" => (Self::PurgeBody, "POST"),
             "/readyz" => (Self::Ready, READ),
+            "/reload" => (Self::Reload, "POST"),
             "/stats" => (Self::Stats, READ),
             "/store/export" => (Self::Store(Topic::Export), "POST"),
             "/store/list" => (Self::Store(Topic::List), "POST"),
@@ -366,7 +410,7 @@ impl AdminError {
             Self::BadToken { .. } | Self::Store(_) | Self::Unreadable { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::ReloadLate | Self::Unreloadable => StatusCode::SERVICE_UNAVAILABLE,
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => StatusCode::NOT_FOUND,
@@ -519,6 +563,8 @@ fn build(status: StatusCode, content_type: &'static str, body: Answer) -> Respon
 
 /// Largest accepted body; a thousand URLs of a kilobyte.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Who asks for a reload hears of it within this time.
+const RELOAD_WAIT: Duration = Duration::from_secs(25);
 /// What a verification reads a second, unless it is told otherwise.
 const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
 /// Tellings at a time: each keeps a thread and a few parts of a body.

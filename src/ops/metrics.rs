@@ -8,6 +8,7 @@ use crate::flow::DirStats;
 use crate::flow::Report;
 use crate::flow::Stats;
 use crate::rules::cache_status::Forward;
+use crate::state::orders;
 use http::HeaderName;
 use serde_json::Map;
 use serde_json::Value;
@@ -102,6 +103,10 @@ counters! {
     stored = "stored";
     /// Requests that shared another's trip to the origin.
     collapsed = "collapsed";
+    /// Configs that were taken up while running.
+    reloads_done = "reloads.done";
+    /// Configs that were not: something is wrong with them, or needs another process.
+    reloads_refused = "reloads.refused";
     /// Responses whose body was not sent whole.
     incomplete = "incomplete";
     /// Body bytes handed to connections.
@@ -148,6 +153,8 @@ counters! {
     handshakes_failed = "handshakes.failed";
     /// TLS handshakes with a new session.
     handshakes_full = "handshakes.full";
+    /// TLS handshakes that only asked for a proof of a name (RFC 8737).
+    handshakes_proofs = "handshakes.proofs";
     /// TLS handshakes with a session from before.
     handshakes_resumed = "handshakes.resumed";
     /// HTTP/2 connections cut because the client sent too much beside requests.
@@ -251,6 +258,11 @@ impl Metrics {
         for (name, value) in certificates.sizes(now) {
             put(&mut root, name, value);
         }
+        if let Some(acme) = &certificates.acme {
+            for (name, value) in acme.sizes(now) {
+                put(&mut root, name, value);
+            }
+        }
         for (name, value) in sizes(stats) {
             put(&mut root, name, value);
         }
@@ -267,6 +279,27 @@ pub struct Certificates {
     pub files_taken: u64,
     /// Changed files that could not be used; the old stayed.
     pub files_refused: u64,
+    /// Where more are obtained, if they are.
+    pub acme: Option<Acme>,
+}
+
+/// The certificates that are obtained from an ACME authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acme {
+    /// The authority's directory.
+    pub directory: String,
+    /// Every name that is looked after.
+    pub names: Vec<orders::Told>,
+    /// Orders that were fulfilled.
+    pub issued: u64,
+    /// Orders that failed.
+    pub failed: u64,
+    /// Names that clients asked for and got no order.
+    pub refused: u64,
+    /// How often the authority failed in a row.
+    pub outages: u32,
+    /// No order is made before, because it failed.
+    pub resume_at: Option<SystemTime>,
 }
 
 /// One certificate.
@@ -284,22 +317,76 @@ pub struct Certificate {
     pub trouble: Option<String>,
 }
 
+impl Certificate {
+    fn render(&self, now: SystemTime) -> Value {
+        json!({
+            "source": self.source,
+            "names": self.names,
+            "not_after": date(self.not_after),
+            "expires_in_s": seconds(now, self.not_after),
+            "stapled": self.stapled,
+            "trouble": self.trouble,
+        })
+    }
+}
+
+impl Acme {
+    fn sizes(&self, now: SystemTime) -> Vec<(&'static str, Value)> {
+        let under_way = self.names.iter().filter(|name| name.under_way).count();
+        let troubled = self.names.iter().filter(|name| name.trouble.is_some());
+        vec![
+            ("acme.names", json!(self.names.len())),
+            ("acme.under_way", json!(under_way)),
+            ("acme.troubled", json!(troubled.count())),
+            ("acme.issued", json!(self.issued)),
+            ("acme.failed", json!(self.failed)),
+            ("acme.refused", json!(self.refused)),
+            ("acme.outages", json!(self.outages)),
+            (
+                "acme.resume_in_s",
+                json!(self.resume_at.map(|then| seconds(now, then))),
+            ),
+        ]
+    }
+
+    fn render(&self, now: SystemTime) -> Value {
+        let names = self.names.iter().map(|told| {
+            json!({
+                "name": told.name,
+                "asked_for": told.asked,
+                "under_way": told.under_way,
+                "next_order": told.due.map(date),
+                "next_order_in_s": told.due.map(|due| seconds(now, due)),
+                "failures": told.failures,
+                "trouble": told.trouble,
+            })
+        });
+        json!({
+            "directory": self.directory,
+            "outages": self.outages,
+            "resume_in_s": self.resume_at.map(|then| seconds(now, then)),
+            "names": names.collect::<Vec<_>>(),
+        })
+    }
+}
+
 impl Certificates {
+    /// Writes each of them, and each name that one is obtained for, as one JSON object.
+    pub fn render(&self, now: SystemTime) -> Value {
+        let all = self.all.iter().map(|certificate| certificate.render(now));
+        json!({
+            "certificates": all.collect::<Vec<_>>(),
+            "acme": self.acme.as_ref().map(|acme| acme.render(now)),
+        })
+    }
+
     /// Lists them by name: how many, those that expire first, and how long the first has.
     fn sizes(&self, now: SystemTime) -> Vec<(&'static str, Value)> {
         let mut all: Vec<&Certificate> = self.all.iter().collect();
         all.sort_by_key(|certificate| certificate.not_after);
         let first = all.first().map(|first| seconds(now, first.not_after));
-        let told = all.iter().take(CERTIFICATES_TOLD).map(|certificate| {
-            json!({
-                "source": certificate.source,
-                "names": certificate.names,
-                "not_after": humantime::format_rfc3339_seconds(certificate.not_after).to_string(),
-                "expires_in_s": seconds(now, certificate.not_after),
-                "stapled": certificate.stapled,
-                "trouble": certificate.trouble,
-            })
-        });
+        let told = all.iter().take(CERTIFICATES_TOLD);
+        let told = told.map(|certificate| certificate.render(now));
         let troubled = all
             .iter()
             .filter(|certificate| certificate.trouble.is_some());
@@ -312,6 +399,10 @@ impl Certificates {
             ("tls.files_refused", json!(self.files_refused)),
         ]
     }
+}
+
+fn date(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// Seconds from `now` to `then`; negative when it is over.
@@ -437,8 +528,10 @@ mod tests {
              connections.closed connections.open duration_us fill.bytes fills_active floods \
              forwarded.bypass forwarded.method forwarded.miss forwarded.partial forwarded.request \
              forwarded.stale forwarded.uri-miss forwarded.vary-miss handshakes.failed \
-             handshakes.full handshakes.resumed hits incomplete interim_responses memory.bytes \
-             misses proxy_protocol.refused proxy_protocol.taken requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
+             handshakes.full handshakes.proofs handshakes.resumed hits incomplete \
+             interim_responses memory.bytes misses proxy_protocol.refused proxy_protocol.taken \
+             reloads.done reloads.refused \
+             requests responses.2xx responses.3xx responses.4xx responses.5xx stale_served \
              store.appended_bytes store.bodies store.bytes store.corrupt store.dirs \
              store.entries \
              store.evicted store.journal_written_bytes store.journaled store.limit \
@@ -536,6 +629,62 @@ mod tests {
         assert_eq!(
             stats["handshakes"]["failures"],
             json!({"alpn": 1, "timeout": 1})
+        );
+    }
+
+    fn acme() -> Acme {
+        let told = |name: &str, trouble: Option<&str>| orders::Told {
+            name: name.to_owned(),
+            asked: false,
+            under_way: trouble.is_none(),
+            due: Some(BORN + Duration::from_secs(60)),
+            failures: 2,
+            trouble: trouble.map(str::to_owned),
+        };
+        Acme {
+            directory: "https://acme.example/dir".to_owned(),
+            names: vec![told("a.test", Some("no")), told("b.test", None)],
+            issued: 3,
+            failed: 4,
+            refused: 5,
+            outages: 1,
+            resume_at: Some(BORN + Duration::from_secs(30)),
+        }
+    }
+
+    #[test]
+    fn orders_are_counted_under_names_that_stay_what_they_are() {
+        let certificates = Certificates {
+            acme: Some(acme()),
+            ..Certificates::default()
+        };
+        let stats = Metrics::default().render(&Stats::default(), &certificates, BORN);
+        assert_eq!(
+            stats["acme"],
+            json!({
+                "failed": 4, "issued": 3, "names": 2, "outages": 1, "refused": 5,
+                "resume_in_s": 30, "troubled": 1, "under_way": 1,
+            })
+        );
+    }
+
+    #[test]
+    fn every_certificate_and_every_name_is_told_in_full() {
+        let certificates = Certificates {
+            all: vec![certificate("a.test", 200)],
+            acme: Some(acme()),
+            ..Certificates::default()
+        };
+        let told = certificates.render(BORN);
+        assert_eq!(told["certificates"][0]["names"], json!(["a.test"]));
+        assert_eq!(told["acme"]["directory"], "https://acme.example/dir");
+        assert_eq!(
+            told["acme"]["names"][0],
+            json!({
+                "name": "a.test", "asked_for": false, "under_way": false,
+                "next_order": "1970-01-01T00:01:00Z", "next_order_in_s": 60,
+                "failures": 2, "trouble": "no",
+            })
         );
     }
 

@@ -7,6 +7,7 @@ pub mod address;
 mod authority;
 pub mod balance;
 pub mod cache_status;
+pub mod challenge;
 pub mod directives;
 mod fields;
 pub mod forwarded;

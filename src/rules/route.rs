@@ -45,6 +45,11 @@ impl Routes {
         Ok(routes)
     }
 
+    /// Whether no host has a site.
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.below.is_empty() && self.any.is_none()
+    }
+
     /// Finds the site for a host (lower case, without port).
     pub fn site(&self, host: &str) -> Option<SiteId> {
         if let Some(site) = self.exact.get(host) {

@@ -43,6 +43,11 @@ impl<K: Eq + Hash, T: Clone + PartialEq> Table<K, T> {
         }
     }
 
+    /// Sets how many wait for one trip; those who wait already go on.
+    pub fn limit(&mut self, followers_max: usize) {
+        self.followers_max = followers_max;
+    }
+
     /// Gives a request its role for `key`; `trip` is called when it leads.
     pub fn join(&mut self, key: K, trip: impl FnOnce() -> T) -> Role<T> {
         match self.trips.get_mut(&key) {

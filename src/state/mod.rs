@@ -5,12 +5,14 @@
 //! answer.
 
 mod buckets;
+pub mod challenges;
 pub mod collapse;
 pub mod crowds;
 pub mod eviction;
 pub mod health;
 pub mod hit_for_miss;
 pub mod index;
+pub mod orders;
 pub mod roster;
 mod slab;
 pub mod spread;

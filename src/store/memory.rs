@@ -13,6 +13,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use quick_cache::sync::DefaultLifecycle;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 /// A stored response in memory.
 #[derive(Clone, Debug)]
@@ -26,9 +28,9 @@ pub struct Hot {
 /// Hot responses by the sequence that names their entry.
 #[derive(Debug)]
 pub struct Memory {
-    /// None when the tier has no room at all, or for too little to be worth its bookkeeping.
+    /// None when it could not be made for a tier of any size.
     cache: Option<Cache<u64, Weighed, ByWeight>>,
-    body_bytes_max: u64,
+    bytes_max: AtomicU64,
 }
 
 impl Memory {
@@ -37,21 +39,36 @@ impl Memory {
     pub fn new(bytes_max: u64) -> Self {
         let items = usize::try_from(bytes_max / ITEM_BYTES).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
-            .weight_capacity(bytes_max - bytes_max % SHARDS_U64)
+            .weight_capacity(whole(bytes_max))
             // Ghosts of what was evicted take memory too: a bound on those.
             .estimated_items_capacity(items.clamp(32 * SHARDS, ITEMS_MAX))
             .shards(SHARDS)
-            .build()
-            .ok()
-            .filter(|_| bytes_max > 0);
-        let cache = options.map(|options| {
+            .build();
+        let cache = options.ok().map(|options| {
             let hasher = DefaultHashBuilder::default();
             Cache::with_options(options, ByWeight, hasher, DefaultLifecycle::default())
         });
         Self {
             cache,
-            body_bytes_max: bytes_max / 8,
+            bytes_max: AtomicU64::new(bytes_max),
         }
+    }
+
+    /// Changes the limit. What is over a lower one goes, what is least used first and a little at a
+    /// time, so that no request waits long for a lock.
+    pub fn resize(&self, bytes_max: u64) {
+        let before = self.bytes_max.swap(bytes_max, Ordering::Relaxed);
+        let Some(cache) = self.cache.as_ref().filter(|_| before != bytes_max) else {
+            return;
+        };
+        let step = (before.saturating_sub(bytes_max) / RESIZE_STEPS).max(1);
+        for number in 1..RESIZE_STEPS {
+            let limit = before.saturating_sub(step.saturating_mul(number));
+            if limit > bytes_max {
+                cache.set_capacity(whole(limit));
+            }
+        }
+        cache.set_capacity(whole(bytes_max));
     }
 
     /// Finds a response; marks it as used.
@@ -68,7 +85,7 @@ impl Memory {
         };
         let body = hot
             .body
-            .filter(|body| bytes_of(body) <= self.body_bytes_max);
+            .filter(|body| bytes_of(body) <= self.body_bytes_max());
         let weight = weight(&hot.response, body.as_ref());
         let response = hot.response;
         let hot = Hot { response, body };
@@ -91,7 +108,7 @@ impl Memory {
 
     /// The largest body worth inserting, in bytes.
     pub fn body_bytes_max(&self) -> u64 {
-        self.body_bytes_max
+        self.bytes_max.load(Ordering::Relaxed) / 8
     }
 
     /// Bytes held, heads by estimate.
@@ -141,9 +158,16 @@ fn bytes_of(bytes: &[u8]) -> u64 {
     bytes.len().try_into().unwrap_or(u64::MAX)
 }
 
+/// So much of a limit as is shared out evenly.
+fn whole(bytes_max: u64) -> u64 {
+    bytes_max - bytes_max % SHARDS_U64
+}
+
 /// Each shard is bounded alone, so a body of an eighth of the tier must fit into one.
 const SHARDS: usize = 4;
 const SHARDS_U64: u64 = 4;
+/// In how many steps the limit is lowered.
+const RESIZE_STEPS: u64 = 64;
 /// A guess at the average response, to size the memory of what was evicted.
 const ITEM_BYTES: u64 = 8 << 10;
 const ITEMS_MAX: usize = 1 << 20;
@@ -194,6 +218,30 @@ mod tests {
                 assert!(memory.bytes() <= bytes_max);
             }
         }
+    }
+
+    #[test]
+    fn a_tier_that_shrinks_keeps_what_fits_and_one_that_grows_keeps_everything() {
+        let memory = Memory::new(1 << 20);
+        for number in 0..500 {
+            memory.insert(Sequence(number), hot(1000));
+        }
+        let held = memory.bytes();
+        memory.resize(4 << 20);
+        assert_eq!(memory.bytes(), held);
+        assert_eq!(memory.body_bytes_max(), 512 << 10);
+        memory.resize(100_000);
+        assert!(
+            (50_000..=100_000).contains(&memory.bytes()),
+            "{}",
+            memory.bytes()
+        );
+        memory.resize(0);
+        memory.insert(Sequence(1000), hot(0));
+        assert_eq!(memory.bytes(), 0);
+        memory.resize(1 << 20);
+        memory.insert(Sequence(1000), hot(1000));
+        assert!(memory.get(Sequence(1000)).is_some());
     }
 
     #[test]

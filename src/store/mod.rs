@@ -65,7 +65,7 @@ pub use disk::Store;
 pub use pack::PACK_BYTES_MIN;
 
 /// Where and how much to store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
     /// The store's directory; made when missing, refused when it holds something else.
     pub dir: PathBuf,

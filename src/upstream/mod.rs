@@ -188,14 +188,7 @@ impl Access {
 impl Drop for Upstream {
     /// Idle connections hold their pool, which holds them: somebody has to let go.
     fn drop(&mut self) {
-        for origin in &self.origins {
-            if let Access::Http { pool, upgrades } = &origin.access {
-                pool.close();
-                if let Some(upgrades) = upgrades {
-                    upgrades.close();
-                }
-            }
-        }
+        self.retire();
     }
 }
 
@@ -251,6 +244,19 @@ impl Upstream {
                 interim(pool).saturating_add(upgrades.as_ref().map_or(0, interim))
             }
             Some(Access::File(_)) | None => 0,
+        }
+    }
+
+    /// Keeps nothing idle from now on: for an upstream that the config no longer has. Requests under
+    /// way end as if nothing had happened.
+    pub fn retire(&self) {
+        for origin in &self.origins {
+            if let Access::Http { pool, upgrades } = &origin.access {
+                pool.retire();
+                if let Some(upgrades) = upgrades {
+                    upgrades.retire();
+                }
+            }
         }
     }
 

@@ -65,13 +65,13 @@ struct State {
     sessions: Vec<Arc<Session>>,
     /// The backend turned out not to speak HTTP/2, when it was last asked.
     alone: bool,
-    /// Nobody asks any more.
-    closed: bool,
     /// The oldest first.
     idle: VecDeque<Idle>,
     /// By arrival.
     waiting: BTreeMap<u64, oneshot::Sender<Result<Grant, UpstreamError>>>,
     arrivals: u64,
+    /// Nothing becomes idle any more.
+    retired: bool,
 }
 
 #[derive(Debug)]
@@ -252,7 +252,7 @@ impl Pool {
         let mut state = self.lock();
         state.alone = false;
         let lease = Lease::new(self, &session, false);
-        if !state.closed {
+        if !state.retired {
             state.sessions.push(session);
         }
         drop(state);
@@ -261,7 +261,7 @@ impl Pool {
     }
 
     /// Lets a connection of HTTP/2 take no more streams; it closes when the last one has ended.
-    pub(crate) fn retire(self: &Arc<Self>, session: &Arc<Session>) {
+    pub(crate) fn close(self: &Arc<Self>, session: &Arc<Session>) {
         session.retire();
         let mut state = self.lock();
         let place = state
@@ -326,16 +326,6 @@ impl Pool {
             Grant::Stream(mut lease) => drop(lease.release()),
             Grant::Reused(connection) => drop(connection),
         }
-    }
-
-    /// Closes what is idle; what is in use closes when it ends.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        let idle = std::mem::take(&mut state.idle);
-        let sessions = std::mem::take(&mut state.sessions);
-        drop(state);
-        drop((idle, sessions));
     }
 
     async fn greet(&self, wire: Wire, slot: Slot) -> Result<Connection, UpstreamError> {
@@ -410,6 +400,17 @@ impl Pool {
         }
     }
 
+    /// Closes what is idle, and from now on what would become so.
+    pub(crate) fn retire(&self) {
+        let mut state = self.lock();
+        state.retired = true;
+        let idle = std::mem::take(&mut state.idle);
+        let sessions = std::mem::take(&mut state.sessions);
+        // Closing takes the lock again.
+        drop(state);
+        drop((idle, sessions));
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is made in one step, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -420,7 +421,7 @@ impl State {
     /// Makes a connection idle; returns what must go for it, to be dropped without the lock.
     fn keep(&mut self, connection: Connection, params: &Params) -> Vec<Connection> {
         let mut discarded = Vec::new();
-        if params.idle_max == 0 || self.closed {
+        if params.idle_max == 0 || self.retired {
             discarded.push(connection);
             return discarded;
         }
@@ -796,6 +797,28 @@ mod tests {
         closed.notified().await;
         get(&upstream, "/").await.unwrap();
         assert_eq!(origin.connections(), [0, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_retired_pool_closes_what_is_idle_and_what_comes_back() {
+        let idle = Arc::new(Notify::new());
+        let busy = Arc::new(Notify::new());
+        let saying_farewell = |closed: &Arc<Notify>| {
+            let mut acts = answer(HELLO);
+            acts.push(Act::Farewell(Arc::clone(closed)));
+            acts
+        };
+        let plays = vec![saying_farewell(&idle), saying_farewell(&busy)];
+        let origin = Origin::playing(plays).await;
+        let upstream = origin.upstream();
+        let one = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        let two = upstream.exchange(0, request("GET", "/")).await.unwrap();
+        read(one).await.unwrap();
+        upstream.retire();
+        idle.notified().await;
+        // A response under way is read to its end.
+        assert_eq!(read(two).await.unwrap(), "hello");
+        busy.notified().await;
     }
 
     #[tokio::test]

@@ -273,7 +273,7 @@ impl Driver {
     /// Takes the connection out of its pool.
     fn leave(&self) {
         if let (Some(pool), Some(session)) = (self.pool.upgrade(), self.session.upgrade()) {
-            pool.retire(&session);
+            pool.close(&session);
         }
     }
 }

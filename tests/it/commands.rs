@@ -58,7 +58,7 @@ fn purge_says_so_when_nobody_listens() {
 fn help_and_version_need_no_config() {
     let dir = tempfile::tempdir().unwrap();
     let help = larder(dir.path(), &["--help"]);
-    for command in ["serve", "check", "purge", "store", "completions"] {
+    for command in ["serve", "check", "purge", "reload", "store", "completions"] {
         help.exits(0).prints(command);
     }
     larder(dir.path(), &["--version"])

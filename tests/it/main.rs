@@ -26,8 +26,10 @@ mod client;
 mod dial;
 mod frames;
 mod origin;
+mod pebble;
 mod scene;
 
+mod acme;
 mod admin;
 mod bad_requests;
 mod certificates;
@@ -65,6 +67,7 @@ mod properties;
 mod proxy_protocol;
 mod purge;
 mod range;
+mod reload;
 mod requests;
 mod rfc9113;
 mod slices;

@@ -93,6 +93,7 @@ pub struct Shelf {
     sequence: Arc<AtomicU64>,
     /// The newest mark on a tag, so that most hits need not ask the index.
     newest_tag_mark: AtomicU64,
+    scrub_bytes_per_second: AtomicU64,
     pub(super) upkeep: Upkeep,
     /// Wakes the thread that makes room.
     pub(super) wanting: (Mutex<Wanting>, Condvar),
@@ -210,6 +211,7 @@ impl Shelf {
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
             sequence: Arc::clone(&common.sequence),
             newest_tag_mark,
+            scrub_bytes_per_second: AtomicU64::new(0),
             upkeep: Upkeep::default(),
             wanting: (Mutex::default(), Condvar::new()),
             room: Notify::new(),
@@ -223,6 +225,12 @@ impl Shelf {
             drop(shelf.store.flush_blocking());
         }
         Ok(shelf)
+    }
+
+    /// Sets how many bytes a second are read to find damage; 0 for none.
+    pub fn scrub_at(&self, bytes_per_second: u64) {
+        self.scrub_bytes_per_second
+            .store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Sets what goes first when room is needed, and what is let in.

@@ -42,6 +42,7 @@ use hashbrown::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -54,13 +55,9 @@ pub(super) fn slack(limit: u64) -> u64 {
 }
 
 /// Starts the thread. It ends after [`close`].
-/// It reads as many bytes a second of the packs, to find damage; 0 for none.
-pub fn start(
-    shelf: &Arc<Shelf>,
-    scrub_bytes_per_second: u64,
-) -> io::Result<thread::JoinHandle<()>> {
+pub fn start(shelf: &Arc<Shelf>) -> io::Result<thread::JoinHandle<()>> {
     let shelf = Arc::clone(shelf);
-    let scrubber = Scrubber::new(scrub_bytes_per_second, clock::instant());
+    let scrubber = Scrubber::new(clock::instant());
     thread::Builder::new()
         .name("larder-space".to_owned())
         .spawn(move || run(&shelf, scrubber))
@@ -613,7 +610,6 @@ fn places(put: &Put) -> impl Iterator<Item = Location> + '_ {
 /// Reads packs that nobody may have read for long, round and round, at a bounded rate.
 #[derive(Debug)]
 struct Scrubber {
-    bytes_per_second: u64,
     /// Bytes that may be read now, in thousandths; below zero after a pack larger than that.
     credit: i128,
     /// Where the round goes on.
@@ -622,9 +618,8 @@ struct Scrubber {
 }
 
 impl Scrubber {
-    fn new(bytes_per_second: u64, now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self {
-            bytes_per_second,
             credit: 0,
             next: PackId(0),
             before: now,
@@ -633,13 +628,16 @@ impl Scrubber {
 
     /// Checks as many packs as the time since the last call allows; at most a second's worth.
     fn tend(&mut self, shelf: &Shelf, now: Instant) {
-        if self.bytes_per_second == 0 {
+        let rate = shelf.scrub_bytes_per_second.load(Ordering::Relaxed);
+        if rate == 0 {
+            // What is asked for later is not owed for the time before.
+            self.before = now;
             return;
         }
-        let second = i128::from(self.bytes_per_second).saturating_mul(1000);
+        let second = i128::from(rate).saturating_mul(1000);
         let passed = now.saturating_duration_since(self.before).as_millis();
         let passed = i128::try_from(passed).unwrap_or(i128::MAX);
-        let earned = passed.saturating_mul(self.bytes_per_second.into());
+        let earned = passed.saturating_mul(rate.into());
         self.before = now;
         self.credit = self.credit.saturating_add(earned).min(second);
         if self.credit <= 0 {

@@ -337,7 +337,8 @@ fn all_at_once_on_a_small_store_adds_up_when_all_is_quiet() {
         disk_bytes_max: LIMIT,
     };
     let shelf = Shelf::open(&params, 1 << 20, 8 << 20).unwrap();
-    let room = space::start(&shelf, 20 << 20).unwrap();
+    shelf.scrub_at(20 << 20);
+    let room = space::start(&shelf).unwrap();
     let none = |count: u64| (0..count).map(|_| AtomicU64::new(0)).collect();
     let stage = Stage {
         shelf: Arc::clone(&shelf),

@@ -65,7 +65,7 @@ use tokio::time::Instant;
 use tokio::time::timeout_at;
 
 /// What the shelves are to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
     /// Bytes of hot responses in memory, for all directories.
     pub memory_bytes_max: u64,
@@ -82,7 +82,7 @@ pub struct Params {
 /// The shelves of all directories.
 #[derive(Debug)]
 pub struct Shelves {
-    params: Params,
+    params: Mutex<Params>,
     common: Common,
     places: Vec<Place>,
     /// One that could be opened: there always is.
@@ -606,23 +606,44 @@ impl Shelves {
         let Some(place) = self.places.get(number) else {
             return Ok(());
         };
-        shelf.write_index().limit_variants(self.params.variants_max);
-        shelf.choose_by(self.eviction_of(place));
-        let scrub = self.params.scrub_bytes_per_second;
-        let dirs = self.places.len().try_into().unwrap_or(u64::MAX);
-        let started = space::start(shelf, scrub.div_ceil(dirs));
+        let started = space::start(shelf);
         let dir = &place.store.dir;
         let thread = started.map_err(|source| thread_failed_for(dir, source))?;
         *lock(&place.space) = Some(thread);
+        // Whoever changes the params meanwhile finds the shelf in its place, or comes first.
+        let params = lock(&self.params);
+        self.direct(place, shelf, &params);
         drop(place.shelf.set(Arc::clone(shelf)));
+        drop(params);
         Ok(())
     }
 
+    /// Goes by other params from now on, but for `fill_bytes_max`.
+    pub fn adopt(&self, params: Params) {
+        self.common.memory().resize(params.memory_bytes_max);
+        let mut current = lock(&self.params);
+        if *current == params {
+            return;
+        }
+        *current = params;
+        for place in &self.places {
+            if let Some(shelf) = place.shelf.get() {
+                self.direct(place, shelf, &params);
+            }
+        }
+    }
+
+    fn direct(&self, place: &Place, shelf: &Shelf, params: &Params) {
+        shelf.write_index().limit_variants(params.variants_max);
+        shelf.choose_by(self.eviction_of(place, params.eviction));
+        let dirs = self.places.len().try_into().unwrap_or(u64::MAX);
+        shelf.scrub_at(params.scrub_bytes_per_second.div_ceil(dirs));
+    }
+
     /// The bound on sizes is a part of the directory's limit.
-    fn eviction_of(&self, place: &Place) -> eviction::Params {
+    fn eviction_of(&self, place: &Place, given: eviction::Params) -> eviction::Params {
         let limits = self.places.iter().map(|place| place.store.disk_bytes_max);
         let all: u128 = limits.map(u128::from).sum();
-        let given = self.params.eviction;
         let share = u128::from(given.second_request_over)
             .saturating_mul(place.store.disk_bytes_max.into())
             .checked_div(all);

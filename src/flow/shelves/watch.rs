@@ -102,7 +102,7 @@ impl Watch {
         let floor = if same { verdict.company.since } else { now };
         (0..dirs.len()).for_each(|place| spread.out_since(place, floor));
         let shelves = Arc::new(Shelves {
-            params,
+            params: Mutex::new(params),
             common,
             places,
             first,
@@ -302,7 +302,7 @@ impl Watch {
             return;
         };
         let (store, common) = (place.store.clone(), shelves.common.clone());
-        let lanes = lanes(&shelves.params, shelves.places.len());
+        let lanes = lanes(&lock(&shelves.params), shelves.places.len());
         let trial = self.trial(number, move || {
             Trial::Opened(Shelf::open_beside(&store, false, &common, lanes))
         });

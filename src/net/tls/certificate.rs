@@ -27,6 +27,7 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
     serial: Vec<u8>,
+    not_before: SystemTime,
     not_after: SystemTime,
     /// Until when the OCSP response in `key` holds; none when there is none.
     staple_until: Option<SystemTime>,
@@ -48,6 +49,7 @@ impl Certificate {
         let names = dns_names(&parsed);
         let tbs = &parsed.tbs_certificate;
         let serial = tbs.serial_number.as_bytes().to_vec();
+        let not_before = tbs.validity.not_before.to_system_time();
         let not_after = tbs.validity.not_after.to_system_time();
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
             if matches!(error, rustls::Error::InconsistentKeys(_)) {
@@ -61,6 +63,7 @@ impl Certificate {
             key: Arc::new(key),
             names,
             serial,
+            not_before,
             not_after,
             staple_until: None,
         })
@@ -89,6 +92,7 @@ impl Certificate {
             }),
             names: self.names.clone(),
             serial: self.serial.clone(),
+            not_before: self.not_before,
             not_after: self.not_after,
             staple_until: None,
         }
@@ -107,6 +111,11 @@ impl Certificate {
     /// The DNS names it is for, in lower case; `*.` stands for one label.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// When it begins to be valid.
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
     }
 
     /// When it expires.

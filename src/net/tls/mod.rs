@@ -1,8 +1,10 @@
 //! TLS at the front: one handshake, from a socket to a stream, a protocol and a client's identity.
 //!
 //! ```text
-//! ClientHello ─► name asked for ─┬─ none of ours, and such are refused ─► alert
-//!                                └─ a place among the handshakes
+//! ClientHello ─► a proof that a name is ours is wanted ─► that, and the end: see `proof`
+//!      ─► name asked for ─┬─ no certificate, and one may be obtained ─► wait for it
+//!                         ├─ none of ours, and such are refused ──────► alert
+//!                         └─ a place among the handshakes
 //!      ─► the site's rules for clients ─► a rustls config ─► table: the certificate ─► Secured
 //! ```
 //!
@@ -15,6 +17,7 @@
 pub mod certificate;
 mod clients;
 mod files;
+mod proof;
 pub mod table;
 mod tickets;
 
@@ -24,16 +27,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::server::Acceptor;
 use rustls::server::NoClientAuth;
 use rustls::server::NoServerSessionStorage;
@@ -51,8 +56,11 @@ use tokio_rustls::server::TlsStream;
 use crate::net::NetError;
 use crate::net::io::Carrier;
 use crate::net::io::Socket;
+use crate::net::tls::certificate::Certificate;
+use crate::net::tls::certificate::CertificateError;
 use crate::net::tls::files::Stamp;
 use crate::net::tls::files::Watched;
+use crate::net::tls::proof::Proofs;
 use crate::net::tls::table::Table;
 use crate::rules::identity::CertificatePolicy;
 use crate::rules::identity::Identity;
@@ -62,6 +70,8 @@ use crate::rules::route::SiteId;
 pub use crate::net::tls::clients::ClientRules;
 pub use crate::net::tls::files::Files;
 pub use crate::net::tls::files::Refreshed;
+pub use crate::net::tls::proof::Demand;
+pub use crate::net::tls::proof::OnDemand;
 pub use crate::net::tls::tickets::INTERVAL_MAX;
 
 /// What TLS listeners are to be.
@@ -69,6 +79,8 @@ pub use crate::net::tls::tickets::INTERVAL_MAX;
 pub struct Params {
     /// Where certificates are; the first is shown to whom no other fits.
     pub certificates: Vec<Files>,
+    /// More will be obtained while it runs, so there may be none to begin with.
+    pub obtains: bool,
     /// What becomes of clients that ask for no name, or for one that no certificate is for.
     pub unknown_name: UnknownName,
     /// What is offered by ALPN, the preferred first.
@@ -222,18 +234,33 @@ pub struct Status {
 
 /// What TLS listeners share: certificates, rules for clients, the keys of session tickets.
 pub struct Front {
-    params: Params,
     provider: Arc<CryptoProvider>,
     /// Certificates by name. Whoever obtains some at run time puts them here.
     table: Arc<Table>,
+    /// A handshake goes by the one it began with.
+    setup: ArcSwap<Setup>,
+    /// Whoever holds it may change the setup.
+    watched: Mutex<Watch>,
+    proofs: Proofs,
+    taken: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the params come to.
+#[derive(Clone)]
+struct Setup {
+    params: Params,
     tickets: Option<Arc<dyn ProducesTickets>>,
     /// For clients of sites that ask for no certificate.
     open: Arc<ServerConfig>,
-    closed: RwLock<Arc<Closed>>,
-    watched: Mutex<Watch>,
-    places: Semaphore,
-    taken: AtomicU64,
-    refused: AtomicU64,
+    closed: Closed,
+    places: Arc<Semaphore>,
+}
+
+/// Other params, with everything read that they name.
+pub struct Next {
+    setup: Setup,
+    watch: Watch,
 }
 
 /// Configs for the sites that ask for certificates.
@@ -250,53 +277,86 @@ impl Front {
     /// Reads all files.
     pub fn new(params: Params, now: SystemTime) -> Result<Self, NetError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let certificates = Watched::new(&params.certificates, &provider)?;
-        let first = params.certificates.first();
-        let file = first.map_or(Path::new(""), |files| &files.cert);
-        if first.is_none() {
-            return Err(files::refuse(file, "none is given"));
-        }
-        let tickets = (!params.ticket_rotation.is_zero())
-            .then(|| tickets::rotating(params.ticket_rotation))
-            .transpose()
-            .map_err(|error| files::refuse(file, &error))?;
         let table = Arc::new(Table::default());
-        let make = Make {
-            params: &params,
-            provider: &provider,
-            table: &table,
-        };
-        let open = make.config(Arc::new(NoClientAuth), tickets.as_ref())?;
-        let mut closed = Closed::new();
-        let mut authorities = Vec::new();
-        for (site, rules) in &params.clients {
-            authorities.push((files::stamp(&rules.authorities), None));
-            let config = make.config(rules.verifier(&provider)?, None)?;
-            closed.insert(*site, (config, rules.policy.clone()));
-        }
+        let Next { setup, watch } = Next::read(params, &provider, &table, None)?;
         let front = Self {
-            places: Semaphore::new(params.handshakes_max.min(Semaphore::MAX_PERMITS)),
-            watched: Mutex::new(Watch {
-                certificates,
-                authorities,
-            }),
-            closed: RwLock::new(Arc::new(closed)),
-            taken: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            params,
             provider,
             table,
-            tickets,
-            open,
+            setup: ArcSwap::from_pointee(setup),
+            watched: Mutex::new(watch),
+            proofs: Proofs::default(),
+            taken: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         };
         front.show(&lock(&front.watched).certificates);
         front.refresh(false, now);
         Ok(front)
     }
 
+    /// Reads all files that other params name, and changes nothing.
+    pub fn prepare(&self, params: Params) -> Result<Next, NetError> {
+        let before = self.setup.load_full();
+        Next::read(params, &self.provider, &self.table, Some(&before))
+    }
+
+    /// Goes by other params from the next handshake on. Certificates that did not come from files
+    /// stay, and so do sessions, unless the rotation of their keys has changed. Lists the files whose
+    /// certificate is not the one they held before.
+    pub fn adopt(&self, next: Next, now: SystemTime) -> Vec<String> {
+        let before = self.table.all();
+        let read = next.setup.params.certificates.len() + next.setup.params.clients.len();
+        let mut watch = lock(&self.watched);
+        *watch = next.watch;
+        // Whoever finds the new rules finds the certificates for them.
+        self.show(&watch.certificates);
+        self.setup.store(Arc::new(next.setup));
+        drop(watch);
+        self.taken.fetch_add(read as u64, Ordering::Relaxed);
+        self.refresh(false, now);
+        let mut renewed = self.table.all();
+        renewed.retain(|now| {
+            let mut before = before.iter();
+            before.any(|then| then.source() == now.source() && then.key().cert != now.key().cert)
+        });
+        let sources = renewed.iter().map(|now| now.source().to_owned());
+        sources.collect()
+    }
+
     /// The certificates by name, for whoever adds some at run time.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// Makes a certificate for the table of a chain, the server's own certificate first, and its
+    /// key. `source` says to people where it came from.
+    pub fn certificate(
+        &self,
+        source: String,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Certificate, CertificateError> {
+        Certificate::new(source, chain, key, &self.provider)
+    }
+
+    /// Shows a certificate to whoever asks for a proof of `name` (RFC 8737), until it is cleared.
+    pub fn show_proof(
+        &self,
+        name: String,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), CertificateError> {
+        let shown = self.proofs.show(name, certificate, key, &self.provider);
+        shown.map_err(CertificateError::Tls)
+    }
+
+    /// Shows no proof of `name` any longer.
+    pub fn clear_proof(&self, name: &str) {
+        self.proofs.clear(name);
+    }
+
+    /// Asks for certificates that clients want and are not there; or no longer.
+    pub fn ask_from_now_on(&self, whom: Option<OnDemand>) {
+        self.proofs.ask_from_now_on(whom);
     }
 
     /// Takes up files that have changed, or reads every file if `all`. What cannot be used is
@@ -306,7 +366,8 @@ impl Front {
         let mut refreshed = watch.certificates.refresh(all, now, &self.provider);
         // A response that was taken off because it is over counts as nothing, but shows.
         self.show(&watch.certificates);
-        for (number, (site, rules)) in self.params.clients.iter().enumerate() {
+        let setup = self.setup.load_full();
+        for (number, (site, rules)) in setup.params.clients.iter().enumerate() {
             let stamp = files::stamp(&rules.authorities);
             let Some(seen) = watch.authorities.get_mut(number) else {
                 continue;
@@ -321,7 +382,7 @@ impl Front {
             }
         }
         drop(watch);
-        if let Some(tickets) = &self.tickets {
+        if let Some(tickets) = &setup.tickets {
             tickets::rotate(tickets.as_ref());
         }
         self.taken.fetch_add(refreshed.taken, Ordering::Relaxed);
@@ -338,7 +399,7 @@ impl Front {
             .filter_map(|(certificate, trouble)| Some((certificate.source(), trouble?)))
             .collect();
         let all = self.table.all();
-        let status = |certificate: &Arc<certificate::Certificate>| Status {
+        let status = |certificate: &Arc<Certificate>| Status {
             source: certificate.source().to_owned(),
             names: certificate.names().to_vec(),
             not_after: certificate.not_after(),
@@ -358,19 +419,30 @@ impl Front {
         }
     }
 
-    /// Does a handshake within `limit`. Dropping this half-way drops the connection.
+    /// Does a handshake within `limit`; none when it was only for a proof of a name. Dropping this
+    /// half-way drops the connection.
     pub(super) async fn accept(
         &self,
         socket: Socket,
         limit: Duration,
-    ) -> Result<Secured, HandshakeFailure> {
+    ) -> Result<Option<Secured>, HandshakeFailure> {
         let deadline = Instant::now() + limit;
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
         let mut start = within(deadline, hello).await?;
         let hello = start.client_hello();
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        let known = name.as_deref().is_some_and(|name| self.table.knows(name));
-        if !known && self.params.unknown_name == UnknownName::Refuse {
+        let setup = self.setup.load_full();
+        if let Some(config) = self.proofs.asked(&hello, name.as_deref()) {
+            let mut stream = within(deadline, start.into_stream(config)).await?;
+            drop(timeout_at(deadline, stream.shutdown()).await);
+            return Ok(None);
+        }
+        let known = match &name {
+            Some(name) => self.table.knows(name) || self.obtain(name, deadline).await,
+            None => false,
+        };
+        let refuses = setup.params.unknown_name == UnknownName::Refuse || self.table.is_empty();
+        if !known && refuses {
             let said = async {
                 start.io.write_all(UNRECOGNIZED_NAME).await?;
                 start.io.shutdown().await
@@ -378,20 +450,23 @@ impl Front {
             drop(timeout_at(deadline, said).await);
             return Err(HandshakeFailure::UnknownName);
         }
-        let place = timeout_at(deadline, self.places.acquire()).await;
+        let place = timeout_at(deadline, setup.places.acquire()).await;
         let Ok(Ok(_place)) = place else {
             return Err(HandshakeFailure::Crowded);
         };
         // Who asks for no name gets the rules of the site for every host.
-        let site = self.params.routes.site(name.as_deref().unwrap_or_default());
-        let rules = site.and_then(|site| self.closed().get(&site).cloned());
+        let site = setup
+            .params
+            .routes
+            .site(name.as_deref().unwrap_or_default());
+        let rules = site.and_then(|site| setup.closed.get(&site).cloned());
         let (config, policy) = match rules {
             Some((config, policy)) => (config, Some(policy)),
-            None => (Arc::clone(&self.open), None),
+            None => (Arc::clone(&setup.open), None),
         };
         let stream = within(deadline, start.into_stream(config)).await?;
         let (_, session) = stream.get_ref();
-        Ok(Secured {
+        Ok(Some(Secured {
             protocol: match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
@@ -399,7 +474,18 @@ impl Front {
             identity: policy.map(|policy| identify(policy, session)).transpose()?,
             resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             stream,
-        })
+        }))
+    }
+
+    /// Has a certificate obtained for a name that has none, if that may be, and says whether there
+    /// is one now.
+    async fn obtain(&self, name: &str, deadline: Instant) -> bool {
+        let Some(answer) = self.proofs.demand(name) else {
+            return false;
+        };
+        // Ends when the other side is dropped: whether there is one now, the table knows.
+        drop(timeout_at(deadline, answer).await);
+        self.table.knows(name)
     }
 
     /// Puts the certificates from files into use.
@@ -410,8 +496,9 @@ impl Front {
     }
 
     fn take_authorities(&self, site: SiteId, rules: &ClientRules) -> Result<(), NetError> {
+        let before = self.setup.load_full();
         let make = Make {
-            params: &self.params,
+            params: &before.params,
             provider: &self.provider,
             table: &self.table,
         };
@@ -420,9 +507,9 @@ impl Front {
             .and_then(|verifier| make.config(verifier, None));
         match config {
             Ok(config) => {
-                let mut closed = Closed::clone(&self.closed());
-                closed.insert(site, (config, rules.policy.clone()));
-                *self.closed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(closed);
+                let mut setup = Setup::clone(&before);
+                setup.closed.insert(site, (config, rules.policy.clone()));
+                self.setup.store(Arc::new(setup));
                 let file = rules.authorities.display();
                 tracing::info!(%file, "read the authorities for client certificates again");
                 Ok(())
@@ -433,17 +520,72 @@ impl Front {
             }
         }
     }
+}
 
-    fn closed(&self) -> Arc<Closed> {
-        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&closed)
+impl Next {
+    /// Reads all files. Keys of tickets and places of handshakes are those of `before`, unless it
+    /// had others in mind.
+    fn read(
+        params: Params,
+        provider: &Arc<CryptoProvider>,
+        table: &Arc<Table>,
+        before: Option<&Setup>,
+    ) -> Result<Self, NetError> {
+        let certificates = Watched::new(&params.certificates, provider)?;
+        let first = params.certificates.first();
+        let file = first.map_or(Path::new(""), |files| &files.cert);
+        if first.is_none() && !params.obtains {
+            return Err(files::refuse(file, "none is given"));
+        }
+        let rotation = params.ticket_rotation;
+        let same = before.filter(|before| before.params.ticket_rotation == rotation);
+        let tickets = match same {
+            Some(before) => before.tickets.clone(),
+            None if rotation.is_zero() => None,
+            None => {
+                let keys = tickets::rotating(rotation);
+                Some(keys.map_err(|error| files::refuse(file, &error))?)
+            }
+        };
+        let places = params.handshakes_max.min(Semaphore::MAX_PERMITS);
+        let same = before.filter(|before| before.params.handshakes_max == params.handshakes_max);
+        let places = match same {
+            Some(before) => Arc::clone(&before.places),
+            None => Arc::new(Semaphore::new(places)),
+        };
+        let make = Make {
+            params: &params,
+            provider,
+            table,
+        };
+        let open = make.config(Arc::new(NoClientAuth), tickets.as_ref())?;
+        let mut closed = Closed::new();
+        let mut authorities = Vec::new();
+        for (site, rules) in &params.clients {
+            authorities.push((files::stamp(&rules.authorities), None));
+            let config = make.config(rules.verifier(provider)?, None)?;
+            closed.insert(*site, (config, rules.policy.clone()));
+        }
+        Ok(Self {
+            watch: Watch {
+                certificates,
+                authorities,
+            },
+            setup: Setup {
+                params,
+                tickets,
+                open,
+                closed,
+                places,
+            },
+        })
     }
 }
 
 impl std::fmt::Debug for Front {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Front")
-            .field("params", &self.params)
+            .field("params", &self.setup.load().params)
             .finish_non_exhaustive()
     }
 }
@@ -597,6 +739,7 @@ pub(super) mod tests {
     pub(super) fn params(certificates: Vec<Files>) -> Params {
         Params {
             certificates,
+            obtains: false,
             unknown_name: UnknownName::First,
             alpn: vec![Protocol::Http1],
             version_min: Version::Tls12,
@@ -688,8 +831,148 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_certificate_at_all_is_an_error() {
+    fn no_certificate_at_all_is_an_error_unless_some_are_obtained() {
         assert!(Front::new(params(Vec::new()), BORN).is_err());
+        let obtains = Params {
+            obtains: true,
+            ..params(Vec::new())
+        };
+        assert!(Front::new(obtains, BORN).is_ok());
+    }
+
+    /// A certificate for `name` and its key.
+    fn pair_of(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let issued = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = issued.signing_key.serialize_der();
+        (issued.cert.der().clone(), PrivateKeyDer::Pkcs8(key.into()))
+    }
+
+    /// What a client that offers these protocols is shown for `name`, and what the front says of it.
+    async fn meet(
+        front: &Front,
+        name: &str,
+        offered: &[&[u8]],
+    ) -> (
+        Option<CertificateDer<'static>>,
+        Result<bool, HandshakeFailure>,
+    ) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (served, _) = listener.accept().await.unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting))
+            .with_no_client_auth();
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let client = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let client = client.connect(name, tcp);
+        let served = Socket::new(served, Duration::from_secs(9));
+        let (came, said) = tokio::join!(client, front.accept(served, Duration::from_secs(9)));
+        let shown = came.ok().and_then(|stream| {
+            let chain = stream.get_ref().1.peer_certificates()?;
+            chain.first().cloned()
+        });
+        (shown, said.map(|secured| secured.is_some()))
+    }
+
+    #[derive(Debug)]
+    struct Trusting;
+
+    impl rustls::client::danger::ServerCertVerifier for Trusting {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: rustls::pki_types::UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            let provider = aws_lc_rs::default_provider();
+            provider
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_for_who_asks_for_nothing_else() {
+        let (front, _) = front_and_client();
+        let (proof, key) = pair_of("a.test");
+        let own = front.table().all()[0].key().cert[0].clone();
+        front
+            .show_proof("a.test".to_owned(), proof.clone(), key)
+            .unwrap();
+        let asked: &[&[u8]] = &[b"acme-tls/1"];
+        assert_eq!(
+            meet(&front, "a.test", asked).await,
+            (Some(proof), Ok(false))
+        );
+        let alpn = Err(HandshakeFailure::Alpn);
+        assert_eq!(meet(&front, "b.test", asked).await, (None, alpn));
+        let both: &[&[u8]] = &[b"http/1.1", b"acme-tls/1"];
+        assert_eq!(
+            meet(&front, "a.test", both).await,
+            (Some(own.clone()), Ok(true))
+        );
+        assert_eq!(meet(&front, "a.test", &[]).await, (Some(own), Ok(true)));
+        front.clear_proof("a.test");
+        assert_eq!(meet(&front, "a.test", asked).await, (None, alpn));
+    }
+
+    #[tokio::test]
+    async fn a_handshake_waits_for_the_certificate_it_asks_for() {
+        let obtains = Params {
+            obtains: true,
+            unknown_name: UnknownName::Refuse,
+            ..params(Vec::new())
+        };
+        let front = Front::new(obtains, BORN).unwrap();
+        let (ask, mut asked) = tokio::sync::mpsc::channel(9);
+        let allowed = [("*.shops.test".to_owned(), SiteId(0))];
+        let allowed = Arc::new(Routes::new(allowed).unwrap());
+        front.ask_from_now_on(Some(OnDemand { allowed, ask }));
+        let (certificate, key) = pair_of("a.shops.test");
+        let obtaining = async {
+            let demand = asked.recv().await.unwrap();
+            assert_eq!(demand.name, "a.shops.test");
+            let chain = vec![certificate.clone()];
+            let made = front.certificate("test".to_owned(), chain, key).unwrap();
+            front.table().replace("test", vec![Arc::new(made)]);
+            drop(demand.answered);
+        };
+        let (met, ()) = tokio::join!(meet(&front, "a.shops.test", &[]), obtaining);
+        assert_eq!(met, (Some(certificate), Ok(true)));
+        let giving_up = async { drop(asked.recv().await) };
+        let (met, ()) = tokio::join!(meet(&front, "b.shops.test", &[]), giving_up);
+        assert_eq!(met, (None, Err(HandshakeFailure::UnknownName)));
     }
 
     #[test]
@@ -729,8 +1012,9 @@ pub(super) mod tests {
             let name = ServerName::try_from("a.test").unwrap();
             client.0.connect(name, tcp).await.is_ok()
         });
-        let all = u32::try_from(front.params.handshakes_max).unwrap();
-        let _held = front.places.acquire_many(all).await.unwrap();
+        let setup = front.setup.load_full();
+        let all = u32::try_from(setup.params.handshakes_max).unwrap();
+        let _held = setup.places.acquire_many(all).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
         let socket = Socket::new(tcp, Duration::from_secs(9));
         let refused = front.accept(socket, Duration::from_millis(300)).await.err();

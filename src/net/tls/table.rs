@@ -9,6 +9,7 @@
 //! files in the config are one; whoever obtains certificates while the process runs is another and
 //! replaces its own without touching the rest. A handshake under way keeps what it was given.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -62,6 +63,21 @@ impl Table {
         let content = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let all = content.owners.iter().flat_map(|(_, all)| all);
         all.cloned().collect()
+    }
+
+    /// Whether there is none at all.
+    pub fn is_empty(&self) -> bool {
+        let content = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        content.lookup.first.is_none()
+    }
+
+    /// Returns those of `names` (lower case) that only certificates of `owner` are for, or none.
+    pub fn left_to(&self, owner: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let content = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let others = content.owners.iter().filter(|(known, _)| *known != owner);
+        let others = Lookup::new(others.flat_map(|(_, all)| all));
+        let left = names.iter().filter(|name| others.named(name).is_none());
+        left.cloned().collect()
     }
 
     /// Whether a certificate is for this name (lower case).
