@@ -42,8 +42,10 @@ struct Shared {
     stage: Arc<Stage>,
 }
 
+type Answering = dyn Fn(&Asked) -> Response<Bytes> + Send + Sync;
+
 struct Stage {
-    answering: Box<dyn Fn(&Asked) -> Response<Bytes> + Send + Sync>,
+    answering: Box<Answering>,
     asked: Mutex<Vec<Asked>>,
     connections: AtomicUsize,
     /// Requests that wait at the gate or are being answered, and the most there were.
