@@ -33,6 +33,7 @@ use crate::rules::reuse::ClientCacheControl;
 use crate::rules::target::Query;
 use crate::state::eviction::Favour;
 use crate::state::spread::DIRS_MAX;
+use crate::upstream::Protocol;
 use std::time::Duration;
 
 macro_rules! sections {
@@ -288,7 +289,17 @@ sections! {
         client_key: Text() = "";
         /// Whether the certificates of https backends are looked at. If not, whoever is on the way can be the origin.
         verify: Flag() = true;
-        /// Longest wait for a name, a connection and TLS.
+        /// What backends are spoken to in: what ALPN comes to over TLS and HTTP/1.1 in clear text (auto); "http1"; "http2", in clear text by prior knowledge.
+        protocol: Choice<Protocol>(PROTOCOLS) = "auto";
+        /// Most requests at once on one HTTP/2 connection; a backend may allow less.
+        streams_max: Count(1, 10_000) = 100;
+        /// What is taken in of one HTTP/2 response before it is read; a connection costs at most this times streams_max.
+        stream_window_bytes: Size(64 * KIB, 16 * MIB) = "1MiB";
+        /// After how long a silence an HTTP/2 connection is asked for a sign of life; "0s": never.
+        ping_interval: Time(millis(0), HOUR) = "20s";
+        /// How long that sign may take before the connection is given up.
+        ping_timeout: Time(millis(10), HOUR) = "10s";
+        /// Longest wait for a name, a connection, TLS and the greeting of HTTP/2.
         connect_timeout: Time(millis(10), HOUR) = "2s";
         /// Longest wait for the head of a response.
         first_byte_timeout: Time(millis(10), HOUR) = "20s";
@@ -420,6 +431,12 @@ const RANGE_FETCH: &[(&str, RangePolicy)] = &[
     ("by-size", RangePolicy::BySize),
     ("slices", RangePolicy::Slices),
     ("whole", RangePolicy::Whole),
+];
+
+const PROTOCOLS: &[(&str, Protocol)] = &[
+    ("auto", Protocol::Auto),
+    ("http1", Protocol::Http1),
+    ("http2", Protocol::Http2),
 ];
 
 const FAVOURS: &[(&str, Favour)] = &[("bytes", Favour::Bytes), ("objects", Favour::Objects)];

@@ -668,6 +668,12 @@ fn upstreams(
             idle_timeout: upstream.idle_timeout.value,
             headers_max: upstream.headers_max.value,
             header_bytes_max: bytes(upstream.header_bytes_max.value),
+            protocol: upstream.protocol.value,
+            streams_max: upstream.streams_max.value,
+            stream_window_bytes: u32::try_from(upstream.stream_window_bytes.value)
+                .unwrap_or(u32::MAX),
+            ping_interval: upstream.ping_interval.value,
+            ping_timeout: upstream.ping_timeout.value,
         };
         upstreams.push((name.clone(), params));
     }

@@ -98,7 +98,8 @@ impl FetchError {
             Self::Abandoned => StatusCode::BAD_GATEWAY,
             Self::Status(status) => *status,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoBackend | Self::Upstream(UpstreamError::Saturated) => {
+            Self::NoBackend
+            | Self::Upstream(UpstreamError::Saturated | UpstreamError::Unprocessed) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,

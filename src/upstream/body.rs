@@ -12,9 +12,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
@@ -24,7 +26,10 @@ use tokio::time::Sleep;
 use super::UpstreamError;
 use super::file::Reader;
 use super::pool::Connection;
+use super::pool::Lease;
 use super::pool::Pool;
+use super::stream;
+use super::stream::Uploading;
 use super::switched::Switched;
 
 /// A response body from an origin; returns its connection to the pool when it ends well.
@@ -110,7 +115,7 @@ impl Body {
     /// A body that arrives on a connection.
     pub(crate) fn http(mut transfer: Transfer, framed: bool) -> Self {
         let length = transfer.remaining;
-        let ended = length == Some(0) || http_body::Body::is_end_stream(&transfer.incoming);
+        let ended = length == Some(0) || transfer.source.is_over();
         if ended {
             transfer.complete();
         }
@@ -146,7 +151,7 @@ impl http_body::Body for Body {
         let over = match &self.kind {
             Kind::Ended | Kind::Bytes(_) | Kind::Switched(_) => true,
             Kind::File(reader) => reader.remaining() == 0,
-            Kind::Http(transfer) => transfer.lease.is_none(),
+            Kind::Http(transfer) => transfer.hold.is_none(),
         };
         if over || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.kind = Kind::Ended;
@@ -176,15 +181,81 @@ impl http_body::Body for Body {
 /// A body that is being received, and the connection it comes on.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    incoming: Incoming,
+    source: Source,
     /// Bytes still to come, when a length was declared.
     remaining: Option<u64>,
-    /// The connection and, when it may be used again, where to.
-    lease: Option<(Connection, Option<Arc<Pool>>)>,
+    /// None when the body has ended well.
+    hold: Option<Hold>,
     limit: Duration,
     /// Since when nothing has come although it was asked for.
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    Http1(Incoming),
+    Http2(RecvStream),
+}
+
+/// What a body keeps for itself until it has ended.
+#[derive(Debug)]
+enum Hold {
+    /// A connection and, when it may be used again, where it goes.
+    Connection(Connection, Option<Arc<Pool>>),
+    /// A stream, and the rest of the request.
+    Stream {
+        _lease: Lease,
+        _upload: Option<Uploading>,
+    },
+}
+
+impl Source {
+    /// The next bytes; `remaining` of them are still to come, when a length was declared.
+    fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+        remaining: Option<u64>,
+    ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        match self {
+            Self::Http1(incoming) => loop {
+                match ready!(http_body::Body::poll_frame(Pin::new(incoming), context)) {
+                    // Trailer fields may be discarded, and must not be taken for header fields
+                    // (RFC 9110 §6.5.1): nobody behind here could use them.
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                        Err(_trailers) => {}
+                    },
+                    Some(Err(error)) => return Poll::Ready(Some(Err(broken(&error)))),
+                    None => return Poll::Ready(None),
+                }
+            },
+            Self::Http2(incoming) => match ready!(incoming.poll_data(context)) {
+                Some(Ok(bytes)) => {
+                    // Read is read: the backend may send as much again. An error means that the
+                    // stream is over, which the next look finds.
+                    let _released = incoming.flow_control().release_capacity(bytes.len());
+                    Poll::Ready(Some(Ok(bytes)))
+                }
+                // The whole response came before the request was sent, and the rest of that is not
+                // wanted (RFC 9113 §8.1). Only a length tells this from a cut.
+                Some(Err(error)) if remaining == Some(0) && stream::is_stop(&error) => {
+                    Poll::Ready(None)
+                }
+                Some(Err(error)) => Poll::Ready(Some(Err(stream::broken(&error)))),
+                None => Poll::Ready(None),
+            },
+        }
+    }
+
+    /// Nothing more comes, not even an end.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(incoming) => http_body::Body::is_end_stream(incoming),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
 }
 
 impl Transfer {
@@ -198,9 +269,31 @@ impl Transfer {
         limit: Duration,
     ) -> Self {
         Self {
-            incoming,
+            source: Source::Http1(incoming),
             remaining,
-            lease: Some((connection, home)),
+            hold: Some(Hold::Connection(connection, home)),
+            limit,
+            waiting_since: None,
+            timer: None,
+        }
+    }
+
+    /// The same for a body on a stream of HTTP/2, which is given back when the body ends, and reset
+    /// when that is early.
+    pub(crate) fn stream(
+        incoming: RecvStream,
+        remaining: Option<u64>,
+        lease: Lease,
+        uploading: Option<Uploading>,
+        limit: Duration,
+    ) -> Self {
+        Self {
+            source: Source::Http2(incoming),
+            remaining,
+            hold: Some(Hold::Stream {
+                _lease: lease,
+                _upload: uploading,
+            }),
             limit,
             waiting_since: None,
             timer: None,
@@ -211,21 +304,13 @@ impl Transfer {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let mut polled = http_body::Body::poll_frame(Pin::new(&mut self.incoming), context);
-        while let Poll::Ready(Some(Ok(frame))) = &polled
-            && frame.is_trailers()
-        {
-            // Trailer fields may be discarded, and must not be taken for header fields
-            // (RFC 9110 §6.5.1): nobody behind here could use them.
-            polled = http_body::Body::poll_frame(Pin::new(&mut self.incoming), context);
-        }
-        match polled {
+        match self.source.poll_data(context, self.remaining) {
             Poll::Pending => self.poll_stalled(context).map(|error| Some(Err(error))),
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(bytes))) => {
                 self.waiting_since = None;
-                Poll::Ready(Some(self.count(frame)))
+                Poll::Ready(Some(self.count(bytes)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(broken(&error)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(None) if self.remaining.unwrap_or(0) > 0 => {
                 Poll::Ready(Some(Err(UpstreamError::Incomplete)))
             }
@@ -236,21 +321,26 @@ impl Transfer {
         }
     }
 
-    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UpstreamError> {
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
+    fn count(&mut self, bytes: Bytes) -> Result<Frame<Bytes>, UpstreamError> {
         if let Some(remaining) = self.remaining {
-            let left = u64::try_from(bytes)
+            let left = u64::try_from(bytes.len())
                 .ok()
                 .and_then(|bytes| remaining.checked_sub(bytes));
             let Some(left) = left else {
                 return Err(UpstreamError::protocol("more bytes than the length"));
             };
             self.remaining = Some(left);
-            if left == 0 {
-                self.complete();
-            }
         }
-        Ok(frame)
+        // On HTTP/1.1 what follows the length is the next message's. On a stream of HTTP/2 it would
+        // be this one's, and too much: the end has to be seen.
+        let ended = match self.source {
+            Source::Http1(_) => self.remaining == Some(0),
+            Source::Http2(_) => self.remaining.unwrap_or(0) == 0 && self.source.is_over(),
+        };
+        if ended {
+            self.complete();
+        }
+        Ok(Frame::data(bytes))
     }
 
     /// The timer is made when a wait begins and moved only when it rings too early, so a body
@@ -272,7 +362,7 @@ impl Transfer {
 
     /// Gives the connection back, or closes it when it is to be used no more.
     fn complete(&mut self) {
-        if let Some((connection, Some(home))) = self.lease.take() {
+        if let Some(Hold::Connection(connection, Some(home))) = self.hold.take() {
             home.give_back(connection);
         }
     }

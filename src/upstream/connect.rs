@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::ConnectFailure;
+use super::Protocol;
 use super::UpstreamError;
 use super::tls;
 use super::tls::Connector;
@@ -45,38 +46,77 @@ pub(crate) struct Target {
     port: u16,
     name: Arc<str>,
     connector: Option<Connector>,
+    protocol: Protocol,
     /// What was told of last, and when, so that it is not told for every request.
     told: Mutex<Option<(ConnectFailure, Instant)>>,
 }
 
 impl Target {
     /// A backend at `host`, a name or an address without brackets; in clear text where there is no
-    /// connector. `name` is for people.
-    pub(crate) fn new(host: &str, port: u16, name: Arc<str>, connector: Option<Connector>) -> Self {
+    /// connector, which is to offer what the protocol says. `name` is for people.
+    pub(crate) fn new(
+        host: &str,
+        port: u16,
+        name: Arc<str>,
+        connector: Option<Connector>,
+        protocol: Protocol,
+    ) -> Self {
         Self {
             host: String::from(host),
             port,
             name,
             connector,
+            protocol,
             told: Mutex::new(None),
         }
     }
 
-    /// Opens a connection within `limit`: name, TCP, TLS.
-    ///
-    /// Dropping the future abandons the attempt.
-    pub(crate) async fn open(&self, limit: Duration) -> Result<Wire, UpstreamError> {
-        self.attempt(limit).await.map_err(|reason| {
-            self.tell(&reason);
-            UpstreamError::Connect {
-                address: self.name.to_string(),
-                reason,
-            }
-        })
+    /// It is spoken to with TLS.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.connector.is_some()
     }
 
-    async fn attempt(&self, limit: Duration) -> Result<Wire, ConnectFailure> {
-        let deadline = Instant::now() + limit;
+    /// A connection may turn out to be one of HTTP/2, which many can share.
+    pub(crate) fn may_share(&self) -> bool {
+        match self.protocol {
+            Protocol::Auto => self.is_secured(),
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+        }
+    }
+
+    /// Opens a connection: name, TCP, TLS.
+    ///
+    /// Dropping the future abandons the attempt.
+    pub(crate) async fn open(&self, deadline: Instant) -> Result<Wire, UpstreamError> {
+        let opened = self.attempt(deadline).await;
+        opened.map_err(|reason| self.failed(reason))
+    }
+
+    /// Whether HTTP/2 is to be spoken on a connection (RFC 9113 §3.2, §3.3).
+    pub(crate) fn agreed_on_http2(&self, wire: &Wire) -> Result<bool, UpstreamError> {
+        let agreed = match self.is_secured() {
+            true => wire.protocol().is_some_and(|name| name == HTTP2),
+            // Known, not agreed on.
+            false => self.protocol == Protocol::Http2,
+        };
+        if self.protocol == Protocol::Http2 && !agreed {
+            let reason = Arc::from("it did not choose h2 by ALPN");
+            return Err(self.failed(ConnectFailure::TlsProtocol(reason)));
+        }
+        Ok(agreed)
+    }
+
+    /// Makes an error of a failure, and tells of it.
+    pub(crate) fn failed(&self, reason: ConnectFailure) -> UpstreamError {
+        self.tell(&reason);
+        UpstreamError::Connect {
+            address: self.name.to_string(),
+            reason,
+        }
+    }
+
+    async fn attempt(&self, deadline: Instant) -> Result<Wire, ConnectFailure> {
         let stream = dial(&self.host, self.port, deadline).await?;
         let Some(connector) = &self.connector else {
             return Ok(Wire::new(Channel::Clear(stream)));
@@ -87,9 +127,9 @@ impl Target {
         }
     }
 
-    /// Tells the operator what is wrong with TLS; the same thing once in a while.
+    /// Tells the operator what is wrong with TLS or HTTP/2; the same thing once in a while.
     pub(crate) fn tell(&self, failure: &ConnectFailure) {
-        if !failure.is_of_tls() {
+        if !failure.is_for_operators() {
             return;
         }
         let now = Instant::now();
@@ -161,7 +201,6 @@ impl Wire {
     }
 
     /// The protocol that was agreed on by ALPN (RFC 7301), if any was.
-    #[expect(dead_code, reason = "there is one protocol so far")]
     pub(crate) fn protocol(&self) -> Option<Vec<u8>> {
         match &*self.channel {
             Channel::Clear(_) => None,
@@ -269,6 +308,11 @@ impl Probe {
         self.gauge.failure.get().cloned()
     }
 
+    /// Bytes that have arrived, since the last `restart` if there was one.
+    pub(crate) fn received(&self) -> u64 {
+        self.gauge.received.load(Ordering::Relaxed)
+    }
+
     /// Starts counting from nothing; more than `limit` bytes from here on fail the connection.
     pub(crate) fn restart(&self, limit: u64) {
         self.gauge.received.store(0, Ordering::Relaxed);
@@ -282,7 +326,7 @@ impl Probe {
 
     /// Nothing arrived since the last `restart`.
     pub(crate) fn untouched(&self) -> bool {
-        self.gauge.received.load(Ordering::Relaxed) == 0
+        self.received() == 0
     }
 
     /// More arrived than the limit allows.
@@ -400,6 +444,10 @@ impl AsyncWrite for Wire {
     }
 }
 
+/// The name of HTTP/2 in ALPN (RFC 9113 §3.1).
+pub(crate) const HTTP2: &[u8] = b"h2";
+/// The name of HTTP/1.1 in ALPN (RFC 7301 §6).
+pub(crate) const HTTP1: &[u8] = b"http/1.1";
 /// Addresses tried of one name; more would leave each too little time.
 const ADDRESSES_MAX: usize = 8;
 /// How long a failure that goes on is not told again.
@@ -487,7 +535,13 @@ mod tests {
             verify: false,
         });
         let connector = security.unwrap().connector("127.0.0.1", &[]);
-        let target = Target::new("127.0.0.1", port, Arc::from("it"), Some(connector));
+        let target = Target::new(
+            "127.0.0.1",
+            port,
+            Arc::from("it"),
+            Some(connector),
+            Protocol::Http1,
+        );
         let serving = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
@@ -500,7 +554,7 @@ mod tests {
             }
             stream
         });
-        let wire = target.open(LONG).await.unwrap();
+        let wire = target.open(Instant::now() + LONG).await.unwrap();
         let stream = tokio::task::spawn_blocking(|| serving.join().unwrap());
         // It stays open.
         std::mem::forget(stream.await.unwrap());

@@ -25,6 +25,10 @@ pub enum UpstreamError {
     /// The backend closed or reset the connection before the head.
     #[error("the connection closed before the response")]
     Closed,
+    /// The backend did not take the request up: it refused the stream, or closed the connection
+    /// before it came to it (RFC 9113 §8.7).
+    #[error("the backend did not take the request")]
+    Unprocessed,
     /// TLS failed after its handshake was done on our side, before the head. A backend may refuse
     /// our certificate as late as that (RFC 8446 §4.4.2.4).
     #[error("TLS failed before the response: {0}")]
@@ -76,17 +80,20 @@ pub enum ConnectFailure {
     /// What the backend speaks is no TLS, or none that we have in common.
     #[error("the TLS handshake failed: {0}")]
     TlsProtocol(Arc<str>),
+    /// The backend does not speak HTTP/2, which it was to be spoken to in.
+    #[error("no HTTP/2: {0}")]
+    Http2(Arc<str>),
     /// Anything else the system said.
     #[error("{0}")]
     Other(Arc<str>),
 }
 
 impl ConnectFailure {
-    /// Is it TLS that failed?
-    pub(crate) fn is_of_tls(&self) -> bool {
+    /// Is it for an operator to mend, and not to be seen from its name alone?
+    pub(crate) fn is_for_operators(&self) -> bool {
         matches!(
             self,
-            Self::TlsCertificate(_) | Self::TlsAlert(_) | Self::TlsProtocol(_)
+            Self::TlsCertificate(_) | Self::TlsAlert(_) | Self::TlsProtocol(_) | Self::Http2(_)
         )
     }
 
@@ -101,6 +108,7 @@ impl ConnectFailure {
             Self::TlsCertificate(_) => ProxyError::TlsCertificateError,
             Self::TlsAlert(_) => ProxyError::TlsAlertReceived,
             Self::TlsProtocol(_) => ProxyError::TlsProtocolError,
+            Self::Http2(_) => ProxyError::HttpProtocolError,
             Self::Other(_) => ProxyError::DestinationUnavailable,
         }
     }
@@ -113,6 +121,7 @@ impl UpstreamError {
             Self::ClientBody => ProxyError::HttpRequestError,
             Self::Connect { reason, .. } | Self::Tls(reason) => reason.proxy_error(),
             Self::Closed => ProxyError::ConnectionTerminated,
+            Self::Unprocessed => ProxyError::DestinationUnavailable,
             Self::Protocol(_) => ProxyError::HttpProtocolError,
             Self::Incomplete => ProxyError::HttpResponseIncomplete,
             Self::HeadTooLarge => ProxyError::HttpResponseHeaderSectionSize,
@@ -128,7 +137,7 @@ impl UpstreamError {
     /// has nothing left to repeat.
     pub fn retry(&self, safe_to_repeat: bool) -> bool {
         match self {
-            Self::Connect { .. } | Self::Saturated => true,
+            Self::Connect { .. } | Self::Saturated | Self::Unprocessed => true,
             Self::ClientBody | Self::HeadTooLarge => false,
             Self::Closed
             | Self::Tls(_)
@@ -141,7 +150,10 @@ impl UpstreamError {
 
     /// May the backend have seen some of the request? Not before there was a connection.
     pub fn may_have_arrived(&self) -> bool {
-        !matches!(self, Self::Connect { .. } | Self::Saturated)
+        !matches!(
+            self,
+            Self::Connect { .. } | Self::Saturated | Self::Unprocessed
+        )
     }
 
     /// Was it a time limit (504) rather than a fault (502)?
@@ -151,6 +163,7 @@ impl UpstreamError {
             Self::Connect { reason, .. } => *reason == ConnectFailure::Timeout,
             Self::ClientBody
             | Self::Closed
+            | Self::Unprocessed
             | Self::Tls(_)
             | Self::Protocol(_)
             | Self::Incomplete
@@ -167,6 +180,7 @@ impl UpstreamError {
             Self::ClientBody | Self::Saturated => false,
             Self::Connect { reason, .. } => !matches!(reason, ConnectFailure::Exhausted(_)),
             Self::Closed
+            | Self::Unprocessed
             | Self::Tls(_)
             | Self::Protocol(_)
             | Self::Incomplete
@@ -230,8 +244,10 @@ mod tests {
             connect(ConnectFailure::TlsCertificate(Arc::from("expired"))),
             connect(ConnectFailure::TlsAlert(Arc::from("no"))),
             connect(ConnectFailure::TlsProtocol(Arc::from("what"))),
+            connect(ConnectFailure::Http2(Arc::from("closed"))),
             connect(ConnectFailure::Other(Arc::from("broken"))),
             UpstreamError::Closed,
+            UpstreamError::Unprocessed,
             UpstreamError::Tls(ConnectFailure::TlsAlert(Arc::from("no"))),
             UpstreamError::protocol("nonsense"),
             UpstreamError::Incomplete,
@@ -252,7 +268,9 @@ mod tests {
             assert!(
                 matches!(
                     error,
-                    UpstreamError::Connect { .. } | UpstreamError::Saturated
+                    UpstreamError::Connect { .. }
+                        | UpstreamError::Saturated
+                        | UpstreamError::Unprocessed
                 ),
                 "{error}"
             );

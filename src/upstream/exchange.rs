@@ -1,4 +1,4 @@
-//! One request and its response over a connection to an HTTP/1.1 origin.
+//! One request and its response: tries, and what is particular to HTTP/1.1.
 //!
 //! ```text
 //! frame the request ─► checkout ─► send ─► wait for the final head ─► judge its framing ─► Body
@@ -8,7 +8,8 @@
 //!
 //! An origin closes idle connections when it likes, so a request on a reused one may meet a close
 //! on its way (RFC 9112 §9.3.1). It is sent once more, on a new connection, when none of it was
-//! sent, or when it is idempotent, has no body and not a byte of an answer came.
+//! sent, or when it is idempotent, has no body and not a byte of an answer came. What HTTP/2 did not
+//! take up is sent once more whatever it is, while its body can be had again.
 //!
 //! Framing is judged here (RFC 9112 §6): what passes has one meaning. What the fields mean is left
 //! to `rules`.
@@ -49,8 +50,10 @@ use super::UpstreamError;
 use super::body::Transfer;
 use super::pool::Connection;
 use super::pool::Grant;
+use super::pool::Opened;
 use super::pool::Pool;
 use super::pool::Slot;
+use super::stream;
 use super::switched::Switched;
 use crate::rules::upgrade::granted;
 
@@ -61,28 +64,78 @@ pub(crate) async fn exchange(
     pool: &Arc<Pool>,
     request: Request<RequestBody>,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut request = framed(request);
-    let slot = match pool.checkout().await? {
-        Grant::Fresh(slot) => slot,
+    let request = framed(request);
+    let grant = pool.checkout().await?;
+    let lost = match travel(pool, grant, request).await {
+        Ok(response) => return Ok(response),
+        Err(lost) => lost,
+    };
+    let Some(request) = lost.again else {
+        return Err(lost.error);
+    };
+    let grant = match lost.slot {
+        Some(slot) => Grant::Fresh(slot),
+        None => pool.checkout().await?,
+    };
+    let travelled = travel(pool, grant, request).await;
+    travelled.map_err(|lost| lost.error)
+}
+
+/// A request that got no response.
+struct Lost {
+    error: UpstreamError,
+    /// The request, when it may be sent once more.
+    again: Option<Request<Outgoing>>,
+    /// The permission to open the connection that it goes on then; without one it may share.
+    slot: Option<Slot>,
+}
+
+impl From<UpstreamError> for Box<Lost> {
+    fn from(error: UpstreamError) -> Self {
+        Self::new(Lost {
+            error,
+            again: None,
+            slot: None,
+        })
+    }
+}
+
+/// Sends a request on what it was granted, in the protocol that is spoken there.
+async fn travel(
+    pool: &Arc<Pool>,
+    grant: Grant,
+    request: Request<Outgoing>,
+) -> Result<Response<Body>, Box<Lost>> {
+    let lease = match grant {
+        Grant::Stream(lease) => lease,
         Grant::Reused(connection) => {
             let spare = copy(&request);
-            match attempt(pool, connection, request).await {
-                Ok(response) => return Ok(response),
-                Err(failure) => {
-                    let spare = spare.filter(|_| failure.unanswered);
-                    let Some(again) = failure.unsent.or(spare) else {
-                        return Err(failure.error);
-                    };
-                    request = again;
-                    failure.slot
-                }
-            }
+            return attempt(pool, connection, request).await.map_err(|failure| {
+                let spare = spare.filter(|_| failure.unanswered);
+                Box::new(Lost {
+                    error: failure.error,
+                    again: failure.unsent.or(spare),
+                    slot: Some(failure.slot),
+                })
+            });
         }
+        Grant::Fresh(slot) => match pool.open(slot).await? {
+            Opened::Http2(lease) => lease,
+            Opened::Http1(connection) => {
+                let sent = attempt(pool, connection, request).await;
+                return sent.map_err(|failure| failure.error.into());
+            }
+        },
     };
-    let connection = pool.open(slot).await?;
-    attempt(pool, connection, request)
+    stream::attempt(pool, lease, request)
         .await
-        .map_err(|failure| failure.error)
+        .map_err(|failure| {
+            Box::new(Lost {
+                error: failure.error,
+                again: failure.again,
+                slot: None,
+            })
+        })
 }
 
 /// An attempt that came to nothing, and what is left of it.
@@ -190,7 +243,7 @@ async fn switch(
 }
 
 /// Waits for `reply` until `limit` has passed since the last byte of the request was taken.
-async fn wait<F: Future>(
+pub(crate) async fn wait<F: Future>(
     mut reply: Pin<&mut F>,
     sending: Option<&Sending>,
     limit: Duration,
@@ -236,9 +289,9 @@ fn classify(
 
 /// How a response says where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Framing {
+pub(crate) struct Framing {
     /// Bytes of the body, when declared; zero when there is none.
-    length: Option<u64>,
+    pub(crate) length: Option<u64>,
     /// The end can be told from a cut.
     proven: bool,
     /// The connection may carry another request.
@@ -257,7 +310,7 @@ fn judge(
 }
 
 /// Reads the framing of a response (RFC 9112 §6.3) and leaves at most one field that states it.
-fn framing(
+pub(crate) fn framing(
     method: &Method,
     status: StatusCode,
     version: Version,
@@ -364,7 +417,15 @@ fn framed(request: Request<RequestBody>) -> Request<Outgoing> {
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
     };
     let sending = Arc::new(Sending::new());
-    Request::from_parts(head, Outgoing::Body { body, sending })
+    let kept = Kept::default();
+    Request::from_parts(
+        head,
+        Outgoing::Body {
+            body,
+            sending,
+            kept,
+        },
+    )
 }
 
 /// Copies a request that may be sent twice.
@@ -391,11 +452,54 @@ pub(crate) enum Outgoing {
         body: RequestBody,
         /// How far it is.
         sending: Arc<Sending>,
+        /// Its beginning.
+        kept: Kept,
     },
 }
 
+/// The beginning of a request body, for when it has to be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// What has been read of the body; nothing once that is too much.
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    /// How many of the pieces are to be read before the body is.
+    ahead: usize,
+    /// More was read than is kept.
+    lost: bool,
+}
+
+impl Kept {
+    fn keep(&mut self, piece: &Bytes) {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        self.lost |= self.bytes > KEPT_BYTES_MAX || self.pieces.len() >= KEPT_PIECES_MAX;
+        match self.lost {
+            true => self.pieces.clear(),
+            false => self.pieces.push(piece.clone()),
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let place = self.pieces.len().checked_sub(self.ahead)?;
+        let piece = self.pieces.get(place)?.clone();
+        self.ahead = self.ahead.saturating_sub(1);
+        Some(piece)
+    }
+}
+
 impl Outgoing {
-    fn sending(&self) -> Option<Arc<Sending>> {
+    /// Begins again; false when too much of it is gone.
+    pub(crate) fn rewind(&mut self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Body { sending, kept, .. } => {
+                kept.ahead = kept.pieces.len();
+                !kept.lost && !sending.progress().failed
+            }
+        }
+    }
+
+    pub(crate) fn sending(&self) -> Option<Arc<Sending>> {
         match self {
             Self::Empty => None,
             Self::Body { sending, .. } => Some(Arc::clone(sending)),
@@ -413,9 +517,21 @@ impl http_body::Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Body { body, sending } => {
+            Self::Body {
+                body,
+                sending,
+                kept,
+            } => {
+                if let Some(piece) = kept.next() {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
                 sending.progress().starved = true;
                 let frame = ready!(Pin::new(body).poll_frame(context));
+                if let Some(Ok(frame)) = &frame
+                    && let Some(piece) = frame.data_ref()
+                {
+                    kept.keep(piece);
+                }
                 let mut progress = sending.progress();
                 progress.starved = false;
                 progress.moved = Instant::now();
@@ -428,7 +544,7 @@ impl http_body::Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Body { body, .. } => body.is_end_stream(),
+            Self::Body { body, kept, .. } => kept.ahead == 0 && body.is_end_stream(),
         }
     }
 
@@ -468,6 +584,9 @@ impl Sending {
     }
 }
 
+/// The beginning of a request body that is kept until there is a response, in bytes and pieces.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_PIECES_MAX: usize = 64;
 /// Bytes of interim (1xx) responses before the final head. A reader of the body's first bytes may
 /// be late, so it is larger than a read.
 const INTERIM_BYTES_MAX: u64 = 1024 * 1024;
@@ -506,6 +625,75 @@ mod tests {
 
     fn is_protocol(error: &UpstreamError) -> bool {
         matches!(error, UpstreamError::Protocol(_))
+    }
+
+    struct Pieces(std::collections::VecDeque<Bytes>);
+
+    impl http_body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    /// A body of these pieces, as the driver reads it.
+    fn outgoing(pieces: Vec<Bytes>) -> Outgoing {
+        let body = http_body_util::BodyExt::map_err(Pieces(pieces.into()), Into::into);
+        Outgoing::Body {
+            body: RequestBody::new(body),
+            sending: Arc::new(Sending::new()),
+            kept: Kept::default(),
+        }
+    }
+
+    /// What `count` looks at a body give, or all of them.
+    async fn looks(body: &mut Outgoing, count: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        for _ in 0..count {
+            let Some(frame) = http_body_util::BodyExt::frame(body).await else {
+                break;
+            };
+            read.extend(frame.unwrap().into_data().unwrap());
+        }
+        read
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_that_begins_again_is_the_same(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 1..9),
+            looked in prop::collection::vec(0_usize..9, 0..4),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let all = pieces.concat();
+            let mut body = outgoing(pieces.into_iter().map(Bytes::from).collect());
+            for count in looked {
+                let part = runtime.block_on(looks(&mut body, count));
+                prop_assert!(all.starts_with(&part));
+                prop_assert!(body.rewind());
+            }
+            prop_assert_eq!(runtime.block_on(looks(&mut body, 99)), all);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_begins_again_only_while_little_of_it_was_read() {
+        let half = Bytes::from(vec![b'x'; KEPT_BYTES_MAX / 2]);
+        let mut body = outgoing(vec![half.clone(), half.clone(), half]);
+        looks(&mut body, 2).await;
+        assert!(body.rewind());
+        looks(&mut body, 3).await;
+        assert!(!body.rewind());
+        let mut body = outgoing(vec![Bytes::from("x"); KEPT_PIECES_MAX + 1]);
+        looks(&mut body, KEPT_PIECES_MAX).await;
+        assert!(body.rewind());
+        looks(&mut body, KEPT_PIECES_MAX + 1).await;
+        assert!(!body.rewind());
     }
 
     #[tokio::test]

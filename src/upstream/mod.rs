@@ -1,8 +1,9 @@
 //! The origin side: backends, their connections, and folders served as origins.
 //!
 //! ```text
-//! Upstream ─► pool ─► connect           a connection, reused or new
-//!    │         └────► exchange ─► body   one request and its response
+//! Upstream ─► pool ─► connect ─► tls    a connection, reused or new
+//!    │         ├────► exchange ─► body   one request and its response
+//!    │         └────► session ─► stream ─► body   the same, many on one connection of HTTP/2
 //!    └──────► file ─────────────► body   a folder answers by itself
 //! ```
 //!
@@ -17,6 +18,8 @@ pub mod file;
 pub mod pool;
 #[cfg(test)]
 mod script;
+pub mod session;
+pub mod stream;
 pub mod switched;
 pub mod tls;
 
@@ -28,6 +31,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http::Response;
+use http::header::UPGRADE;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use body::Body;
@@ -36,6 +40,8 @@ pub use error::UpstreamError;
 pub use switched::Switched;
 pub use tls::Security;
 
+use self::connect::HTTP1;
+use self::connect::HTTP2;
 use self::connect::Target;
 use self::file::Folder;
 use self::pool::Pool;
@@ -81,12 +87,27 @@ impl Backend {
     }
 }
 
+/// Which protocol a backend is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// What ALPN comes to where there is TLS, HTTP/2 before HTTP/1.1; HTTP/1.1 in clear text.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: by ALPN where there is TLS, by prior knowledge in clear text (RFC 9113 §3.3).
+    Http2,
+}
+
 /// Bounds on what one upstream may cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
     /// The backends, in the config's order.
     pub backends: Vec<Backend>,
-    /// Longest wait for DNS, TCP and TLS; also for a connection to become free.
+    /// Which protocol they are spoken to in.
+    pub protocol: Protocol,
+    /// Longest wait for DNS, TCP, TLS and the greeting of HTTP/2; also for a connection to become
+    /// free.
     pub connect_timeout: Duration,
     /// Longest wait from the request's last byte to the response's head.
     pub first_byte_timeout: Duration,
@@ -104,6 +125,15 @@ pub struct Params {
     pub headers_max: usize,
     /// Largest response head in bytes.
     pub header_bytes_max: usize,
+    /// Most requests at once on one connection of HTTP/2; at least 1.
+    pub streams_max: usize,
+    /// Bytes of one response on HTTP/2 that are taken in before they are read; at least 1. A
+    /// connection costs at most this many for each of its streams.
+    pub stream_window_bytes: u32,
+    /// After how long a silence a connection of HTTP/2 is asked for a sign of life; zero: never.
+    pub ping_interval: Duration,
+    /// How long that sign may take.
+    pub ping_timeout: Duration,
 }
 
 /// One upstream: its backends and their pools.
@@ -121,7 +151,45 @@ struct Origin {
 #[derive(Debug)]
 enum Access {
     File(Arc<Folder>),
-    Http(Arc<Pool>),
+    Http {
+        pool: Arc<Pool>,
+        /// Where connections are of HTTP/1.1, for requests that are to leave HTTP; none where those
+        /// of the other pool are.
+        upgrades: Option<Arc<Pool>>,
+    },
+}
+
+impl Access {
+    fn http(
+        host: &str,
+        port: u16,
+        name: &Arc<str>,
+        security: Option<&Arc<Security>>,
+        params: &Arc<Params>,
+    ) -> Self {
+        let pool = |protocol| {
+            let offered: &[&[u8]] = match protocol {
+                Protocol::Auto => &[HTTP2, HTTP1],
+                Protocol::Http1 => &[HTTP1],
+                Protocol::Http2 => &[HTTP2],
+            };
+            let connector = security.map(|security| security.connector(host, offered));
+            let target = Target::new(host, port, Arc::clone(name), connector, protocol);
+            Arc::new(Pool::new(target, Arc::clone(params)))
+        };
+        let both = params.protocol == Protocol::Auto && security.is_some();
+        Self::Http {
+            pool: pool(params.protocol),
+            upgrades: both.then(|| pool(Protocol::Http1)),
+        }
+    }
+}
+
+impl Drop for Upstream {
+    /// Idle connections hold their pool, which holds them: somebody has to let go.
+    fn drop(&mut self) {
+        self.retire();
+    }
 }
 
 impl Upstream {
@@ -132,10 +200,7 @@ impl Upstream {
             let name: Arc<str> = Arc::from(backend.name());
             let access = match backend {
                 Backend::File(path) => Access::File(Arc::new(Folder::new(path.clone()))),
-                Backend::Http { host, port } => {
-                    let target = Target::new(host, *port, Arc::clone(&name), None);
-                    Access::Http(Arc::new(Pool::new(target, Arc::clone(&params))))
-                }
+                Backend::Http { host, port } => Access::http(host, *port, &name, None, &params),
                 Backend::Https {
                     host,
                     port,
@@ -147,9 +212,7 @@ impl Upstream {
                             "verify = false: whoever is on the way to it can be it"
                         );
                     }
-                    let connector = security.connector(host, &[b"http/1.1"]);
-                    let target = Target::new(host, *port, Arc::clone(&name), Some(connector));
-                    Access::Http(Arc::new(Pool::new(target, Arc::clone(&params))))
+                    Access::http(host, *port, &name, Some(security), &params)
                 }
             };
             Origin { name, access }
@@ -176,7 +239,10 @@ impl Upstream {
     /// How many interim (1xx) responses came from a backend; they go no further.
     pub fn interim(&self, backend: usize) -> u64 {
         match self.origins.get(backend).map(|origin| &origin.access) {
-            Some(Access::Http(pool)) => pool.interim().load(Ordering::Relaxed),
+            Some(Access::Http { pool, upgrades }) => {
+                let interim = |pool: &Arc<Pool>| pool.interim().load(Ordering::Relaxed);
+                interim(pool).saturating_add(upgrades.as_ref().map_or(0, interim))
+            }
             Some(Access::File(_)) | None => 0,
         }
     }
@@ -185,8 +251,11 @@ impl Upstream {
     /// way end as if nothing had happened.
     pub fn retire(&self) {
         for origin in &self.origins {
-            if let Access::Http(pool) = &origin.access {
+            if let Access::Http { pool, upgrades } = &origin.access {
                 pool.retire();
+                if let Some(upgrades) = upgrades {
+                    upgrades.retire();
+                }
             }
         }
     }
@@ -195,7 +264,8 @@ impl Upstream {
     /// swallowed. `request` has an origin-form target and a Host field; its Content-Length and
     /// Transfer-Encoding are replaced by what its body says. A request without a body
     /// and with an idempotent method is retried once, on a new connection, when a reused
-    /// connection closes before the first byte. Dropping the future closes the connection.
+    /// connection closes before the first byte; on HTTP/2 any request is, once, that was not
+    /// taken up. Dropping the future closes the connection, or resets the stream.
     ///
     /// One with an Upgrade field, which names one protocol, may be answered with a 101 that switches
     /// to it: its body then has the connection.
@@ -211,7 +281,12 @@ impl Upstream {
             });
         };
         match &origin.access {
-            Access::Http(pool) => exchange::exchange(pool, request).await,
+            Access::Http { pool, upgrades } => {
+                // On HTTP/2 nothing can be upgraded (RFC 9113 §8.6).
+                let leaves = request.headers().contains_key(UPGRADE);
+                let upgrades = upgrades.as_ref().filter(|_| leaves);
+                exchange::exchange(upgrades.unwrap_or(pool), request).await
+            }
             Access::File(folder) => {
                 let (head, _) = request.into_parts();
                 file::respond(folder, &origin.name, &head).await

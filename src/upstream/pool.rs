@@ -1,7 +1,8 @@
 //! Connections to one backend: a cap, a wait queue, the most recently used first.
 //!
 //! ```text
-//! checkout ─ an idle connection that is open and quiet ─► Grant::Reused
+//! checkout ─ a connection of HTTP/2 that has room       ─► Grant::Stream
+//!          ─ an idle connection that is open and quiet  ─► Grant::Reused
 //!          ─ fewer than connections_max are open       ─► Grant::Fresh   the caller opens one
 //!          ─ room in the queue                         ─► waits for either
 //!          ─ queue is full, or waited too long         ─► Saturated
@@ -38,7 +39,9 @@ use super::Params;
 use super::UpstreamError;
 use super::connect::Probe;
 use super::connect::Target;
+use super::connect::Wire;
 use super::exchange::Outgoing;
+use super::session::Session;
 
 /// The connections to one backend.
 #[derive(Debug)]
@@ -50,15 +53,22 @@ pub(crate) struct Pool {
     state: Mutex<State>,
 }
 
-/// What is behind the lock. While somebody waits, nothing is idle and every slot is taken.
+/// What is behind the lock. While somebody waits, nothing is idle, no stream is to be had, and every
+/// slot is taken or a connection is being opened that many can share.
 #[derive(Debug, Default)]
 struct State {
-    /// Open connections, idle or not; as many slots exist.
+    /// Connections that are open, idle or not, or being opened; as many slots exist.
     open: usize,
+    /// How many of them are being opened.
+    opening: usize,
+    /// Those of HTTP/2.
+    sessions: Vec<Arc<Session>>,
+    /// The backend turned out not to speak HTTP/2, when it was last asked.
+    alone: bool,
     /// The oldest first.
     idle: VecDeque<Idle>,
     /// By arrival.
-    waiting: BTreeMap<u64, oneshot::Sender<Grant>>,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Grant, UpstreamError>>>,
     arrivals: u64,
     /// Nothing becomes idle any more.
     retired: bool,
@@ -77,6 +87,17 @@ pub(crate) enum Grant {
     Reused(Connection),
     /// Permission to open a connection.
     Fresh(Slot),
+    /// A place on a connection of HTTP/2.
+    Stream(Lease),
+}
+
+/// A new connection, in the protocol that was agreed on.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// For one request at a time.
+    Http1(Connection),
+    /// A place on one that others share.
+    Http2(Lease),
 }
 
 /// What the lock's holder decided.
@@ -84,6 +105,8 @@ enum Step {
     Granted(Grant),
     /// Drop it without the lock, then ask again.
     Discard(Connection),
+    /// The same for one that others may still use.
+    Close(Arc<Session>),
     Wait(Waiting),
 }
 
@@ -99,7 +122,7 @@ impl Pool {
     }
 
     /// The bounds this pool keeps.
-    pub(crate) fn params(&self) -> &Params {
+    pub(crate) fn params(&self) -> &Arc<Params> {
         &self.params
     }
 
@@ -120,15 +143,16 @@ impl Pool {
             match self.step()? {
                 Step::Granted(grant) => return Ok(grant),
                 Step::Discard(connection) => drop(connection),
+                Step::Close(session) => drop(session),
                 Step::Wait(waiting) => break waiting,
             }
         };
         match tokio::time::timeout(self.params.connect_timeout, waiting).await {
             // It may have closed on its way; its slot is as good for a new one.
-            Ok(Some(Grant::Reused(connection))) if !connection.usable() => {
+            Ok(Some(Ok(Grant::Reused(connection)))) if !connection.usable() => {
                 Ok(Grant::Fresh(connection.into_slot()))
             }
-            Ok(Some(grant)) => Ok(grant),
+            Ok(Some(granted)) => granted,
             Ok(None) | Err(_) => Err(UpstreamError::Saturated),
         }
     }
@@ -136,6 +160,12 @@ impl Pool {
     fn step(self: &Arc<Self>) -> Result<Step, UpstreamError> {
         let home = Handle::current().id();
         let mut state = self.lock();
+        if let Some(place) = state.sessions.iter().position(|known| !known.is_open()) {
+            return Ok(Step::Close(state.sessions.swap_remove(place)));
+        }
+        if let Some(lease) = self.lease(&state) {
+            return Ok(Step::Granted(Grant::Stream(lease)));
+        }
         let newest = state.idle.len().checked_sub(1);
         let ours = state
             .idle
@@ -152,9 +182,8 @@ impl Pool {
                 Step::Discard(idle.connection)
             });
         }
-        if state.open < self.params.connections_max.max(1) {
-            state.open = state.open.saturating_add(1);
-            return Ok(Step::Granted(Grant::Fresh(Slot::new(self))));
+        if self.may_open(&state) {
+            return Ok(Step::Granted(Grant::Fresh(Slot::new(self, &mut state))));
         }
         if state.waiting.len() >= self.params.queue_max {
             return Err(UpstreamError::Saturated);
@@ -170,9 +199,136 @@ impl Pool {
         }))
     }
 
+    /// Finds a place on a connection of HTTP/2, one of this runtime's if there is one.
+    fn lease(self: &Arc<Self>, state: &State) -> Option<Lease> {
+        if state.sessions.is_empty() {
+            return None;
+        }
+        let home = Handle::try_current().ok();
+        let near = |session: &&Arc<Session>| home.as_ref().is_some_and(|home| session.is_of(home));
+        let with_room = || state.sessions.iter().filter(|session| session.has_room());
+        let found = with_room().find(near).or_else(|| with_room().next())?;
+        Some(Lease::new(self, found, true))
+    }
+
+    /// One more connection may be opened: there is a slot, and those who wait are more than can share
+    /// the connections that are being opened.
+    fn may_open(&self, state: &State) -> bool {
+        let shared = self.target.may_share() && !state.alone;
+        let expected = state.opening.saturating_mul(self.params.streams_max.max(1));
+        let enough = shared && state.waiting.len() < expected;
+        state.open < self.params.connections_max.max(1) && !enough
+    }
+
     /// Opens a connection to the backend. Dropping the future gives the slot back.
-    pub(crate) async fn open(&self, slot: Slot) -> Result<Connection, UpstreamError> {
-        let wire = self.target.open(self.params.connect_timeout).await?;
+    pub(crate) async fn open(self: &Arc<Self>, mut slot: Slot) -> Result<Opened, UpstreamError> {
+        let opened = self.attempt(&mut slot).await;
+        if let Err(error) = &opened {
+            self.fail_waiting(error);
+        }
+        opened
+    }
+
+    async fn attempt(self: &Arc<Self>, slot: &mut Slot) -> Result<Opened, UpstreamError> {
+        let deadline = Instant::now() + self.params.connect_timeout;
+        let wire = self.target.open(deadline).await?;
+        if self.target.agreed_on_http2(&wire)? {
+            let session = Session::open(wire, self, deadline).await;
+            let session = session.map_err(|reason| self.target.failed(reason))?;
+            return Ok(Opened::Http2(self.share(session, slot.take())));
+        }
+        let connection = self.greet(wire, slot.take()).await?;
+        let newly = !std::mem::replace(&mut self.lock().alone, true);
+        if newly {
+            // Those who wait have hoped to share it.
+            self.serve_waiting();
+        }
+        Ok(Opened::Http1(connection))
+    }
+
+    /// Takes a new connection of HTTP/2 in, and the first place on it.
+    fn share(self: &Arc<Self>, session: Arc<Session>, slot: Slot) -> Lease {
+        session.hold(slot);
+        let mut state = self.lock();
+        state.alone = false;
+        let lease = Lease::new(self, &session, false);
+        if !state.retired {
+            state.sessions.push(session);
+        }
+        drop(state);
+        self.serve_waiting();
+        lease
+    }
+
+    /// Lets a connection of HTTP/2 take no more streams; it closes when the last one has ended.
+    pub(crate) fn close(self: &Arc<Self>, session: &Arc<Session>) {
+        session.retire();
+        let mut state = self.lock();
+        let place = state
+            .sessions
+            .iter()
+            .position(|known| Arc::ptr_eq(known, session));
+        let gone = place.map(|place| state.sessions.swap_remove(place));
+        drop(state);
+        // Its slot takes the lock again.
+        drop(gone);
+        self.serve_waiting();
+    }
+
+    /// Tells those who wait for a connection that there will be none.
+    fn fail_waiting(self: &Arc<Self>, error: &UpstreamError) {
+        let mut state = self.lock();
+        let others = state.opening > 1 || !state.sessions.is_empty();
+        if state.alone || others || !self.target.may_share() {
+            return;
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for waiter in waiting.into_values() {
+            // Who does not listen needs no answer.
+            let _told = waiter.send(Err(error.clone()));
+        }
+    }
+
+    /// Gives to those who wait what there is to give.
+    fn serve_waiting(self: &Arc<Self>) {
+        loop {
+            let mut state = self.lock();
+            if state.waiting.is_empty() {
+                return;
+            }
+            let grant = match self.lease(&state) {
+                Some(lease) => Grant::Stream(lease),
+                None if self.may_open(&state) => Grant::Fresh(Slot::new(self, &mut state)),
+                None => return,
+            };
+            let waiter = state.waiting.pop_first();
+            drop(state);
+            if let Some((_, waiter)) = waiter
+                && let Err(Ok(unclaimed)) = waiter.send(Ok(grant))
+            {
+                // Nobody listens any more. What it was given is taken back here, since its own end
+                // would come back here.
+                self.take_back(unclaimed);
+            }
+        }
+    }
+
+    fn take_back(&self, grant: Grant) {
+        match grant {
+            Grant::Fresh(mut slot) => {
+                let mut state = self.lock();
+                slot.settle(&mut state);
+                state.open = state.open.saturating_sub(1);
+                drop(state);
+                slot.forget();
+            }
+            Grant::Stream(mut lease) => drop(lease.release()),
+            Grant::Reused(connection) => drop(connection),
+        }
+    }
+
+    async fn greet(&self, wire: Wire, slot: Slot) -> Result<Connection, UpstreamError> {
         let probe = wire.probe();
         let handshake = http1::Builder::new()
             .max_headers(self.params.headers_max.clamp(1, FIELDS_MAX))
@@ -226,10 +382,21 @@ impl Pool {
                 return;
             };
             drop(state);
-            match waiter.send(Grant::Reused(connection)) {
-                Err(Grant::Reused(unclaimed)) => connection = unclaimed,
-                Ok(()) | Err(Grant::Fresh(_)) => return,
+            match waiter.send(Ok(Grant::Reused(connection))) {
+                Err(Ok(Grant::Reused(unclaimed))) => connection = unclaimed,
+                Ok(()) | Err(_) => return,
             }
+        }
+    }
+
+    /// Panics unless every stream and every permission is back.
+    #[cfg(test)]
+    pub(crate) fn assert_at_rest(&self) {
+        let state = self.lock();
+        assert_eq!((state.waiting.len(), state.opening), (0, 0));
+        assert_eq!(state.open, state.sessions.len() + state.idle.len());
+        for session in &state.sessions {
+            assert_eq!(session.used(), 0);
         }
     }
 
@@ -238,9 +405,10 @@ impl Pool {
         let mut state = self.lock();
         state.retired = true;
         let idle = std::mem::take(&mut state.idle);
+        let sessions = std::mem::take(&mut state.sessions);
         // Closing takes the lock again.
         drop(state);
-        drop(idle);
+        drop((idle, sessions));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -277,15 +445,44 @@ impl State {
 /// The permission to have one connection open.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// None once it has passed itself on.
+    /// None once it is nobody's.
     pool: Option<Arc<Pool>>,
+    /// The connection is not there yet.
+    opening: bool,
 }
 
 impl Slot {
-    fn new(pool: &Arc<Pool>) -> Self {
+    fn new(pool: &Arc<Pool>, state: &mut State) -> Self {
+        state.open = state.open.saturating_add(1);
+        state.opening = state.opening.saturating_add(1);
         Self {
             pool: Some(Arc::clone(pool)),
+            opening: true,
         }
+    }
+
+    /// The connection is there.
+    fn settle(&mut self, state: &mut State) {
+        if std::mem::take(&mut self.opening) {
+            state.opening = state.opening.saturating_sub(1);
+        }
+    }
+
+    /// Passes the permission on as one whose connection is there.
+    fn take(&mut self) -> Self {
+        let pool = self.pool.take();
+        if let Some(pool) = &pool {
+            self.settle(&mut pool.lock());
+        }
+        Self {
+            pool,
+            opening: false,
+        }
+    }
+
+    /// It has been taken back.
+    fn forget(mut self) {
+        drop(self.pool.take());
     }
 }
 
@@ -294,19 +491,57 @@ impl Drop for Slot {
         let Some(pool) = self.pool.take() else {
             return;
         };
-        loop {
-            let mut state = pool.lock();
-            let Some((_, waiter)) = state.waiting.pop_first() else {
-                state.open = state.open.saturating_sub(1);
-                return;
-            };
-            drop(state);
-            match waiter.send(Grant::Fresh(Self::new(&pool))) {
-                // Nobody listens any more: take the permission out, so that it does not come here
-                // again, and go on with the next.
-                Err(Grant::Fresh(mut unclaimed)) => drop(unclaimed.pool.take()),
-                Ok(()) | Err(Grant::Reused(_)) => return,
-            }
+        let mut state = pool.lock();
+        self.settle(&mut state);
+        state.open = state.open.saturating_sub(1);
+        drop(state);
+        pool.serve_waiting();
+    }
+}
+
+/// A place on a connection of HTTP/2. Dropping it passes it on.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// None once it has been given back.
+    pool: Option<Arc<Pool>>,
+    session: Arc<Session>,
+    reused: bool,
+}
+
+impl Lease {
+    /// Under the pool's lock.
+    fn new(pool: &Arc<Pool>, session: &Arc<Session>, reused: bool) -> Self {
+        session.take();
+        Self {
+            pool: Some(Arc::clone(pool)),
+            session: Arc::clone(session),
+            reused,
+        }
+    }
+
+    /// The connection.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The connection was there before it was asked for.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    fn release(&mut self) -> Option<Arc<Pool>> {
+        let pool = self.pool.take()?;
+        let state = pool.lock();
+        self.session.give_back();
+        drop(state);
+        Some(pool)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(pool) = self.release() {
+            pool.serve_waiting();
         }
     }
 }
@@ -315,13 +550,13 @@ impl Drop for Slot {
 struct Waiting {
     pool: Arc<Pool>,
     ticket: u64,
-    receiver: oneshot::Receiver<Grant>,
+    receiver: oneshot::Receiver<Result<Grant, UpstreamError>>,
 }
 
 impl Future for Waiting {
-    type Output = Option<Grant>;
+    type Output = Option<Result<Grant, UpstreamError>>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Grant>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.receiver).poll(context).map(Result::ok)
     }
 }
@@ -378,6 +613,7 @@ const SETTLE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use super::super::Protocol;
     use super::super::Upstream;
     use super::super::script::*;
     use super::*;
@@ -503,8 +739,9 @@ mod tests {
     async fn bytes_that_the_runtime_has_not_noticed_are_seen_at_checkout() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let target = Target::new("127.0.0.1", port, Arc::from("it"), None);
-        let wire = target.open(Duration::from_secs(20)).await.unwrap();
+        let target = Target::new("127.0.0.1", port, Arc::from("it"), None, Protocol::Auto);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let wire = target.open(deadline).await.unwrap();
         let probe = wire.probe();
         let (mut peer, _) = listener.accept().unwrap();
         assert!(probe.quiet());

@@ -100,6 +100,11 @@ pub(crate) fn params(port: u16) -> Params {
         idle_timeout: Duration::from_secs(20),
         headers_max: 20,
         header_bytes_max: 4096,
+        protocol: Protocol::Auto,
+        streams_max: 100,
+        stream_window_bytes: 64 * 1024,
+        ping_interval: Duration::from_secs(20),
+        ping_timeout: Duration::from_secs(20),
     }
 }
 

@@ -169,6 +169,43 @@ impl Peer {
         peer
     }
 
+    /// The other end of a connection: reads a client's preface and begins with these settings.
+    pub(crate) fn accepted(mut wire: TcpStream, ours: &[(u16, u32)]) -> Option<Self> {
+        let mut preface = [0; PREFACE.len()];
+        wire.read_exact(&mut preface).ok()?;
+        let mut peer = Self {
+            wire,
+            buffer: Vec::new(),
+            resets: BTreeMap::new(),
+        };
+        peer.send(&settings(ours));
+        Some(peer)
+    }
+
+    /// The HEADERS of a client's next request; settings and pings before it are answered. `None` at
+    /// the end of the connection.
+    pub(crate) fn request(&mut self) -> Option<Frame> {
+        self.attend(|frame| frame.kind == HEADERS)
+    }
+
+    /// The next frame that `wanted` likes; settings and pings before it are answered.
+    pub(crate) fn attend(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        loop {
+            let frame = self.next()?;
+            if wanted(&frame) {
+                return Some(frame);
+            }
+            if matches!(frame.kind, SETTINGS | PING) && frame.flags & ACK == 0 {
+                let payload = if frame.kind == PING {
+                    &frame.payload[..]
+                } else {
+                    &[]
+                };
+                self.send(&self::frame(frame.kind, ACK, 0, payload));
+            }
+        }
+    }
+
     /// Connects and begins as most clients do.
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Self {

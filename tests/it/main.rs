@@ -57,6 +57,8 @@ mod limits;
 mod logs;
 mod main_path;
 mod messages;
+mod origins_h2;
+mod origins_h2_faults;
 mod origins_tls;
 mod parts;
 mod post;
