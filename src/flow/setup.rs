@@ -207,6 +207,7 @@ mod tests {
         };
         let params = upstream::Params {
             backends: vec![backend],
+            protocol: upstream::Protocol::default(),
             connect_timeout: second,
             first_byte_timeout: second,
             between_bytes_timeout: second,
@@ -216,6 +217,10 @@ mod tests {
             idle_timeout: second,
             headers_max: 1,
             header_bytes_max: 1,
+            streams_max: 1,
+            stream_window_bytes: 1,
+            ping_interval: second,
+            ping_timeout: second,
         };
         (format!("u{number}"), params)
     }
