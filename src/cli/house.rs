@@ -116,7 +116,7 @@ impl House {
         raise_open_files_limit(plan.net.connections_max);
 
         let metrics = Arc::new(Metrics::default());
-        let access_log = open_log(&plan)?;
+        let access_log = open_log(&plan, &metrics)?;
         let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
         let mut inherited = start.inherited();
         if start.takes_over() {
@@ -211,10 +211,10 @@ impl House {
     /// The access log is opened anew, so that a file which was moved away is left alone.
     fn next_log(&self, plan: &Plan) -> anyhow::Result<NextLog> {
         let (before, log) = (&self.plan.log, &plan.log);
-        if log.access == Destination::Stdout && *before == *log {
+        if log.access.destination == Destination::Stdout && *before == *log {
             return Ok(NextLog::Same);
         }
-        open_log(plan).map(NextLog::Other)
+        open_log(plan, &self.metrics).map(NextLog::Other)
     }
 
     /// Reads, binds and starts what a plan needs beside what there is; fails with every reason.
@@ -398,8 +398,8 @@ fn wanted(plan: &Plan) -> Vec<Wanted> {
     [all(&plan.http, false), all(&plan.https, true)].concat()
 }
 
-fn open_log(plan: &Plan) -> anyhow::Result<Option<AccessLog>> {
-    AccessLog::open(&plan.log.access, plan.log.format).context("could not open the access log")
+fn open_log(plan: &Plan, metrics: &Arc<Metrics>) -> anyhow::Result<Option<AccessLog>> {
+    AccessLog::open(&plan.log.access, metrics).context("could not open the access log")
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

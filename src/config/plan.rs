@@ -14,8 +14,11 @@ use crate::flow;
 use crate::net;
 use crate::net::tls;
 use crate::net::tls::Protocol;
+use crate::ops::access_log;
+use crate::ops::access_log::Collector;
 use crate::ops::access_log::Destination;
-use crate::ops::access_log::Format;
+use crate::ops::access_log::Facility;
+use crate::ops::access_log::Field;
 use crate::ops::admin::Token;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::guard::GuardPolicy;
@@ -123,10 +126,8 @@ pub struct Admin {
 pub struct Log {
     /// Least severe events.
     pub level: Level,
-    /// Where the access log goes.
-    pub access: Destination,
-    /// Its form.
-    pub format: Format,
+    /// The access log.
+    pub access: access_log::Params,
 }
 
 /// How severe an event must be to be logged.
@@ -176,7 +177,7 @@ impl Plan {
             admin,
             flow,
             store: store_dirs(&file.cache, folder, problems),
-            log: log(&file.log, folder),
+            log: log(&file.log, folder, problems),
         }
     }
 }
@@ -923,17 +924,65 @@ fn client_rules(
     all
 }
 
-fn log(log: &keys::Log, folder: &Path) -> Log {
-    let access = match log.access.value.as_str() {
-        "off" | "" => Destination::Off,
-        "stdout" => Destination::Stdout,
-        path => Destination::File(folder.join(path)),
-    };
+fn log(log: &keys::Log, folder: &Path, problems: &mut Vec<Problem>) -> Log {
+    let mut fields = Vec::new();
+    for name in &log.fields.value {
+        match Field::named(name) {
+            Some(field) => fields.push(field),
+            None => {
+                let known = Field::ALL.iter().map(|field| field.name);
+                let hint = match nearest(name, known) {
+                    Some(field) => format!("; did you mean {field:?}?"),
+                    None => String::new(),
+                };
+                let reason = format!("{name:?} is no field of the w3c form{hint}");
+                problem(problems, &log.fields, "log.fields", &reason);
+            }
+        }
+    }
+    let destination = destination(&log.access.value, log.syslog_facility.value, folder);
+    let destination = destination.unwrap_or_else(|reason| {
+        problem(problems, &log.access, "log.access", &reason);
+        Destination::Off
+    });
     Log {
         level: log.level.value,
-        access,
-        format: log.format.value,
+        access: access_log::Params {
+            destination,
+            format: log.format.value,
+            fields,
+        },
     }
+}
+
+/// Reads where the access log goes.
+fn destination(access: &str, facility: Facility, folder: &Path) -> Result<Destination, String> {
+    let Some(collector) = access.strip_prefix("syslog:") else {
+        return Ok(match access {
+            "off" | "" => Destination::Off,
+            "stdout" => Destination::Stdout,
+            path => Destination::File(folder.join(path)),
+        });
+    };
+    let collector = match collector.strip_prefix("//") {
+        None if collector.starts_with('/') => Collector::Socket(PathBuf::from(collector)),
+        Some(name) if is_host_and_port(name) => Collector::Udp(name.to_owned()),
+        None | Some(_) => {
+            let forms = "\"syslog:/dev/log\" nor \"syslog://host:514\"";
+            return Err(format!("{access:?} is neither like {forms}"));
+        }
+    };
+    Ok(Destination::Syslog(collector, facility))
+}
+
+/// Does it name a host, or an address, and a port?
+fn is_host_and_port(name: &str) -> bool {
+    let Some((host, port)) = name.rsplit_once(':') else {
+        return false;
+    };
+    let bare = !host.contains([':', '/', '@', ' ']);
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    !host.is_empty() && (bare || bracketed) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn addresses(
@@ -1046,6 +1095,52 @@ mod tests {
             "[upstream.main]\nbackends = [{backend:?}]\n[[site]]\n"
         ))
         .concat()
+    }
+
+    #[test]
+    fn a_field_of_the_access_log_that_does_not_exist_suggests_the_nearest() {
+        let found = problems_with("[log]\nfields = [\"c-ip\", \"sc-statis\"]");
+        let expected = "t:2: log.fields: \"sc-statis\" is no field of the w3c form; \
+                        did you mean \"sc-status\"?";
+        assert_eq!(found, [expected]);
+        let found = problems_with("[log]\nfields = [\"cs(Cookie)\"]").concat();
+        assert!(found.contains("\"cs(Cookie)\" is no field"), "{found}");
+    }
+
+    #[test]
+    fn the_access_log_goes_to_a_file_or_a_syslog() {
+        let to = |access: &str| {
+            let (plan, problems) = check(&format!("[log]\naccess = {access:?}\n{SITE}"));
+            (plan.log.access.destination, problems.concat())
+        };
+        let syslog = |collector| Destination::Syslog(collector, Facility::Local7);
+        for (access, expected) in [
+            ("off", Destination::Off),
+            ("stdout", Destination::Stdout),
+            ("a.log", Destination::File(PathBuf::from("/nowhere/a.log"))),
+            (
+                "syslog:/dev/log",
+                syslog(Collector::Socket("/dev/log".into())),
+            ),
+            ("syslog://h:514", syslog(Collector::Udp("h:514".to_owned()))),
+            (
+                "syslog://[::1]:514",
+                syslog(Collector::Udp("[::1]:514".to_owned())),
+            ),
+        ] {
+            assert_eq!(to(access), (expected, String::new()));
+        }
+        for access in [
+            "syslog:",
+            "syslog:log",
+            "syslog://",
+            "syslog://h",
+            "syslog://h:0",
+            "syslog://::1:5",
+        ] {
+            let (_, problems) = to(access);
+            assert!(problems.contains("log.access"), "{access}: {problems}");
+        }
     }
 
     #[test]

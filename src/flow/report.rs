@@ -3,8 +3,8 @@
 
 use crate::rules::cache_status::Outcome;
 use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::Cipher;
 use crate::rules::request::Refusal;
-use crate::rules::route::SiteId;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -26,6 +26,8 @@ pub struct Report {
     pub client: SocketAddr,
     /// When the request arrived.
     pub at: SystemTime,
+    /// From arrival to the head of the response.
+    pub head_after: Duration,
     /// From arrival to the last byte handed to the connection.
     pub took: Duration,
     /// Method, as received.
@@ -40,8 +42,10 @@ pub struct Report {
     pub referer: Option<HeaderValue>,
     /// User-Agent, as received.
     pub user_agent: Option<HeaderValue>,
-    /// The site it belonged to.
-    pub site: Option<SiteId>,
+    /// What the handshake of its connection agreed on, over TLS.
+    pub cipher: Option<Cipher>,
+    /// The name of the site it belonged to.
+    pub site: Option<Arc<str>>,
     /// The URL it is stored under, where Cache-Status is to say it.
     pub key: Option<String>,
     /// The status sent.
@@ -70,6 +74,7 @@ impl Report {
         Self {
             client,
             at,
+            head_after: Duration::ZERO,
             took: Duration::ZERO,
             method: parts.method.clone(),
             uri,
@@ -77,6 +82,7 @@ impl Report {
             host: authority.or_else(|| field(&header::HOST)),
             referer: field(&header::REFERER),
             user_agent: field(&header::USER_AGENT),
+            cipher: None,
             site: None,
             key: None,
             status: StatusCode::OK,

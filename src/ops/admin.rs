@@ -4,6 +4,7 @@
 //! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
 //! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
 //! GET   /stats     counters and sizes as JSON
+//! GET   /metrics   the same and more, for Prometheus: text, or OpenMetrics for whoever accepts it
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
@@ -23,6 +24,7 @@ use super::inventory::Question;
 use super::inventory::Topic;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
+use super::metrics::exposition::Form;
 use super::reload::Reloads;
 use crate::clock;
 use crate::flow::Engine;
@@ -109,7 +111,9 @@ pub enum AdminError {
         allow: &'static str,
     },
     /// No such resource.
-    #[error("there is only /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz")]
+    #[error(
+        "there is only /purge, /reload, /stats, /metrics, /certificates, /store/…, /healthz and /readyz"
+    )]
     NotFound,
     /// Another store is meant.
     #[error("this larder runs on another store")]
@@ -147,6 +151,7 @@ pub enum AdminError {
 enum Ask {
     Certificates,
     Health,
+    Metrics,
     PurgeBody,
     PurgeUrl(String),
     Ready,
@@ -222,6 +227,12 @@ impl Admin {
                 Ok(respond(StatusCode::OK, &certificates))
             }
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
+            Ask::Metrics => {
+                let form = Form::chosen_by(&parts.headers);
+                let (sizes, certificates) = (self.engine.stats(), (self.certificates)());
+                let page = self.metrics.expose(form, &sizes, &certificates);
+                Ok(build(StatusCode::OK, form.content_type(), page.into()))
+            }
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
             Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
             Ask::Ready => Ok(self.ready()),
@@ -384,6 +395,7 @@ impl Ask {
         let (ask, allow) = match parts.uri.path() {
             "/certificates" => (Self::Certificates, READ),
             "/healthz" => (Self::Health, READ),
+            "/metrics" => (Self::Metrics, READ),
             "/purge" => (Self::PurgeBody, "POST"),
             "/readyz" => (Self::Ready, READ),
             "/reload" => (Self::Reload, "POST"),

@@ -39,6 +39,13 @@ impl Observer {
         self.access_log.store(access_log.map(Arc::new));
     }
 
+    /// Has the log's destination opened anew: its file may have been moved away.
+    pub fn reopen(&self) {
+        if let Some(log) = &*self.access_log.load() {
+            log.reopen();
+        }
+    }
+
     /// Writes what is to be logged, and logs no more. Blocking.
     pub fn close(&self) {
         if let Some(log) = self.access_log.swap(None) {

@@ -24,6 +24,7 @@
 
 mod client;
 mod dial;
+mod exposition;
 mod frames;
 mod origin;
 mod pebble;
@@ -57,6 +58,7 @@ mod limits;
 mod logs;
 mod main_path;
 mod messages;
+mod metrics;
 mod origins_h2;
 mod origins_h2_faults;
 mod origins_tls;
