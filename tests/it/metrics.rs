@@ -12,6 +12,7 @@ use crate::dial::Dial;
 use crate::exposition::Page;
 use crate::origin::Gate;
 use crate::origin::Reply;
+use crate::origin::noise;
 use crate::scene::ClosedPort;
 use crate::scene::Scene;
 use crate::scene::eventually;
@@ -53,7 +54,7 @@ fn requests_are_counted_by_site_outcome_and_detail() {
     let private = [("outcome", "uri-miss"), ("detail", "private")];
     assert_eq!(requests(&private), 1.0);
     let refused = [
-        ("site", "(none)"),
+        ("site", "*"),
         ("outcome", "own"),
         ("detail", "trace-method"),
     ];
@@ -234,9 +235,11 @@ fn handshakes_are_counted_by_kind_and_failures_by_reason() {
 #[test]
 fn entries_that_make_room_are_counted_and_so_is_what_the_store_takes() {
     let scene = Scene::new().cache("disk_bytes_max", "\"64MiB\"").start();
-    scene
-        .origin
-        .does("*", |_| Reply::ok(vec![7; 1 << 20]).fresh());
+    scene.origin.does("*", |seen| {
+        // No two bodies are the same one.
+        let number = seen.target.trim_start_matches('/').parse();
+        Reply::ok(noise(number.unwrap(), 1 << 20)).fresh()
+    });
     let evicted = || scrape(&scene).sum("larder_store_evictions_total", &[("reason", "room")]);
     let mut number = 0;
     eventually("something to be evicted", || {
