@@ -154,6 +154,7 @@ fn hit(site: usize) -> Report {
         referer: None,
         user_agent: None,
         cipher: None,
+        trace: None,
         site: Some(Arc::from(format!("www{site}.example.com"))),
         key: None,
         status: StatusCode::OK,

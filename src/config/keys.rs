@@ -398,6 +398,18 @@ sections! {
         /// What a syslog takes the lines to be of.
         syslog_facility: Choice<Facility>(FACILITIES) = "local7";
     }
+
+    /// What single requests do, step by step, for OpenTelemetry: OTLP as JSON over HTTP.
+    Traces in "[traces]" {
+        /// Belong to traces (W3C Trace Context), pass them on to origins, and tell a collector.
+        enabled: Flag() = false;
+        /// Where the collector takes traces, in clear text: it is meant to be near.
+        endpoint: Text() = "http://127.0.0.1:4318/v1/traces";
+        /// One trace in so many is told. A trusted proxy decides it for the requests it passes on.
+        one_in: Count(1, 1_000_000_000) = 100;
+        /// What the collector is told we are (service.name).
+        service: Text() = "larder";
+    }
 }
 
 const VERSIONS: &[(&str, Version)] = &[("1.2", Version::Tls12), ("1.3", Version::Tls13)];

@@ -20,6 +20,7 @@ use crate::ops::access_log::Destination;
 use crate::ops::access_log::Facility;
 use crate::ops::access_log::Field;
 use crate::ops::admin::Token;
+use crate::ops::traces;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::guard::Network;
@@ -37,6 +38,7 @@ use crate::rules::storable::StorePolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
 use crate::rules::targeted::Targeted;
+use crate::rules::trace::TracePolicy;
 use crate::rules::upgrade;
 use crate::state::eviction;
 use crate::store;
@@ -47,6 +49,8 @@ use crate::upstream::tls::SecurityError;
 use crate::upstream::tls::Settings;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Uri;
+use http::uri::Scheme;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs;
@@ -86,6 +90,8 @@ pub struct Plan {
     pub store: Vec<store::Params>,
     /// Logs.
     pub log: Log,
+    /// Where spans go, if there are any.
+    pub traces: Option<traces::Params>,
 }
 
 /// How worker threads share the work.
@@ -178,6 +184,7 @@ impl Plan {
             flow,
             store: store_dirs(&file.cache, folder, problems),
             log: log(&file.log, folder, problems),
+            traces: traces(&file.traces, problems),
         }
     }
 }
@@ -299,6 +306,9 @@ fn flow_params(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> flow:
         tries_max: file.server.tries_max.value,
         upgrades_max: file.server.upgrades_max.value,
         upgrade_idle_timeout: file.server.upgrade_idle_timeout.value,
+        traces: file.traces.enabled.value.then(|| TracePolicy {
+            one_in: file.traces.one_in.value as u64,
+        }),
         variants_max: file.cache.variants_max.value,
         eviction: eviction_params(&file.cache),
     }
@@ -953,6 +963,27 @@ fn log(log: &keys::Log, folder: &Path, problems: &mut Vec<Problem>) -> Log {
             fields,
         },
     }
+}
+
+/// Reads where spans go; nowhere unless there are any.
+fn traces(traces: &keys::Traces, problems: &mut Vec<Problem>) -> Option<traces::Params> {
+    if !traces.enabled.value {
+        return None;
+    }
+    let endpoint = traces.endpoint.value.parse::<Uri>().ok();
+    let http = |endpoint: &Uri| {
+        endpoint.scheme() == Some(&Scheme::HTTP)
+            && endpoint.host().is_some_and(|host| !host.is_empty())
+    };
+    let Some(endpoint) = endpoint.filter(http) else {
+        let reason = "is not a url like \"http://127.0.0.1:4318/v1/traces\"";
+        problem(problems, &traces.endpoint, "traces.endpoint", reason);
+        return None;
+    };
+    Some(traces::Params {
+        endpoint,
+        service: traces.service.value.clone(),
+    })
 }
 
 /// Reads where the access log goes.

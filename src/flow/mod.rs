@@ -26,6 +26,7 @@ mod setup;
 pub mod shelf;
 pub mod shelves;
 mod slices;
+mod span;
 mod synth;
 mod trip;
 mod tunnel;
@@ -62,6 +63,8 @@ use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
+use crate::rules::trace::Trace;
+use crate::rules::trace::TracePolicy;
 use crate::rules::upgrade::Protocol;
 use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
@@ -107,6 +110,8 @@ pub use self::shelf::upkeep::Eviction;
 pub use self::shelves::DirStats;
 pub use self::shelves::handover::Beside;
 pub use self::shelves::handover::Peer;
+pub use self::span::Span;
+pub use self::span::Step;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
 pub use crate::store::StoreError;
@@ -198,6 +203,8 @@ pub struct Params {
     pub upgrades_max: usize,
     /// How long an upgraded connection may carry nothing.
     pub upgrade_idle_timeout: Duration,
+    /// Which requests are told of step by step, if any.
+    pub traces: Option<TracePolicy>,
     /// Most variants of one target; at least one.
     pub variants_max: usize,
     /// What goes first when room is needed, and what is let in.
@@ -413,6 +420,10 @@ impl Engine {
         };
         let mut report = Report::new(&parts, address, clock::now());
         report.cipher = client.cipher;
+        if let Some(policy) = setup.params.traces {
+            let trusted = !sender.proxies.is_empty();
+            report.trace = Some(self.trace(&parts.headers, policy, trusted));
+        }
         let identity = client.identity.as_deref();
         let answer = self.answer(&setup, parts, body, sender, identity, &mut report);
         let answer = answer.await;
@@ -547,6 +558,7 @@ impl Engine {
                     key: PrimaryKey::new(&site.name, &request, &site.key),
                     directives: RequestDirectives::read(request.headers()),
                     sender,
+                    trace: report.trace,
                     site: site_id,
                     setup: Arc::clone(setup),
                     request,
@@ -607,6 +619,17 @@ impl Engine {
             ..Outcome::default()
         };
         Box::pin(self.pass_unsafe(ask, body, outcome)).await
+    }
+
+    /// The trace that a request belongs to.
+    fn trace(&self, headers: &HeaderMap, policy: TracePolicy, trusted: bool) -> Trace {
+        let mut chance = [0; 24];
+        let bytes = self.nonce().into_iter().chain(self.nonce());
+        chance
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = from);
+        Trace::decide(headers, policy, trusted, chance)
     }
 
     /// A delimiter that no body can know beforehand (RFC 2046 §5.1.1).

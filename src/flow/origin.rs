@@ -4,6 +4,7 @@ use super::Engine;
 use super::ask::Ask;
 use super::meter::Histogram;
 use super::meter::Reading;
+use super::span::Step;
 use super::upload::no_body;
 use crate::clock;
 use crate::rules::balance::round_robin;
@@ -241,7 +242,7 @@ impl Engine {
                 return Err(failed);
             };
             let request = self.outgoing(ask, method, headers, no_body());
-            let error = match self.try_backend(origin, backend, request).await {
+            let error = match self.try_backend(ask, origin, backend, request).await {
                 Ok(exchange) => return Ok(exchange),
                 Err(error) => error,
             };
@@ -270,7 +271,7 @@ impl Engine {
             return Err(FetchError::NoBackend);
         };
         let request = self.outgoing(ask, ask.request.method(), headers, body);
-        Ok(self.try_backend(origin, backend, request).await?)
+        Ok(self.try_backend(ask, origin, backend, request).await?)
     }
 
     fn outgoing(
@@ -296,12 +297,26 @@ impl Engine {
 
     async fn try_backend(
         &self,
+        ask: &Ask,
         origin: &Origin,
         backend: usize,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Exchange, UpstreamError> {
+        let span = self.begin_span(ask);
+        if let (Some(trace), Some(span)) = (&ask.trace, &span) {
+            trace.tell(request.headers_mut(), span.id());
+        }
+        let method = request.method().clone();
         let asked = clock::instant();
         let result = origin.upstream.exchange(backend, request).await;
+        self.end_span(span, || Step::Exchange {
+            method,
+            backend: origin.upstream.name(backend),
+            result: result
+                .as_ref()
+                .map(Response::status)
+                .map_err(UpstreamError::proxy_error),
+        });
         if let Some(tally) = origin.tallies.get(backend) {
             let status = result.as_ref().map(Response::status);
             tally.count(status, clock::instant().duration_since(asked));

@@ -1,10 +1,12 @@
 //! What happened to one request: the one value that Cache-Status, access log, metrics and stats
 //! render, so that they cannot disagree.
 
+use super::span::Span;
 use crate::rules::cache_status::Outcome;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::Cipher;
 use crate::rules::request::Refusal;
+use crate::rules::trace::Trace;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -44,6 +46,8 @@ pub struct Report {
     pub user_agent: Option<HeaderValue>,
     /// What the handshake of its connection agreed on, over TLS.
     pub cipher: Option<Cipher>,
+    /// The trace it belongs to, where there are such.
+    pub trace: Option<Trace>,
     /// The name of the site it belonged to.
     pub site: Option<Arc<str>>,
     /// The URL it is stored under, where Cache-Status is to say it.
@@ -83,6 +87,7 @@ impl Report {
             referer: field(&header::REFERER),
             user_agent: field(&header::USER_AGENT),
             cipher: None,
+            trace: None,
             site: None,
             key: None,
             status: StatusCode::OK,
@@ -110,4 +115,9 @@ fn split(uri: &Uri) -> (Uri, Option<HeaderValue>) {
 pub trait Sink: Send + Sync {
     /// Takes one.
     fn take(&self, report: Report);
+
+    /// Takes a step of a request that is told of; called when it has ended. Must be quick.
+    fn tell(&self, span: Span) {
+        drop(span);
+    }
 }

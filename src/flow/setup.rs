@@ -200,6 +200,7 @@ mod tests {
             tries_max: 1,
             upgrades_max: 0,
             upgrade_idle_timeout: second,
+            traces: None,
             variants_max: 1,
             eviction: eviction::Params {
                 favour: Favour::default(),

@@ -248,6 +248,7 @@ pub(crate) mod tests {
             referer: None,
             user_agent: Some(HeaderValue::from_static("curl/8")),
             cipher: None,
+            trace: None,
             site: None,
             key: None,
             status: StatusCode::OK,

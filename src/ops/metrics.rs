@@ -132,6 +132,10 @@ counters! {
     handshakes_resumed = "handshakes.resumed";
     /// HTTP/2 connections cut because the client sent too much beside requests.
     floods = "floods";
+    /// Spans that a collector has taken.
+    spans_sent = "traces.sent";
+    /// Spans that were lost: the queue was full, or no collector took them.
+    spans_dropped = "traces.dropped";
     /// Access log lines given up because the writer could not follow.
     access_log_dropped = "access_log.dropped";
 }
@@ -508,7 +512,7 @@ mod tests {
              store.snapshots store.write_errors stored takeovers.failed timeouts.request \
              timeouts.write \
              tls.certificates tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken \
-             tls.troubled upgrades.bytes_from_clients upgrades.bytes_to_clients upgrades.open \
+             tls.troubled traces.dropped traces.sent upgrades.bytes_from_clients upgrades.bytes_to_clients upgrades.open \
              upgrades.opened variants.crowded variants.pushed_out"
         );
     }

@@ -10,19 +10,24 @@ pub mod answer;
 pub mod inventory;
 pub mod metrics;
 pub mod reload;
+pub mod traces;
 
 use crate::flow::Report;
 use crate::flow::Sink;
+use crate::flow::Span;
+use crate::flow::Step;
 use access_log::AccessLog;
 use arc_swap::ArcSwapOption;
 use metrics::Metrics;
 use std::sync::Arc;
+use traces::Tracer;
 
 /// Takes every request's report: counts it, then logs it.
 #[derive(Debug)]
 pub struct Observer {
     metrics: Arc<Metrics>,
     access_log: ArcSwapOption<AccessLog>,
+    tracer: ArcSwapOption<Tracer>,
 }
 
 impl Observer {
@@ -31,12 +36,18 @@ impl Observer {
         Self {
             metrics,
             access_log: ArcSwapOption::from_pointee(access_log),
+            tracer: ArcSwapOption::empty(),
         }
     }
 
     /// Logs elsewhere from now on. What the log of before was told it still writes, in its own time.
     pub fn log_to(&self, access_log: Option<AccessLog>) {
         self.access_log.store(access_log.map(Arc::new));
+    }
+
+    /// Sends spans elsewhere from now on, or nowhere. What was told before is still sent.
+    pub fn trace_to(&self, tracer: Option<Tracer>) {
+        self.tracer.store(tracer.map(Arc::new));
     }
 
     /// Has the log's destination opened anew: its file may have been moved away.
@@ -51,16 +62,34 @@ impl Observer {
         if let Some(log) = self.access_log.swap(None) {
             log.close();
         }
+        if let Some(tracer) = self.tracer.swap(None).and_then(Arc::into_inner) {
+            tracer.close();
+        }
     }
 }
 
 impl Sink for Observer {
     fn take(&self, report: Report) {
         self.metrics.count(&report);
+        if let Some(trace) = report.trace.filter(|trace| trace.sampled) {
+            self.tell(Span {
+                trace,
+                id: trace.span,
+                at: report.at,
+                took: report.took,
+                step: Step::Request(Box::new(report.clone())),
+            });
+        }
         if let Some(log) = &*self.access_log.load()
             && !log.write(report)
         {
             self.metrics.access_log_dropped.add(1);
+        }
+    }
+
+    fn tell(&self, span: Span) {
+        if let Some(tracer) = &*self.tracer.load() {
+            tracer.tell(span);
         }
     }
 }

@@ -83,6 +83,7 @@ mod telling;
 mod time;
 mod tls;
 mod tools;
+mod traces;
 mod trouble;
 mod upgrades;
 mod upstream;

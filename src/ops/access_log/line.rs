@@ -146,6 +146,8 @@ struct JsonLine<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_cipher: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     referer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<String>,
@@ -181,6 +183,7 @@ fn json(line: &mut String, report: &Report) {
         origin_status: report.outcome.fwd_status.map(|status| status.as_u16()),
         tls_version: report.cipher.map(|cipher| cipher.version),
         tls_cipher: report.cipher.map(|cipher| cipher.suite),
+        trace_id: report.trace.map(|trace| trace.id.to_string()),
         referer: text(report.referer.as_ref()),
         user_agent: text(report.user_agent.as_ref()),
     };
@@ -283,6 +286,9 @@ const FIELDS: &[Field] = &[
     }),
     of("x-tls-cipher", |line, report| {
         plain(line, report.cipher.map(|cipher| cipher.suite));
+    }),
+    of("x-trace-id", |line, report| {
+        plain(line, report.trace.map(|trace| trace.id));
     }),
 ];
 

@@ -395,6 +395,16 @@ fn events(page: &mut Page, metrics: &Metrics) {
     let help = "Times that another process was to take over, and this one went on instead.";
     let failed = metrics.takeovers_failed.value();
     page.single(Counter, "larder_takeovers_failed", help, failed);
+    let help = "Spans that a collector has taken.";
+    page.single(
+        Counter,
+        "larder_trace_spans_sent",
+        help,
+        metrics.spans_sent.value(),
+    );
+    let help = "Spans that were lost because no collector took them, or not fast enough.";
+    let dropped = metrics.spans_dropped.value();
+    page.single(Counter, "larder_trace_spans_dropped", help, dropped);
     let help = "Access log lines given up because the writer could not follow or write.";
     let dropped = metrics.access_log_dropped.value();
     page.single(Counter, "larder_access_log_lines_dropped", help, dropped);
