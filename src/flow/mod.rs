@@ -39,7 +39,6 @@ use self::shelves::Shelves;
 use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
-use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
@@ -92,9 +91,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
+pub use self::purge::Manner;
+pub use self::purge::PURGE_ITEMS_MAX;
+pub use self::purge::Purge;
+pub use self::purge::PurgeError;
+pub use self::purge::Receipt;
+pub use self::purge::What;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
@@ -209,42 +213,6 @@ pub struct Client {
     pub scheme: Scheme,
     /// What its handshake found out about it, where a site asks for certificates.
     pub identity: Option<Arc<Identity>>,
-}
-
-/// What to purge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// Everything.
-    All,
-    /// Absolute URLs, each with all its variants; at most 1,000.
-    Urls(Vec<String>),
-}
-
-/// What a purge came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Its place among fills and purges; fills with a smaller one are gone. Names the purge.
-    pub sequence: Sequence,
-    /// When it took hold.
-    pub at: SystemTime,
-    /// How many entries it removed at once; unknown for purges that work by a mark.
-    pub entries: Option<u64>,
-    /// It is in the journal: it holds after a crash. False while the disk has failed.
-    pub durable: bool,
-}
-
-/// Why a purge was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PurgeError {
-    /// Not an absolute http or https URL.
-    #[error("not an absolute http or https url: {0}")]
-    BadUrl(String),
-    /// No site has this host.
-    #[error("no site serves {0}")]
-    NoSite(String),
-    /// Too many in one call.
-    #[error("at most {0} urls in one purge")]
-    TooMany(usize),
 }
 
 /// A look at the engine's sizes.

@@ -26,10 +26,12 @@ use super::metrics::Metrics;
 use super::reload::Reloads;
 use crate::clock;
 use crate::flow::Engine;
+use crate::flow::Manner;
 use crate::flow::Purge;
 use crate::flow::PurgeError;
 use crate::flow::Receipt;
 use crate::flow::StoreError;
+use crate::flow::What;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -223,7 +225,7 @@ impl Admin {
             }
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
-            Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
+            Ask::PurgeUrl(url) => self.purge(urls(vec![url])).await,
             Ask::Ready => Ok(self.ready()),
             Ask::Reload => self.reload().await,
             Ask::Stats => {
@@ -271,9 +273,10 @@ impl Admin {
     }
 
     async fn purge(&self, purge: Purge) -> Result<Response<Answer>, AdminError> {
-        let (kind, items) = match &purge {
-            Purge::All => ("all", 1),
-            Purge::Urls(urls) => ("url", urls.len()),
+        let items = purge.what.len();
+        let kind = match purge.what.first() {
+            Some(What::All) => "all",
+            Some(_) | None => "url",
         };
         let receipt = self.engine.purge(purge).await?;
         tracing::info!(kind, items, sequence = receipt.sequence.0, "purged");
@@ -414,7 +417,7 @@ impl AdminError {
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => StatusCode::NOT_FOUND,
-            Self::Purge(PurgeError::BadUrl(_) | PurgeError::TooMany(_)) => StatusCode::BAD_REQUEST,
+            Self::Purge(_) => StatusCode::BAD_REQUEST,
             Self::OtherStore => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
@@ -492,10 +495,20 @@ fn read_purge(body: &[u8]) -> Result<Purge, AdminError> {
     match (body.urls, body.all) {
         (Some(_), Some(_)) => malformed("give urls or all, not both"),
         (Some(urls), None) if urls.is_empty() => malformed("urls is empty"),
-        (Some(urls), None) => Ok(Purge::Urls(urls)),
-        (None, Some(true)) => Ok(Purge::All),
+        (Some(list), None) => Ok(urls(list)),
+        (None, Some(true)) => Ok(Purge {
+            what: vec![What::All],
+            manner: Manner::Hard,
+        }),
         (None, Some(false)) => malformed("all can only be true"),
         (None, None) => malformed("give urls or all"),
+    }
+}
+
+fn urls(urls: Vec<String>) -> Purge {
+    Purge {
+        what: urls.into_iter().map(What::Url).collect(),
+        manner: Manner::Hard,
     }
 }
 
@@ -657,9 +670,10 @@ mod tests {
 
     #[test]
     fn a_purge_names_urls_or_everything() {
-        let urls = Purge::Urls(vec!["http://a/".to_owned()]);
+        let urls = urls(vec!["http://a/".to_owned()]);
         assert_eq!(read_purge(br#"{"urls": ["http://a/"]}"#).unwrap(), urls);
-        assert_eq!(read_purge(br#"{"all": true}"#).unwrap(), Purge::All);
+        let all = read_purge(br#"{"all": true}"#).unwrap();
+        assert_eq!(all.what, [What::All]);
     }
 
     #[test]
