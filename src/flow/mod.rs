@@ -49,6 +49,7 @@ use crate::rules::forwarded::Sender;
 use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::identity::Identity;
+use crate::rules::invalidate::Selector;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
 use crate::rules::part::RangePolicy;
@@ -59,6 +60,7 @@ use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagPolicy;
 use crate::rules::upgrade::Protocol;
 use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
@@ -109,6 +111,7 @@ pub use self::shelves::handover::Beside;
 pub use self::shelves::handover::Peer;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
+pub use crate::state::marks::Covered;
 pub use crate::store::StoreError;
 
 /// How one site is served.
@@ -128,6 +131,8 @@ pub struct Site {
     pub store: StorePolicy,
     /// Targeted fields go on to clients.
     pub targeted_pass: bool,
+    /// What is taken for tags.
+    pub tags: TagPolicy,
     /// Whether clients' Cache-Control counts.
     pub client_cache_control: ClientCacheControl,
     /// What is asked for when a client wants a part of something that is not stored.
@@ -143,6 +148,16 @@ impl Site {
         if !self.targeted_pass {
             for field in &self.store.targeted {
                 headers.remove(field.name());
+            }
+        }
+        if !self.tags.pass {
+            for name in self
+                .tags
+                .fields
+                .iter()
+                .filter(|name| self.tags.withholds(name))
+            {
+                headers.remove(name);
             }
         }
         if let Some(hsts) = &self.hsts {
@@ -551,7 +566,8 @@ impl Engine {
                 ask.request.target(),
                 ask.request.scheme(),
             );
-            let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
+            let selectors: Vec<Selector> = keys.into_iter().map(Selector::Url).collect();
+            let entries = Box::pin(self.forget(&selectors)).await;
             return Answer::new(synth::purged(entries), synthetic());
         }
         if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {

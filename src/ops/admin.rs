@@ -162,7 +162,15 @@ enum Ask {
 #[serde(deny_unknown_fields)]
 struct PurgeBody {
     urls: Option<Vec<String>>,
+    tags: Option<Vec<String>>,
+    prefixes: Option<Vec<String>>,
+    hosts: Option<Vec<String>>,
+    regexes: Option<Vec<String>>,
+    sites: Option<Vec<String>>,
+    site: Option<String>,
     all: Option<bool>,
+    #[serde(default)]
+    soft: bool,
 }
 
 impl Admin {
@@ -492,16 +500,46 @@ fn read_purge(body: &[u8]) -> Result<Purge, AdminError> {
     let malformed = |reason: &str| Err(AdminError::Malformed(reason.to_owned()));
     let body: PurgeBody = serde_json::from_slice(body)
         .map_err(|error| AdminError::Malformed(format!("not a purge: {error}")))?;
-    match (body.urls, body.all) {
-        (Some(_), Some(_)) => malformed("give urls or all, not both"),
-        (Some(urls), None) if urls.is_empty() => malformed("urls is empty"),
-        (Some(list), None) => Ok(urls(list)),
-        (None, Some(true)) => Ok(Purge {
+    let (what, manner) = (body.what(), body.manner());
+    match (body.all, what.is_empty()) {
+        (Some(false), _) => malformed("all can only be true"),
+        (Some(true), false) => malformed("give items or all, not both"),
+        (None, true) => malformed("give items or all"),
+        (Some(true), true) => Ok(Purge {
             what: vec![What::All],
-            manner: Manner::Hard,
+            manner,
         }),
-        (None, Some(false)) => malformed("all can only be true"),
-        (None, None) => malformed("give urls or all"),
+        (None, false) => Ok(Purge { what, manner }),
+    }
+}
+
+impl PurgeBody {
+    fn what(&self) -> Vec<What> {
+        let each = |list: &Option<Vec<String>>| list.clone().into_iter().flatten();
+        let site = &self.site;
+        let tag = |text| What::Tag {
+            site: site.clone(),
+            text,
+        };
+        let regex = |text| What::Regex {
+            site: site.clone(),
+            text,
+        };
+        each(&self.urls)
+            .map(What::Url)
+            .chain(each(&self.tags).map(tag))
+            .chain(each(&self.prefixes).map(What::Prefix))
+            .chain(each(&self.hosts).map(What::Host))
+            .chain(each(&self.regexes).map(regex))
+            .chain(each(&self.sites).map(What::Site))
+            .collect()
+    }
+
+    fn manner(&self) -> Manner {
+        match self.soft {
+            true => Manner::Soft,
+            false => Manner::Hard,
+        }
     }
 }
 
