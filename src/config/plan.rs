@@ -35,6 +35,7 @@ use crate::rules::route::SiteId;
 use crate::rules::selecting::cookie_field;
 use crate::rules::selecting::is_own_name;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagPolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
 use crate::rules::targeted::Targeted;
@@ -411,6 +412,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             },
             store: store_policy(file, site, number, problems),
             targeted_pass: site.targeted_pass.value,
+            tags: tag_policy(site, number, problems),
             client_cache_control: site.client_cache_control.value,
             range_fetch: site.range_fetch.value,
             upgrades: protocols(site, number, problems),
@@ -497,6 +499,15 @@ fn store_policy(
         stale_if_error: site.stale_if_error.value,
         spent: site.client_cache_control.value == ClientCacheControl::Honour,
         targeted: targeted.collect(),
+    }
+}
+
+/// What a site takes for tags.
+fn tag_policy(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> TagPolicy {
+    let key = format!("site[{number}].tag_fields");
+    TagPolicy {
+        fields: field_names(&site.tag_fields, &key, problems),
+        pass: site.tag_fields_pass.value,
     }
 }
 
@@ -1339,6 +1350,22 @@ mod tests {
         let (plan, problems) = check(&format!("[server]\nh2c = true\n{SITE}"));
         assert_eq!(problems, Vec::<String>::new());
         assert!(plan.net.http2.clear_text);
+    }
+
+    #[test]
+    fn tags_are_read_from_the_fields_that_a_site_names() {
+        let text = "tag_fields = [\"X-Magento-Tags\", \"xkey\"]\ntag_fields_pass = true\n";
+        let (plan, problems) = check(&format!("{SITE}{text}"));
+        assert_eq!(problems, Vec::<String>::new());
+        let tags = &plan.flow.sites.first().unwrap().tags;
+        assert_eq!(tags.fields, ["x-magento-tags", "xkey"]);
+        assert!(tags.pass);
+        let (plan, _) = check(SITE);
+        assert_eq!(plan.flow.sites.first().unwrap().tags, TagPolicy::default());
+        assert_eq!(
+            check(&format!("{SITE}tag_fields = [\"a b\"]\n")).1,
+            ["t:4: site[0].tag_fields: \"a b\" is not a field name"]
+        );
     }
 
     #[test]

@@ -41,7 +41,6 @@ use self::shelves::Shelves;
 use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
-use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
@@ -52,6 +51,7 @@ use crate::rules::forwarded::Sender;
 use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::identity::Identity;
+use crate::rules::invalidate::Selector;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
 use crate::rules::part::RangePolicy;
@@ -63,6 +63,7 @@ use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagPolicy;
 use crate::rules::trace::Trace;
 use crate::rules::trace::TracePolicy;
 use crate::rules::upgrade::Protocol;
@@ -97,10 +98,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
 pub use self::origin::BackendStats;
+pub use self::purge::Manner;
+pub use self::purge::PURGE_ITEMS_MAX;
+pub use self::purge::Purge;
+pub use self::purge::PurgeError;
+pub use self::purge::Receipt;
+pub use self::purge::What;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
@@ -114,6 +120,7 @@ pub use self::span::Span;
 pub use self::span::Step;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
+pub use crate::state::marks::Covered;
 pub use crate::store::StoreError;
 
 /// How one site is served.
@@ -133,6 +140,8 @@ pub struct Site {
     pub store: StorePolicy,
     /// Targeted fields go on to clients.
     pub targeted_pass: bool,
+    /// What is taken for tags.
+    pub tags: TagPolicy,
     /// Whether clients' Cache-Control counts.
     pub client_cache_control: ClientCacheControl,
     /// What is asked for when a client wants a part of something that is not stored.
@@ -148,6 +157,16 @@ impl Site {
         if !self.targeted_pass {
             for field in &self.store.targeted {
                 headers.remove(field.name());
+            }
+        }
+        if !self.tags.pass {
+            for name in self
+                .tags
+                .fields
+                .iter()
+                .filter(|name| self.tags.withholds(name))
+            {
+                headers.remove(name);
             }
         }
         if let Some(hsts) = &self.hsts {
@@ -224,42 +243,6 @@ pub struct Client {
     pub cipher: Option<Cipher>,
 }
 
-/// What to purge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// Everything.
-    All,
-    /// Absolute URLs, each with all its variants; at most 1,000.
-    Urls(Vec<String>),
-}
-
-/// What a purge came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Its place among fills and purges; fills with a smaller one are gone. Names the purge.
-    pub sequence: Sequence,
-    /// When it took hold.
-    pub at: SystemTime,
-    /// How many entries it removed at once; unknown for purges that work by a mark.
-    pub entries: Option<u64>,
-    /// It is in the journal: it holds after a crash. False while the disk has failed.
-    pub durable: bool,
-}
-
-/// Why a purge was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PurgeError {
-    /// Not an absolute http or https URL.
-    #[error("not an absolute http or https url: {0}")]
-    BadUrl(String),
-    /// No site has this host.
-    #[error("no site serves {0}")]
-    NoSite(String),
-    /// Too many in one call.
-    #[error("at most {0} urls in one purge")]
-    TooMany(usize),
-}
-
 /// A look at the engine's sizes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -285,6 +268,10 @@ pub struct Stats {
     pub disk: Usage,
     /// Each directory.
     pub dirs: Vec<DirStats>,
+    /// How many URLs, tags, prefixes and patterns purges have left marks on.
+    pub purge_marks: u64,
+    /// Purges that operators asked for: hard and soft.
+    pub purges: [u64; 2],
     /// Why the store passes through, when it does: no directory can be used.
     pub pass_through: Option<Arc<str>>,
     /// Upgraded connections.
@@ -312,6 +299,8 @@ pub struct Engine {
     budget_bytes: usize,
     fills_active: AtomicU64,
     tunnels: Arc<tunnel::Counts>,
+    /// Purges that were asked for, hard and soft.
+    purges: [AtomicU64; 2],
     sink: Arc<dyn Sink>,
 }
 
@@ -376,6 +365,7 @@ impl Engine {
             budget_bytes,
             fills_active: AtomicU64::new(0),
             tunnels: Arc::default(),
+            purges: Default::default(),
             sink,
             setup: ArcSwap::from_pointee(Setup::first(params, instance)),
         }))
@@ -482,6 +472,11 @@ impl Engine {
                 .fold(Usage::default(), Usage::and),
             dirs,
             pass_through: self.shelf.pass_through(),
+            purge_marks: self.shelf.purge_marks(),
+            purges: [Manner::Hard, Manner::Soft].map(|manner| {
+                let count = self.purges.get(manner as usize);
+                count.map_or(0, |count| count.load(Ordering::Relaxed))
+            }),
             backends: backends.collect(),
         }
     }
@@ -596,7 +591,8 @@ impl Engine {
                 ask.request.target(),
                 ask.request.scheme(),
             );
-            let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
+            let selectors: Vec<Selector> = keys.into_iter().map(Selector::Url).collect();
+            let entries = Box::pin(self.forget(&selectors)).await;
             return Answer::new(synth::purged(entries), synthetic());
         }
         if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {

@@ -68,6 +68,7 @@ mod preconditions;
 mod properties;
 mod proxy_protocol;
 mod purge;
+mod purge_kinds;
 mod range;
 mod reload;
 mod requests;

@@ -43,6 +43,7 @@ pub(super) fn page(
     origin_connections(&mut page, &stats.backends);
     upgrades(&mut page, stats);
     fills(&mut page, stats);
+    purges(&mut page, stats);
     held(&mut page, stats);
     dirs(&mut page, &stats.dirs);
     upkeep(&mut page, stats);
@@ -337,6 +338,16 @@ fn fills(page: &mut Page, stats: &Stats) {
     let help = "Variants pushed out because their target had too many.";
     let pushed_out = stats.variants_pushed_out;
     page.single(Counter, "larder_variants_pushed_out", help, pushed_out);
+}
+
+fn purges(page: &mut Page, stats: &Stats) {
+    let help = "Purges that operators asked for.";
+    let mut family = page.family(Counter, "larder_purges", help);
+    for (manner, count) in ["hard", "soft"].into_iter().zip(stats.purges) {
+        family.sample(&[("manner", manner)], count);
+    }
+    let help = "URLs, tags, prefixes and patterns that purges have left marks on.";
+    page.single(Gauge, "larder_purge_marks", help, stats.purge_marks);
 }
 
 fn held(page: &mut Page, stats: &Stats) {
