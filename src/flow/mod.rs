@@ -12,14 +12,18 @@
 mod ask;
 pub mod body;
 mod deliver;
+pub mod dialect;
 pub mod fill;
 mod freshen;
+mod front;
 mod handover;
 mod keys;
+mod ledger;
 mod lookup;
 mod origin;
 mod pass;
 mod purge;
+mod refresh;
 mod report;
 mod setup;
 pub mod shelf;
@@ -32,6 +36,8 @@ mod upload;
 
 use self::ask::Ask;
 use self::body::Body;
+use self::ledger::Ledger;
+use self::refresh::Refreshes;
 use self::setup::Setup;
 use self::shelf::lock;
 use self::shelf::upkeep::Done;
@@ -93,12 +99,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+pub use self::ledger::TOLD_MAX;
+pub use self::ledger::Told;
 pub use self::purge::Manner;
 pub use self::purge::PURGE_ITEMS_MAX;
 pub use self::purge::Purge;
 pub use self::purge::PurgeError;
 pub use self::purge::Receipt;
 pub use self::purge::What;
+pub use self::refresh::Progress as RefreshProgress;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
@@ -269,6 +278,8 @@ pub struct Engine {
     budget_bytes: usize,
     fills_active: AtomicU64,
     tunnels: Arc<tunnel::Counts>,
+    ledger: Ledger,
+    refreshes: Refreshes,
     sink: Arc<dyn Sink>,
 }
 
@@ -333,6 +344,8 @@ impl Engine {
             budget_bytes,
             fills_active: AtomicU64::new(0),
             tunnels: Arc::default(),
+            ledger: Ledger::default(),
+            refreshes: Refreshes::default(),
             sink,
             setup: ArcSwap::from_pointee(Setup::first(params, instance)),
         }))
@@ -477,6 +490,8 @@ impl Engine {
         identity: Option<&Identity>,
         report: &mut Report,
     ) -> Answer {
+        // Some of what a purge is asked for by is taken off every request.
+        let spoken = dialect::is_spoken(&parts.method).then(|| parts.headers.clone());
         let mut request = match NormalRequest::new(parts, sender.scheme, &setup.params.request) {
             Ok(request) => request,
             Err(refusal) => return refuse(refusal),
@@ -502,7 +517,11 @@ impl Engine {
                 Answer::new(synth::redirected(&url), synthetic())
             }
             Guard::Refuse(refusal) => refuse(refusal),
-            Guard::Admit | Guard::Answer | Guard::Purge => {
+            Guard::Purge => {
+                report.key = setup.params.cache_status_key.then(|| request.url());
+                Box::pin(self.obey_front(site, &request, spoken.as_ref())).await
+            }
+            Guard::Admit | Guard::Answer => {
                 // A handshake by another site's rules is nothing to this site's origin.
                 let name = identity.filter(|_| site.guard.certificate.is_some());
                 if let Some(name) = name.and_then(|identity| identity.name.as_ref()) {
@@ -543,16 +562,6 @@ impl Engine {
     async fn admitted(self: &Arc<Self>, verdict: Guard, ask: Ask, body: RequestBody) -> Answer {
         if verdict == Guard::Answer {
             return Answer::new(synth::options(), synthetic());
-        }
-        if verdict == Guard::Purge {
-            let keys = self.keys_of_target(
-                ask.site(),
-                ask.request.authority(),
-                ask.request.target(),
-                ask.request.scheme(),
-            );
-            let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
-            return Answer::new(synth::purged(entries), synthetic());
         }
         if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {
             return Box::pin(self.upgrade(ask, protocol)).await;

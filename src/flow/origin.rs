@@ -26,12 +26,15 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use tokio::sync::Semaphore;
 
 /// An upstream and what is known of it.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) upstream: Upstream,
     pub(super) health: Mutex<Health>,
+    /// A permit for each request that refreshes what was purged.
+    pub(super) refreshes: Arc<Semaphore>,
     ticket: AtomicU64,
 }
 
@@ -60,10 +63,12 @@ pub(super) enum FetchError {
 
 impl Origin {
     pub(super) fn new(params: upstream::Params) -> Self {
+        let refreshes = Arc::new(Semaphore::new(params.refreshes_max));
         let upstream = Upstream::new(params);
         let backends = upstream.backends();
         Self {
             upstream,
+            refreshes,
             health: Mutex::new(Health::new(backends, HealthParams::default())),
             ticket: AtomicU64::new(0),
         }
