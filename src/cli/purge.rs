@@ -63,7 +63,7 @@ pub(super) struct Purge {
 #[derive(Deserialize)]
 struct Receipt {
     id: String,
-    entries: Option<u64>,
+    count: String,
     refresh: Option<Refresh>,
 }
 
@@ -158,7 +158,7 @@ fn settled(listener: &Listener, mut text: String) -> anyhow::Result<String> {
     loop {
         let receipt: Receipt = serde_json::from_str(&text).context("the receipt cannot be read")?;
         let refreshed = receipt.refresh.is_none_or(|refresh| refresh.waiting == 0);
-        if receipt.entries.is_some() && refreshed {
+        if receipt.count != "underway" && refreshed {
             return Ok(text);
         }
         thread::sleep(ASK_AGAIN);

@@ -33,6 +33,19 @@ pub struct Told {
     pub front: Option<String>,
     /// How far what it covers has been fetched anew, if that was wanted.
     pub refresh: Option<Arc<Progress>>,
+    /// How far what it covers has been counted.
+    pub count: Count,
+}
+
+/// How far the entries that a purge covered have been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// All of them.
+    Complete,
+    /// Some could not be looked at: there may be more.
+    Partial,
+    /// They are looked for: there may be more.
+    Underway,
 }
 
 /// The latest purges.
@@ -72,6 +85,10 @@ impl Engine {
         let sequence = receipt.sequence.0;
         tracing::info!(?kinds, ?manner, sequence, front, "purged");
         let told = Told {
+            count: match receipt.entries {
+                Some(_) => Count::Complete,
+                None => Count::Underway,
+            },
             receipt,
             kinds,
             manner,
@@ -84,12 +101,36 @@ impl Engine {
 
     /// The latest purges, the newest first.
     pub fn purges(&self, limit: usize) -> Vec<Told> {
-        self.ledger.latest(limit)
+        let mut latest = self.ledger.latest(limit);
+        latest.iter_mut().for_each(|told| self.count(told));
+        latest
     }
 
     /// One of the latest purges.
     pub fn purge_told(&self, sequence: Sequence) -> Option<Told> {
-        self.ledger.find(sequence)
+        let mut told = self.ledger.find(sequence)?;
+        self.count(&mut told);
+        Some(told)
+    }
+
+    /// Adds what has been counted meanwhile.
+    fn count(&self, told: &mut Told) {
+        if told.count != Count::Underway {
+            return;
+        }
+        match self.covered(told.receipt.sequence) {
+            Some(covered) => {
+                told.receipt.entries = Some(covered.entries);
+                told.count = match (covered.complete, covered.given_up) {
+                    (true, _) => Count::Complete,
+                    (false, true) => Count::Partial,
+                    (false, false) => Count::Underway,
+                };
+            }
+            // Nobody knows any more.
+            None => told.count = Count::Partial,
+        }
+        self.ledger.counted(told);
     }
 
     /// Is this the name of a site?
@@ -109,6 +150,16 @@ impl Ledger {
         all.insert(at, told);
         if all.len() > TOLD_MAX {
             all.pop_front();
+        }
+    }
+
+    /// Keeps what has been counted.
+    fn counted(&self, told: &Told) {
+        let mut all = lock(&self.0);
+        let at = all.binary_search_by_key(&told.receipt.sequence, |told| told.receipt.sequence);
+        if let Some(kept) = at.ok().and_then(|at| all.get_mut(at)) {
+            kept.receipt.entries = told.receipt.entries;
+            kept.count = told.count;
         }
     }
 
@@ -185,6 +236,7 @@ mod tests {
             manner: Manner::Hard,
             front: None,
             refresh: None,
+            count: Count::Underway,
         }
     }
 
@@ -202,6 +254,21 @@ mod tests {
         assert_eq!(sequences(&ledger, 3), [9, 3, 2]);
         assert!(ledger.find(Sequence(3)).is_some());
         assert!(ledger.find(Sequence(4)).is_none());
+    }
+
+    #[test]
+    fn what_was_counted_is_kept() {
+        let ledger = Ledger::default();
+        ledger.note(told(1));
+        let mut counted = told(1);
+        (counted.receipt.entries, counted.count) = (Some(7), Count::Complete);
+        ledger.counted(&counted);
+        ledger.counted(&told(2));
+        let kept = ledger.find(Sequence(1)).unwrap();
+        assert_eq!(
+            (kept.receipt.entries, kept.count),
+            (Some(7), Count::Complete)
+        );
     }
 
     #[test]

@@ -61,6 +61,14 @@ struct Need {
     whole: bool,
 }
 
+impl Need {
+    /// Why what is stored does not do, where its age does not say so.
+    fn detail(&self) -> Option<Detail> {
+        let soft = self.stale.as_ref().is_some_and(|stale| stale.soft);
+        soft.then_some(Detail::SoftPurged)
+    }
+}
+
 /// What came of a shared trip.
 enum Shared {
     Answer(Box<Answer>),
@@ -186,7 +194,10 @@ impl Engine {
                 let outcome = Outcome {
                     hit: true,
                     ttl: Some(-ttl_seconds(stale_by)),
-                    detail: Some(Detail::StaleWhileRevalidate),
+                    detail: Some(match stored.soft {
+                        true => Detail::SoftPurged,
+                        false => Detail::StaleWhileRevalidate,
+                    }),
                     ..Outcome::default()
                 };
                 self.serve_stored(ask, stored, outcome).await
@@ -342,6 +353,7 @@ impl Engine {
         let outcome = Outcome {
             fwd: Some(need.forward),
             collapsed: !leads,
+            detail: need.detail(),
             ..Outcome::default()
         };
         let waits = !trip.has_landed();
@@ -375,14 +387,13 @@ impl Engine {
         }
     }
 
-    /// Has what a trip brought been made invalid since, by one of its tags? Then it is for nobody
+    /// Has what a trip brought been purged since, by one of its names, or softly? Then it is for nobody
     /// who may have come after that.
     fn is_invalidated(&self, landing: &Landing) -> bool {
         match landing {
-            Landing::Fill(fill, _) => self.shelf.covers_tags(fill.sequence, &fill.response.tags),
+            Landing::Fill(fill, _) => self.shelf.covers(fill.sequence, &fill.response),
             Landing::Stored(stored, _) => {
-                let sequence = stored.found.sequence;
-                self.shelf.covers_tags(sequence, &stored.response.tags)
+                self.shelf.covers(stored.found.sequence, &stored.response)
             }
             Landing::Failed(_) | Landing::Private | Landing::Underway => false,
         }
@@ -440,7 +451,7 @@ impl Engine {
         let outcome = Outcome {
             fwd_status: Some(came).filter(|came| *came != response.status()),
             stored: fill.not_kept.is_none(),
-            detail: fill.not_kept.map(not_kept),
+            detail: fill.not_kept.map(not_kept).or(outcome.detail),
             ttl: Some(remaining(&fill.response)),
             ..outcome
         };
@@ -452,6 +463,7 @@ impl Engine {
                 fwd_status: None,
                 stored: false,
                 collapsed: false,
+                detail: None,
                 ..outcome
             },
             (true, Reach::Some | Reach::None) => Outcome {

@@ -65,6 +65,7 @@ use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagPolicy;
 use crate::rules::upgrade::Protocol;
 use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
@@ -99,6 +100,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+pub use self::ledger::Count;
 pub use self::ledger::TOLD_MAX;
 pub use self::ledger::Told;
 pub use self::purge::Manner;
@@ -118,6 +120,7 @@ pub use self::shelves::handover::Beside;
 pub use self::shelves::handover::Peer;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
+pub use crate::state::marks::Covered;
 pub use crate::store::StoreError;
 
 /// How one site is served.
@@ -137,6 +140,8 @@ pub struct Site {
     pub store: StorePolicy,
     /// Targeted fields go on to clients.
     pub targeted_pass: bool,
+    /// What is taken for tags.
+    pub tags: TagPolicy,
     /// Whether clients' Cache-Control counts.
     pub client_cache_control: ClientCacheControl,
     /// What is asked for when a client wants a part of something that is not stored.
@@ -152,6 +157,16 @@ impl Site {
         if !self.targeted_pass {
             for field in &self.store.targeted {
                 headers.remove(field.name());
+            }
+        }
+        if !self.tags.pass {
+            for name in self
+                .tags
+                .fields
+                .iter()
+                .filter(|name| self.tags.withholds(name))
+            {
+                headers.remove(name);
             }
         }
         if let Some(hsts) = &self.hsts {

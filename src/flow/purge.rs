@@ -4,14 +4,19 @@ use super::Engine;
 use super::Params;
 use super::Site;
 use super::shelf::lock;
-use crate::clock;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
+use crate::rules::invalidate::Pattern;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::Scheme;
 use crate::rules::request::parse_url;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
+use crate::state::marks::Covered;
+use crate::state::marks::PATTERNS_MAX;
+use crate::state::takeover::message::SELECTORS_BYTES_MAX;
+use crate::state::takeover::message::selectors_bytes;
 use std::collections::HashSet;
 use std::time::SystemTime;
 
@@ -106,95 +111,141 @@ pub enum PurgeError {
     /// Too many in one call.
     #[error("at most {0} items in one purge")]
     TooMany(usize),
-    /// This kind is not known yet.
-    #[error("this kind of purge is not there yet")]
-    Unsupported,
+    /// Its items are too long altogether.
+    #[error("the items of one purge may take {0} bytes altogether")]
+    TooLarge(usize),
 }
 
 impl Engine {
-    /// Purges. When this returns, nothing older is served, whatever happens next.
+    /// Purges. When this returns, nothing older is served as it was, whatever happens next.
     pub async fn purge(&self, purge: Purge) -> Result<Receipt, PurgeError> {
-        if purge.what.is_empty() {
-            return Err(PurgeError::Nothing);
-        }
-        if purge.what.len() > PURGE_ITEMS_MAX {
-            return Err(PurgeError::TooMany(PURGE_ITEMS_MAX));
-        }
-        if purge.manner == Manner::Soft {
-            return Err(PurgeError::Unsupported);
-        }
-        let mut keys = Vec::new();
-        let mut all = false;
-        for what in &purge.what {
-            match what {
-                What::All => all = true,
-                What::Url(url) => keys.extend(self.keys_of_url(url)?),
-                What::Tag { .. }
-                | What::Prefix(_)
-                | What::Host(_)
-                | What::Regex { .. }
-                | What::Site(_) => return Err(PurgeError::Unsupported),
-            }
-        }
-        let (sequence, entries, durable) = if all {
-            let sequence = self.shelf.purge_all();
-            lock(&self.trips).clear();
-            let durable = self.shelf.record_purge(sequence, &[Selector::All]).await;
-            (sequence, None, durable)
-        } else {
-            let (sequence, entries, durable) = self.forget(&keys, &[]).await;
-            (sequence, Some(entries), durable)
-        };
+        let selectors = self.selectors(&purge.what)?;
+        let purged = self.shelf.try_purge(purge.manner, &selectors);
+        let (mark, entries) = purged.ok_or(PurgeError::PatternsFull(PATTERNS_MAX))?;
+        let durable = self.settle(mark, &selectors).await;
         Ok(Receipt {
-            sequence,
-            at: clock::now(),
+            sequence: mark.sequence,
+            at: mark.at,
             entries,
             durable,
         })
     }
 
-    /// Removes all variants of some keys and all that bears some tags, and lets nobody join a fill
-    /// of theirs that is under way (who joins one finds out by its tags when they are known).
-    /// Dropped half-way, it holds until a restart.
-    pub(super) async fn forget(
-        &self,
-        keys: &[PrimaryKey],
-        tags: &[TagKey],
-    ) -> (Sequence, u64, bool) {
-        let (sequence, entries) = self.shelf.purge(keys, tags);
-        let durable = self.settle(sequence, keys, tags).await;
-        (sequence, entries, durable)
+    /// How many entries the purge of this sequence has covered, as far as they were looked for. `None`
+    /// when that is not known any more, or was by the receipt.
+    pub fn covered(&self, sequence: Sequence) -> Option<Covered> {
+        self.shelf.covered(sequence)
+    }
+
+    /// Purges by the way. Dropped half-way, it holds until a restart.
+    pub(super) async fn forget(&self, selectors: &[Selector]) -> u64 {
+        let (mark, entries) = self.shelf.purge(Manner::Hard, selectors);
+        self.settle(mark, selectors).await;
+        entries.unwrap_or_default()
     }
 
     /// As [`forget`](Self::forget), by a response that is to be kept as its own target's next one.
-    /// Returns the sequence to keep it under; see [`Shelf::supersede`](super::shelf::Shelf).
+    /// Returns the sequence to keep it under; see [`Shelves::supersede`](super::shelves::Shelves).
     pub(super) async fn supersede(
         &self,
-        keys: &[PrimaryKey],
-        tags: &[TagKey],
+        selectors: &[Selector],
         heir: &StoredResponse,
         since: Sequence,
     ) -> Option<Sequence> {
-        let (sequence, next) = self.shelf.supersede(keys, tags, heir, since);
-        self.settle(sequence, keys, tags).await;
+        let (mark, next) = self.shelf.supersede(selectors, heir, since);
+        self.settle(mark, selectors).await;
         next
     }
 
-    /// Lets nobody join the trips of purged keys, and says whether the purge is durable.
-    async fn settle(&self, sequence: Sequence, keys: &[PrimaryKey], tags: &[TagKey]) -> bool {
-        self.leave_trips(keys);
-        let urls = keys.iter().copied().map(Selector::Url);
-        let selectors: Vec<Selector> = urls
-            .chain(tags.iter().copied().map(Selector::Tag))
-            .collect();
-        self.shelf.record_purge(sequence, &selectors).await
+    /// Lets nobody join the trips of what was purged, and says whether the purge is durable.
+    async fn settle(&self, mark: Mark, selectors: &[Selector]) -> bool {
+        self.leave_trips(mark, selectors);
+        self.shelf.record_purge(mark, selectors).await
     }
 
-    /// Lets nobody join the trips of some keys any more.
-    pub(super) fn leave_trips(&self, keys: &[PrimaryKey]) {
-        let purged: HashSet<PrimaryKey> = keys.iter().copied().collect();
-        lock(&self.trips)
-            .finish_where(|trip| purged.contains(&trip.key) || purged.contains(&trip.key.family()));
+    /// Lets nobody join the trips of purged targets any more. Who joins one of another purge, or a soft
+    /// one, finds out by what it brings.
+    pub(super) fn leave_trips(&self, mark: Mark, selectors: &[Selector]) {
+        if mark.soft {
+            return;
+        }
+        if selectors.contains(&Selector::All) {
+            lock(&self.trips).clear();
+            return;
+        }
+        let keys = selectors.iter().filter_map(|selector| match selector {
+            Selector::Url(key) => Some(*key),
+            Selector::All
+            | Selector::Prefix(_)
+            | Selector::Regex(..)
+            | Selector::Site(_)
+            | Selector::Tag(..) => None,
+        });
+        let purged: HashSet<PrimaryKey> = keys.collect();
+        if !purged.is_empty() {
+            lock(&self.trips).finish_where(|trip| {
+                purged.contains(&trip.key) || purged.contains(&trip.key.family())
+            });
+        }
+    }
+
+    /// What is covered, as marks know it.
+    fn selectors(&self, what: &[What]) -> Result<Vec<Selector>, PurgeError> {
+        if what.is_empty() {
+            return Err(PurgeError::Nothing);
+        }
+        if what.len() > PURGE_ITEMS_MAX {
+            return Err(PurgeError::TooMany(PURGE_ITEMS_MAX));
+        }
+        let mut selectors = Vec::new();
+        for what in what {
+            self.select(what, &mut selectors)?;
+        }
+        if selectors_bytes(&selectors) > SELECTORS_BYTES_MAX {
+            return Err(PurgeError::TooLarge(SELECTORS_BYTES_MAX));
+        }
+        Ok(selectors)
+    }
+
+    fn select(&self, what: &What, selectors: &mut Vec<Selector>) -> Result<(), PurgeError> {
+        match what {
+            What::All => selectors.push(Selector::All),
+            What::Host(host) => {
+                let of_host = Selector::host(host);
+                selectors.extend(of_host.ok_or_else(|| PurgeError::BadHost(host.clone()))?);
+            }
+            What::Prefix(text) => {
+                let prefix = Selector::prefix(text);
+                selectors.push(prefix.ok_or_else(|| PurgeError::BadPrefix(text.clone()))?);
+            }
+            What::Regex { site, text } => {
+                let bad = |reason| PurgeError::BadPattern(format!("{text:?}: {reason}"));
+                let pattern = Pattern::new(text).map_err(bad)?;
+                selectors.push(Selector::Regex(self.site_tag(site.as_deref())?, pattern));
+            }
+            What::Site(name) => selectors.extend(self.site_tag(Some(name))?.map(Selector::Site)),
+            What::Tag { site, text } => {
+                let tag = TagKey::of_text(text.as_bytes());
+                let tag = tag.ok_or_else(|| PurgeError::BadTag(text.clone()))?;
+                selectors.push(Selector::Tag(self.site_tag(site.as_deref())?, tag));
+            }
+            What::Url(url) => {
+                selectors.extend(self.keys_of_url(url)?.into_iter().map(Selector::Url))
+            }
+        }
+        Ok(())
+    }
+
+    /// The site of this name, as responses bear it.
+    fn site_tag(&self, name: Option<&str>) -> Result<Option<TagKey>, PurgeError> {
+        let Some(name) = name else {
+            return Ok(None);
+        };
+        let setup = self.setup.load();
+        let known = setup.params.sites.iter().any(|site| site.name == name);
+        let tag = known.then(|| TagKey::of_site(name));
+        tag.map(Some)
+            .ok_or_else(|| PurgeError::NoSite(name.to_owned()))
     }
 
     fn keys_of_url(&self, url: &str) -> Result<Vec<PrimaryKey>, PurgeError> {

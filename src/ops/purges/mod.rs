@@ -23,6 +23,7 @@ use super::admin::READ;
 use super::admin::build;
 use super::admin::respond;
 use super::answer::Answer;
+use crate::flow::Count;
 use crate::flow::Engine;
 use crate::flow::Manner;
 use crate::flow::Purge;
@@ -242,6 +243,7 @@ struct ReceiptJson<'t> {
     soft: bool,
     front: Option<&'t str>,
     entries: Option<u64>,
+    count: &'t str,
     at: String,
     durable: bool,
     refresh: Option<RefreshJson>,
@@ -273,6 +275,11 @@ impl<'t> ReceiptJson<'t> {
             soft: told.manner == Manner::Soft,
             front: told.front.as_deref(),
             entries: receipt.entries,
+            count: match told.count {
+                Count::Complete => "complete",
+                Count::Partial => "partial",
+                Count::Underway => "underway",
+            },
             at: humantime::format_rfc3339_millis(receipt.at).to_string(),
             durable: receipt.durable,
             refresh: told.refresh.as_deref().map(RefreshJson::of),
@@ -417,8 +424,9 @@ mod tests {
             manner: Manner::Soft,
             front: None,
             refresh: Some(progress.into()),
+            count: Count::Complete,
         };
-        let expected = r#"{"id":"p-7","sequence":7,"kind":"mixed","kinds":{"tag":1,"url":2},"items":3,"soft":true,"front":null,"entries":2,"at":"1970-01-01T00:00:01.500Z","durable":true,"refresh":{"wanted":3,"waiting":2,"done":1,"not_stored":0,"failed":0,"skipped":0}}"#;
+        let expected = r#"{"id":"p-7","sequence":7,"kind":"mixed","kinds":{"tag":1,"url":2},"items":3,"soft":true,"front":null,"entries":2,"count":"complete","at":"1970-01-01T00:00:01.500Z","durable":true,"refresh":{"wanted":3,"waiting":2,"done":1,"not_stored":0,"failed":0,"skipped":0}}"#;
         assert_eq!(
             serde_json::to_string(&ReceiptJson::of(&told)).unwrap(),
             expected
