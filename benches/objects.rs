@@ -24,6 +24,7 @@ use larder::rules::key::PrimaryKey;
 use larder::rules::key::VariantKey;
 use larder::rules::stored::StaleWindow;
 use larder::rules::stored::StoredResponse;
+use larder::rules::tag::Names;
 use larder::state::index::Lookup;
 use larder::store::Params;
 use larder::store::head;
@@ -319,7 +320,7 @@ fn response(number: u64, body: &Bytes) -> StoredResponse {
         key: key(number),
         variant: VariantKey::ONLY,
         vary: Vec::new(),
-        tags: Vec::new(),
+        names: Names::default(),
         status: http::StatusCode::OK,
         headers: fields
             .into_iter()

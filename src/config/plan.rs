@@ -1246,6 +1246,22 @@ mod tests {
     }
 
     #[test]
+    fn tags_are_read_from_the_fields_that_a_site_names() {
+        let text = "tag_fields = [\"X-Magento-Tags\", \"xkey\"]\ntag_fields_pass = true\n";
+        let (plan, problems) = check(&format!("{SITE}{text}"));
+        assert_eq!(problems, Vec::<String>::new());
+        let tags = &plan.flow.sites.first().unwrap().tags;
+        assert_eq!(tags.fields, ["x-magento-tags", "xkey"]);
+        assert!(tags.pass);
+        let (plan, _) = check(SITE);
+        assert_eq!(plan.flow.sites.first().unwrap().tags, TagPolicy::default());
+        assert_eq!(
+            check(&format!("{SITE}tag_fields = [\"a b\"]\n")).1,
+            ["t:4: site[0].tag_fields: \"a b\" is not a field name"]
+        );
+    }
+
+    #[test]
     fn targeted_fields_know_what_origins_call_us() {
         let text = "targeted = [\"Surrogate-Control\", \"x-cache-control\"]\n";
         let (plan, problems) = check(&format!("[server]\nidentifier = \"edge\"\n{SITE}{text}"));

@@ -7,6 +7,7 @@
 //! is known in `state/marks`, and entries are removed in `state/index`.
 
 use super::address::Sequence;
+use super::authority::host_of;
 use super::authority::normal_authority;
 use super::key::PrimaryKey;
 use super::request::NormalRequest;
@@ -116,10 +117,10 @@ impl Selector {
 
     /// All of one host, whatever the port.
     pub fn host(host: &str) -> Option<[Self; 2]> {
-        let name = normal_authority(host.as_bytes(), Scheme::Http).ok()?;
-        if name != super::authority::host_of(&name) {
+        if host_of(host) != host {
             return None;
         }
+        let name = normal_authority(host.as_bytes(), Scheme::Http).ok()?;
         Some([format!("{name}/"), format!("{name}:")].map(|begin| Self::Prefix(begin.into())))
     }
 
@@ -705,7 +706,7 @@ mod tests {
         }
         let [plain, port] = Selector::host("[::1]").unwrap();
         assert!(covers(&plain, "[::1]/") && covers(&port, "[::1]:81/x"));
-        for host in ["", "a:81", "a/b", "a b", "[::1"] {
+        for host in ["", "a:", "a:80", "a:81", "a/b", "a b", "[::1"] {
             assert_eq!(Selector::host(host), None, "{host}");
         }
     }

@@ -5,8 +5,10 @@ mod handover;
 use super::*;
 use crate::flow::shelf::StoredBody;
 use crate::flow::shelf::tests::response;
+use crate::rules::invalidate::Pattern;
 use crate::rules::tag::Names;
 use crate::rules::tag::TagKey;
+use crate::state::marks::PATTERNS_MAX;
 use crate::store::faults::Fault;
 use crate::store::faults::Faults;
 use crate::store::files::Step;
@@ -456,5 +458,44 @@ fn what_supersedes_is_kept_unless_a_purge_came_between() {
     purge(Selector::All);
     assert_eq!(next(since).1, None);
     assert!(next(shelves.next_sequence()).1.is_some());
+    shelves.close();
+}
+
+#[test]
+fn more_patterns_than_are_tried_at_a_time_are_refused_and_mark_nothing() {
+    let root = TempDir::new().unwrap();
+    let shelves = open(&dirs(root.path(), 2));
+    let pattern = |text: &str| [Selector::Regex(None, Pattern::new(text).unwrap())];
+    for n in 0..PATTERNS_MAX {
+        let purged = shelves.try_purge(Manner::Hard, &pattern(&format!("/{n}$")));
+        assert!(purged.is_some_and(|(_, entries)| entries.is_none()));
+    }
+    let kept = keep(&shelves, key(1), "body").unwrap();
+    assert!(shelves.try_purge(Manner::Hard, &pattern("^$")).is_none());
+    assert!(shelves.contains(&kept));
+    // Another process has accepted it.
+    shelves.purge(Manner::Hard, &pattern("^$"));
+    assert!(!shelves.contains(&kept));
+    shelves.close();
+}
+
+#[test]
+fn a_soft_purge_holds_in_every_directory_and_counts_targets_at_once() {
+    let root = TempDir::new().unwrap();
+    let shelves = open(&dirs(root.path(), 3));
+    let kept: Vec<Stored> = (0..9)
+        .map(|n| keep(&shelves, key(n), "body").unwrap())
+        .collect();
+    let targets: Vec<Selector> = (0..5).map(|n| Selector::Url(key(n))).collect();
+    let (mark, entries) = shelves.purge(Manner::Soft, &targets);
+    assert!(mark.soft && entries == Some(5));
+    let covered = shelves.covered(mark.sequence).unwrap();
+    assert!(covered.complete && covered.entries == 5);
+    for (n, stored) in kept.iter().enumerate() {
+        assert!(shelves.contains(stored));
+        let is_stale = shelves.covers(stored.found.sequence, &stored.response);
+        assert_eq!(is_stale, n < 5, "{n}");
+        assert_eq!(wait(shelves.load(stored.found)).unwrap().soft, n < 5);
+    }
     shelves.close();
 }
