@@ -342,7 +342,7 @@ sections! {
         /// Pass those fields on, for caches on the way to the client; false takes them off.
         targeted_pass: Flag() = true;
         /// Response fields whose words are tags to purge by: "cache-groups" (RFC 9875); "surrogate-key" and
-        /// "xkey", between spaces; any other, as "cache-tag", between commas.
+        /// "xkey", between spaces; "cache-tag", between commas; any other between either.
         tag_fields: List(0, 8) = ["cache-groups", "cache-tag", "surrogate-key", "xkey"];
         /// Pass those fields on to clients; false takes them off, but for Cache-Groups.
         tag_fields_pass: Flag() = false;

@@ -128,10 +128,10 @@ fn keys(headers: &HeaderMap, body: &[u8]) -> Result<Vec<String>, AdminError> {
             value.map_err(|_| malformed("surrogate-key is not readable"))?,
         ));
     }
-    if keys.is_empty() && !body.trim_ascii().is_empty() {
+    if !body.trim_ascii().is_empty() {
         let body: Body =
             object(body).map_err(|error| AdminError::Malformed(format!("not a purge: {error}")))?;
-        keys = body.surrogate_keys.unwrap_or_default();
+        keys.extend(body.surrogate_keys.unwrap_or_default());
     }
     match keys.is_empty() {
         true => Err(malformed("give Surrogate-Key or surrogate_keys")),
