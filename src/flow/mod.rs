@@ -12,15 +12,19 @@
 mod ask;
 pub mod body;
 mod deliver;
+pub mod dialect;
 pub mod fill;
 mod freshen;
+mod front;
 mod handover;
 mod keys;
+mod ledger;
 mod lookup;
 pub mod meter;
 mod origin;
 mod pass;
 mod purge;
+mod refresh;
 mod report;
 mod setup;
 pub mod shelf;
@@ -34,6 +38,8 @@ mod upload;
 
 use self::ask::Ask;
 use self::body::Body;
+use self::ledger::Ledger;
+use self::refresh::Refreshes;
 use self::setup::Setup;
 use self::shelf::lock;
 use self::shelf::upkeep::Done;
@@ -51,7 +57,6 @@ use crate::rules::forwarded::Sender;
 use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::identity::Identity;
-use crate::rules::invalidate::Selector;
 use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
 use crate::rules::part::RangePolicy;
@@ -100,6 +105,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+pub use self::ledger::Count;
+pub use self::ledger::TOLD_MAX;
+pub use self::ledger::Told;
 pub use self::origin::BackendStats;
 pub use self::purge::Manner;
 pub use self::purge::PURGE_ITEMS_MAX;
@@ -107,6 +115,7 @@ pub use self::purge::Purge;
 pub use self::purge::PurgeError;
 pub use self::purge::Receipt;
 pub use self::purge::What;
+pub use self::refresh::Progress as RefreshProgress;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
@@ -301,6 +310,8 @@ pub struct Engine {
     tunnels: Arc<tunnel::Counts>,
     /// Purges that were asked for, hard and soft.
     purges: [AtomicU64; 2],
+    ledger: Ledger,
+    refreshes: Refreshes,
     sink: Arc<dyn Sink>,
 }
 
@@ -366,6 +377,8 @@ impl Engine {
             fills_active: AtomicU64::new(0),
             tunnels: Arc::default(),
             purges: Default::default(),
+            ledger: Ledger::default(),
+            refreshes: Refreshes::default(),
             sink,
             setup: ArcSwap::from_pointee(Setup::first(params, instance)),
         }))
@@ -516,6 +529,8 @@ impl Engine {
         identity: Option<&Identity>,
         report: &mut Report,
     ) -> Answer {
+        // Some of what a purge is asked for by is taken off every request.
+        let spoken = dialect::is_spoken(&parts.method).then(|| parts.headers.clone());
         let mut request = match NormalRequest::new(parts, sender.scheme, &setup.params.request) {
             Ok(request) => request,
             Err(refusal) => return refuse(refusal),
@@ -541,7 +556,11 @@ impl Engine {
                 Answer::new(synth::redirected(&url), synthetic())
             }
             Guard::Refuse(refusal) => refuse(refusal),
-            Guard::Admit | Guard::Answer | Guard::Purge => {
+            Guard::Purge => {
+                report.key = setup.params.cache_status_key.then(|| request.url());
+                Box::pin(self.obey_front(site, &request, spoken.as_ref())).await
+            }
+            Guard::Admit | Guard::Answer => {
                 // A handshake by another site's rules is nothing to this site's origin.
                 let name = identity.filter(|_| site.guard.certificate.is_some());
                 if let Some(name) = name.and_then(|identity| identity.name.as_ref()) {
@@ -583,17 +602,6 @@ impl Engine {
     async fn admitted(self: &Arc<Self>, verdict: Guard, ask: Ask, body: RequestBody) -> Answer {
         if verdict == Guard::Answer {
             return Answer::new(synth::options(), synthetic());
-        }
-        if verdict == Guard::Purge {
-            let keys = self.keys_of_target(
-                ask.site(),
-                ask.request.authority(),
-                ask.request.target(),
-                ask.request.scheme(),
-            );
-            let selectors: Vec<Selector> = keys.into_iter().map(Selector::Url).collect();
-            let entries = Box::pin(self.forget(&selectors)).await;
-            return Answer::new(synth::purged(entries), synthetic());
         }
         if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {
             return Box::pin(self.upgrade(ask, protocol)).await;

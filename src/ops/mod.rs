@@ -9,6 +9,8 @@ pub mod admin;
 pub mod answer;
 pub mod inventory;
 pub mod metrics;
+mod openapi;
+mod purges;
 pub mod reload;
 pub mod traces;
 

@@ -219,8 +219,9 @@ impl<'a> TagScope<'a> {
     /// The tags of a response, sorted, without repeats: those that the policy's fields list.
     ///
     /// `Cache-Groups` is a List of Strings (RFC 9875 §2); each counts as a tag and as a group of its
-    /// origin. `Surrogate-Key` and `xkey` list words between white space, other fields what is between
-    /// commas, without the white space round it; every character counts. More than [`TAGS_MAX`] come
+    /// origin. `Surrogate-Key` and `xkey` list words between white space, `Cache-Tag` what is between
+    /// commas, without the white space round it, other fields what is between either; every character
+    /// counts. More than [`TAGS_MAX`] come
     /// to [`TagKey::EVERY`] alone, as does one longer than [`TAG_BYTES_MAX`].
     pub fn tags(&self, headers: &HeaderMap, policy: &TagPolicy) -> Vec<TagKey> {
         let mut tags = Vec::new();
@@ -232,9 +233,14 @@ impl<'a> TagScope<'a> {
                 }
                 continue;
             }
-            let words = *name == "surrogate-key" || *name == "xkey";
+            let (blanks, commas) = match name.as_str() {
+                "surrogate-key" | "xkey" => (true, false),
+                "cache-tag" => (false, true),
+                // Those of Drupal, Symfony, Magento and others.
+                _ => (true, true),
+            };
             for line in headers.get_all(name) {
-                for text in members(line, words).take(TAGS_MAX + 1) {
+                for text in members(line, blanks, commas).take(TAGS_MAX + 1) {
                     tags.push(TagKey::of_text(text).unwrap_or(TagKey::EVERY));
                 }
             }
@@ -287,12 +293,9 @@ fn groups(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     groups.unwrap_or_default()
 }
 
-/// What one line of a field lists: words, or what stands between commas.
-fn members(line: &HeaderValue, words: bool) -> impl Iterator<Item = &[u8]> {
-    let splits = move |byte: &u8| match words {
-        true => byte.is_ascii_whitespace(),
-        false => *byte == b',',
-    };
+/// What one line of a field lists between blanks, or commas, or either.
+fn members(line: &HeaderValue, blanks: bool, commas: bool) -> impl Iterator<Item = &[u8]> {
+    let splits = move |byte: &u8| blanks && byte.is_ascii_whitespace() || commas && *byte == b',';
     let members = line.as_bytes().split(splits).map(<[u8]>::trim_ascii);
     members.filter(|member| !member.is_empty())
 }
@@ -444,13 +447,13 @@ mod tests {
     fn only_the_fields_that_are_chosen_are_read_and_withheld() {
         let mut headers = HeaderMap::new();
         headers.append("xkey", HeaderValue::from_static("a"));
-        headers.append("x-magento-tags", HeaderValue::from_static("b,c"));
+        headers.append("x-magento-tags", HeaderValue::from_static("b,c d"));
         let policy = TagPolicy {
             fields: vec![HeaderName::from_static("x-magento-tags")],
             pass: false,
         };
         let tags = scope("site", Scheme::Http, "a.test").tags(&headers, &policy);
-        assert_eq!(tags, sorted(&["b", "c"]));
+        assert_eq!(tags, sorted(&["b", "c", "d"]));
         assert!(policy.withholds(&HeaderName::from_static("x-magento-tags")));
         assert!(!policy.withholds(&HeaderName::from_static("xkey")));
         assert!(!TagPolicy::default().withholds(&CACHE_GROUPS));

@@ -108,6 +108,8 @@ pub struct Covered {
     pub entries: u64,
     /// Everything was looked at.
     pub complete: bool,
+    /// Something could not be looked at: it will not be complete.
+    pub given_up: bool,
 }
 
 /// Some purges whose entries are to be looked for, the oldest ones.
@@ -451,6 +453,7 @@ impl Marks {
         Some(Covered {
             entries: count.entries,
             complete: count.open == 0 && !count.partial,
+            given_up: count.open == 0 && count.partial,
         })
     }
 
@@ -939,6 +942,7 @@ mod tests {
         let so_far = Covered {
             entries: 2,
             complete: false,
+            given_up: false,
         };
         assert_eq!(covered(&marks, 9), Some(so_far));
         marks.swept(&round, false);

@@ -237,7 +237,9 @@ mod tests {
 
     fn covered(shelf: &Shelf, sequence: Sequence) -> Option<(u64, bool)> {
         let covered = shelf.read_index().marks().covered(sequence)?;
-        let Covered { entries, complete } = covered;
+        let Covered {
+            entries, complete, ..
+        } = covered;
         Some((entries, complete))
     }
 

@@ -443,10 +443,12 @@ impl Shelves {
             let before = sum.unwrap_or(Covered {
                 entries: 0,
                 complete: true,
+                given_up: false,
             });
             sum = Some(Covered {
                 entries: before.entries.saturating_add(covered.entries),
                 complete: before.complete && covered.complete,
+                given_up: before.given_up || covered.given_up,
             });
         }
         sum
