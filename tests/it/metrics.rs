@@ -261,6 +261,21 @@ fn entries_that_make_room_are_counted_and_so_is_what_the_store_takes() {
 }
 
 #[test]
+fn purges_are_counted_by_what_becomes_of_what_they_cover() {
+    let scene = Scene::usual();
+    scene.origin.says("/a", Reply::ok("v1").fresh());
+    scene.get("/a").by("uri-miss");
+    scene.purge(&["/a"]);
+    scene.purge_all();
+    scene.get("/a").by("uri-miss");
+    let page = scrape(&scene);
+    for (manner, count) in [("hard", 2.0), ("soft", 0.0)] {
+        let labels = [("manner", manner)];
+        assert_eq!(page.sum("larder_purges_total", &labels), count, "{manner}");
+    }
+}
+
+#[test]
 fn scrapers_need_the_token_where_there_is_one() {
     let setup = Scene::new().set("admin", "token_file", "\"token\"");
     fs::write(setup.dir().join("token"), "s3cret").unwrap();
