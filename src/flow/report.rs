@@ -2,6 +2,7 @@
 //! render, so that they cannot disagree.
 
 use crate::rules::cache_status::Outcome;
+use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::Refusal;
 use crate::rules::route::SiteId;
@@ -42,6 +43,10 @@ pub struct Report {
     pub user_agent: Option<HeaderValue>,
     /// The site it belonged to.
     pub site: Option<SiteId>,
+    /// What names its target in the store, if it was let in.
+    pub primary: Option<PrimaryKey>,
+    /// The length of the stored body that it was answered from, in bytes.
+    pub stored_bytes: Option<u64>,
     /// The URL it is stored under, where Cache-Status is to say it.
     pub key: Option<String>,
     /// The status sent.
@@ -78,6 +83,8 @@ impl Report {
             referer: field(&header::REFERER),
             user_agent: field(&header::USER_AGENT),
             site: None,
+            primary: None,
+            stored_bytes: None,
             key: None,
             status: StatusCode::OK,
             body_bytes: 0,

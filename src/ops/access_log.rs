@@ -357,6 +357,8 @@ pub(crate) mod tests {
             referer: None,
             user_agent: Some(HeaderValue::from_static("curl/8")),
             site: None,
+            primary: None,
+            stored_bytes: None,
             key: None,
             status: StatusCode::OK,
             body_bytes: 2326,

@@ -4,6 +4,7 @@
 //! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
 //! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
 //! GET   /stats     counters and sizes as JSON
+//! GET   /live      what goes on now, see `picture`
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
@@ -12,17 +13,21 @@
 //! ```
 //!
 //! With a token, everything but the two health questions needs `Authorization: Bearer TOKEN`.
-//! Without one (only on a loopback listener) a request that a web page sent is refused, so a
-//! browser on the same machine cannot be tricked into purging, or into telling what is stored: that is
-//! asked for by POST, because with a GET a browser need not say where it comes from.
+//! Without one (only on a loopback listener) a request that another's web page sent is refused, see
+//! `browser`, so a browser on the same machine cannot be tricked into purging, or into telling what is
+//! stored: that is asked for by POST, because with a GET a browser need not say where it comes from.
 
 use super::answer::Answer;
 use super::answer::Telling;
+use super::browser;
 use super::inventory;
 use super::inventory::Question;
 use super::inventory::Topic;
+use super::live::Live;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
+use super::picture;
+use super::picture::Picture;
 use super::reload::Reloads;
 use crate::clock;
 use crate::flow::Engine;
@@ -46,6 +51,7 @@ use http_body_util::LengthLimitError;
 use http_body_util::Limited;
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::json;
 use std::fmt;
 use std::fs;
@@ -62,14 +68,23 @@ use tokio::time::timeout;
 /// Answers admin requests.
 pub struct Admin {
     engine: Arc<Engine>,
-    metrics: Arc<Metrics>,
-    certificates: Look,
+    seen: Seen,
     reloads: Reloads,
     token: ArcSwapOption<Token>,
     draining: AtomicBool,
     /// One permit a telling of the store; verifications have their own.
     tellings: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
+}
+
+/// What is seen of the process beside the engine.
+pub struct Seen {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What requests are for.
+    pub live: Arc<Live>,
+    /// What TLS listeners show.
+    pub certificates: Look,
 }
 
 /// Looks at the certificates that TLS listeners show now.
@@ -97,7 +112,7 @@ pub enum AdminError {
     #[error("the request body could not be read")]
     Body,
     /// A web page sent it, and there is no token to tell friend from foe.
-    #[error("requests from web pages need a token")]
+    #[error("requests from other web pages need a token")]
     ForeignOrigin,
     /// The JSON is not a purge.
     #[error("{0}")]
@@ -109,7 +124,9 @@ pub enum AdminError {
         allow: &'static str,
     },
     /// No such resource.
-    #[error("there is only /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz")]
+    #[error(
+        "there is only /purge, /reload, /stats, /live, /certificates, /store/…, /healthz and /readyz"
+    )]
     NotFound,
     /// Another store is meant.
     #[error("this larder runs on another store")]
@@ -147,6 +164,7 @@ pub enum AdminError {
 enum Ask {
     Certificates,
     Health,
+    Live,
     PurgeBody,
     PurgeUrl(String),
     Ready,
@@ -165,17 +183,10 @@ struct PurgeBody {
 
 impl Admin {
     /// Makes the handler.
-    pub fn new(
-        engine: Arc<Engine>,
-        metrics: Arc<Metrics>,
-        certificates: Look,
-        reloads: Reloads,
-        token: Option<Token>,
-    ) -> Self {
+    pub fn new(engine: Arc<Engine>, seen: Seen, reloads: Reloads, token: Option<Token>) -> Self {
         Self {
             engine,
-            metrics,
-            certificates,
+            seen,
             reloads,
             token: ArcSwapOption::from_pointee(token),
             draining: AtomicBool::new(false),
@@ -214,21 +225,36 @@ impl Admin {
     {
         let ask = Ask::read(parts)?;
         if !matches!(ask, Ask::Health | Ask::Ready) {
-            authorise(&parts.headers, self.token.load().as_deref())?;
+            let token = self.token.load();
+            authorise(&parts.headers, token.as_deref())?;
+            // A page that may not read another's answers may read those it thinks are its own.
+            if ask == Ask::Live && token.is_none() && browser::is_by_name(&parts.headers) {
+                return Err(AdminError::ForeignOrigin);
+            }
         }
         match ask {
             Ask::Certificates => {
-                let certificates = (self.certificates)().render(clock::now());
+                let certificates = (self.seen.certificates)().render(clock::now());
                 Ok(respond(StatusCode::OK, &certificates))
             }
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
+            Ask::Live => {
+                let (stats, now) = (self.engine.stats(), clock::now());
+                let picture = Picture::new(&self.seen.live, &self.seen.metrics, &stats, now);
+                Ok(respond(StatusCode::OK, &json!(picture)))
+            }
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
             Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
             Ask::Ready => Ok(self.ready()),
             Ask::Reload => self.reload().await,
             Ask::Stats => {
-                let (sizes, certificates) = (self.engine.stats(), (self.certificates)());
-                let stats = self.metrics.render(&sizes, &certificates, clock::now());
+                let (sizes, certificates) = (self.engine.stats(), (self.seen.certificates)());
+                let metrics = &self.seen.metrics;
+                let mut stats = metrics.render(&sizes, &certificates, clock::now());
+                if let Value::Object(stats) = &mut stats {
+                    let curve = json!(picture::Curve::new(&self.seen.live));
+                    stats.insert("curve".to_owned(), curve);
+                }
                 Ok(respond(StatusCode::OK, &stats))
             }
             Ask::Store(topic) => {
@@ -384,6 +410,7 @@ impl Ask {
         let (ask, allow) = match parts.uri.path() {
             "/certificates" => (Self::Certificates, READ),
             "/healthz" => (Self::Health, READ),
+            "/live" => (Self::Live, READ),
             "/purge" => (Self::PurgeBody, "POST"),
             "/readyz" => (Self::Ready, READ),
             "/reload" => (Self::Reload, "POST"),
@@ -435,8 +462,7 @@ impl AdminError {
 /// Checks that the sender may do more than ask for health.
 fn authorise(headers: &HeaderMap, token: Option<&Token>) -> Result<(), AdminError> {
     let Some(token) = token else {
-        // Browsers put Origin on every request that a page sends elsewhere with an effect.
-        return match headers.contains_key(header::ORIGIN) {
+        return match browser::is_foreign(headers) {
             true => Err(AdminError::ForeignOrigin),
             false => Ok(()),
         };

@@ -7,29 +7,35 @@
 pub mod access_log;
 pub mod admin;
 pub mod answer;
+pub mod browser;
 pub mod inventory;
+pub mod live;
 pub mod metrics;
+pub mod picture;
 pub mod reload;
 
 use crate::flow::Report;
 use crate::flow::Sink;
 use access_log::AccessLog;
 use arc_swap::ArcSwapOption;
+use live::Live;
 use metrics::Metrics;
 use std::sync::Arc;
 
-/// Takes every request's report: counts it, then logs it.
+/// Takes every request's report: counts it, looks at what it was for, then logs it.
 #[derive(Debug)]
 pub struct Observer {
     metrics: Arc<Metrics>,
+    live: Arc<Live>,
     access_log: ArcSwapOption<AccessLog>,
 }
 
 impl Observer {
     /// Makes an observer; without an access log it only counts.
-    pub fn new(metrics: Arc<Metrics>, access_log: Option<AccessLog>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, live: Arc<Live>, access_log: Option<AccessLog>) -> Self {
         Self {
             metrics,
+            live,
             access_log: ArcSwapOption::from_pointee(access_log),
         }
     }
@@ -50,6 +56,7 @@ impl Observer {
 impl Sink for Observer {
     fn take(&self, report: Report) {
         self.metrics.count(&report);
+        self.live.take(&report);
         if let Some(log) = &*self.access_log.load()
             && !log.write(report)
         {
