@@ -72,6 +72,7 @@ impl Workers {
                     address: peer.address,
                     scheme: peer.scheme,
                     identity: peer.identity,
+                    cipher: peer.cipher,
                 };
                 let mut response = engine.handle(request.map(body), client).await;
                 if let Some(tunnel) = response.body_mut().take_tunnel() {

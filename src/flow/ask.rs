@@ -9,6 +9,7 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::request::NormalRequest;
 use crate::rules::route::SiteId;
 use crate::rules::tag::TagScope;
+use crate::rules::trace::Trace;
 use std::sync::Arc;
 
 /// An admitted request.
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub(super) struct Ask {
     pub(super) request: NormalRequest,
     pub(super) sender: Sender,
+    /// The trace it belongs to, where there are such.
+    pub(super) trace: Option<Trace>,
     pub(super) site: SiteId,
     /// What counted when it came.
     pub(super) setup: Arc<Setup>,

@@ -20,6 +20,7 @@ use super::shelf::NotKept;
 use super::shelf::Stored;
 use super::shelf::lock;
 use super::slices::Reach;
+use super::span::Step;
 use super::synth;
 use super::trip::Errand;
 use super::trip::Landing;
@@ -87,7 +88,18 @@ impl Shared {
 impl Engine {
     /// Answers a request that may be answered from the store.
     pub(super) async fn serve(self: &Arc<Self>, ask: Ask) -> Answer {
-        match self.look_up(&ask).await {
+        let span = self.begin_span(&ask);
+        let looked = self.look_up(&ask).await;
+        self.end_span(span, || {
+            Step::Lookup(match &looked {
+                Ok(answer) => answer.outcome,
+                Err(need) => Outcome {
+                    fwd: Some(need.forward),
+                    ..Outcome::default()
+                },
+            })
+        });
+        match looked {
             Ok(answer) => answer,
             // Apart, so that a hit does not carry the room a miss needs.
             Err(need) => Box::pin(self.ask_origin(ask, need)).await,

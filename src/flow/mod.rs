@@ -17,6 +17,7 @@ mod freshen;
 mod handover;
 mod keys;
 mod lookup;
+pub mod meter;
 mod origin;
 mod pass;
 mod purge;
@@ -25,6 +26,7 @@ mod setup;
 pub mod shelf;
 pub mod shelves;
 mod slices;
+mod span;
 mod synth;
 mod trip;
 mod tunnel;
@@ -54,12 +56,15 @@ use crate::rules::key::KeyPolicy;
 use crate::rules::key::PrimaryKey;
 use crate::rules::part::RangePolicy;
 use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::Cipher;
 use crate::rules::request::NormalRequest;
 use crate::rules::request::Refusal;
 use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::storable::StorePolicy;
+use crate::rules::trace::Trace;
+use crate::rules::trace::TracePolicy;
 use crate::rules::upgrade::Protocol;
 use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
@@ -95,14 +100,18 @@ use std::time::Duration;
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
+pub use self::origin::BackendStats;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
 pub use self::shelf::catalog::Finding;
 pub use self::shelf::catalog::Held;
+pub use self::shelf::upkeep::Eviction;
 pub use self::shelves::DirStats;
 pub use self::shelves::handover::Beside;
 pub use self::shelves::handover::Peer;
+pub use self::span::Span;
+pub use self::span::Step;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
 pub use crate::store::StoreError;
@@ -194,6 +203,8 @@ pub struct Params {
     pub upgrades_max: usize,
     /// How long an upgraded connection may carry nothing.
     pub upgrade_idle_timeout: Duration,
+    /// Which requests are told of step by step, if any.
+    pub traces: Option<TracePolicy>,
     /// Most variants of one target; at least one.
     pub variants_max: usize,
     /// What goes first when room is needed, and what is let in.
@@ -209,6 +220,8 @@ pub struct Client {
     pub scheme: Scheme,
     /// What its handshake found out about it, where a site asks for certificates.
     pub identity: Option<Arc<Identity>>,
+    /// What its handshake agreed on, over TLS.
+    pub cipher: Option<Cipher>,
 }
 
 /// What to purge.
@@ -274,12 +287,10 @@ pub struct Stats {
     pub dirs: Vec<DirStats>,
     /// Why the store passes through, when it does: no directory can be used.
     pub pass_through: Option<Arc<str>>,
-    /// Interim (1xx) responses from all backends; they go no further.
-    pub interim: u64,
     /// Upgraded connections.
     pub tunnels: Tunnels,
-    /// Backends: name, usable.
-    pub backends: Vec<(Arc<str>, bool)>,
+    /// Backends, those of each upstream one after the other.
+    pub backends: Vec<BackendStats>,
 }
 
 /// Serves requests. Shared by all workers.
@@ -418,11 +429,17 @@ impl Engine {
             false => SocketAddr::new(sender.address, 0),
         };
         let mut report = Report::new(&parts, address, clock::now());
+        report.cipher = client.cipher;
+        if let Some(policy) = setup.params.traces {
+            let trusted = !sender.proxies.is_empty();
+            report.trace = Some(self.trace(&parts.headers, policy, trusted));
+        }
         let identity = client.identity.as_deref();
         let answer = self.answer(&setup, parts, body, sender, identity, &mut report);
         let answer = answer.await;
         let of_origin = answer.is_of_origin();
         let mut response = answer.response;
+        report.head_after = clock::instant().duration_since(started);
         report.status = response.status();
         report.outcome = answer.outcome;
         report.refusal = answer.refusal;
@@ -453,14 +470,9 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let (entries, bodies, live_bytes) = self.shelf.held();
         let dirs = self.shelf.dirs();
-        let now = clock::now();
         let setup = self.setup.load_full();
-        let backends = setup.origins().iter().flat_map(|origin| {
-            let health = lock(&origin.health);
-            (0..origin.upstream.backends())
-                .map(|n| (origin.upstream.name(n), health.is_usable(n, now)))
-                .collect::<Vec<_>>()
-        });
+        let upstreams = setup.params.upstreams.iter().zip(setup.origins());
+        let backends = upstreams.flat_map(|((name, _), origin)| origin.stats(name));
         let crowds = lock(&self.crowds);
         let (variants_pushed_out, crowds) = (crowds.total(), crowds.worst(CROWDS_TOLD));
         Stats {
@@ -473,7 +485,6 @@ impl Engine {
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
             memory_bytes: self.shelf.memory_bytes(),
             upkeep: self.shelf.upkeep(),
-            interim: setup.origins().iter().map(|origin| origin.interim()).sum(),
             tunnels: self.tunnels.read(),
             disk: dirs
                 .iter()
@@ -533,7 +544,7 @@ impl Engine {
         let Some(site_id) = setup.params.routes.site(request.host()) else {
             return no_site();
         };
-        report.site = Some(site_id);
+        report.site = setup.name(site_id);
         let Some(site) = setup.params.sites.get(usize::from(site_id.0)) else {
             return no_site();
         };
@@ -558,6 +569,7 @@ impl Engine {
                     key: PrimaryKey::new(&site.name, &request, &site.key),
                     directives: RequestDirectives::read(request.headers()),
                     sender,
+                    trace: report.trace,
                     site: site_id,
                     setup: Arc::clone(setup),
                     request,
@@ -619,6 +631,17 @@ impl Engine {
             ..Outcome::default()
         };
         Box::pin(self.pass_unsafe(ask, body, outcome)).await
+    }
+
+    /// The trace that a request belongs to.
+    fn trace(&self, headers: &HeaderMap, policy: TracePolicy, trusted: bool) -> Trace {
+        let mut chance = [0; 24];
+        let bytes = self.nonce().into_iter().chain(self.nonce());
+        chance
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = from);
+        Trace::decide(headers, policy, trusted, chance)
     }
 
     /// A delimiter that no body can know beforehand (RFC 2046 §5.1.1).

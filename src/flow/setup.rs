@@ -33,6 +33,8 @@ pub(super) struct Setup {
     origins: Vec<Arc<Origin>>,
     /// Of each site, the number of the setup since which it is as it is.
     eras: Vec<u64>,
+    /// Of each site, its name, for reports.
+    names: Vec<Arc<str>>,
     number: u64,
 }
 
@@ -93,9 +95,11 @@ impl Setup {
             passes_max: params.hops_max,
         };
         let sites = params.sites.iter();
+        let names = sites.clone().map(|site| Arc::from(site.name.as_str()));
         let eras = sites.map(|site| era(site, origins.get(site.upstream)));
         Self {
             eras: eras.collect(),
+            names: names.collect(),
             via: hop.via(Version::HTTP_11).filter(|_| params.via_response),
             hop,
             origins,
@@ -120,6 +124,11 @@ impl Setup {
         let number = self.site(id).upstream.min(self.origins.len() - 1);
         #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
         &self.origins[number]
+    }
+
+    /// A site's name.
+    pub(super) fn name(&self, id: SiteId) -> Option<Arc<str>> {
+        self.names.get(usize::from(id.0)).cloned()
     }
 
     /// Tells trips for a site apart that were made under different setups of it.
@@ -191,6 +200,7 @@ mod tests {
             tries_max: 1,
             upgrades_max: 0,
             upgrade_idle_timeout: second,
+            traces: None,
             variants_max: 1,
             eviction: eviction::Params {
                 favour: Favour::default(),

@@ -5,6 +5,7 @@
 //! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
 //! GET   /stats     counters and sizes as JSON
 //! GET   /live      what goes on now, see `picture`
+//! GET   /metrics   the same and more, for Prometheus: text, or OpenMetrics for whoever accepts it
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
@@ -26,6 +27,7 @@ use super::inventory::Topic;
 use super::live::Live;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
+use super::metrics::exposition::Form;
 use super::picture;
 use super::picture::Picture;
 use super::reload::Reloads;
@@ -125,7 +127,7 @@ pub enum AdminError {
     },
     /// No such resource.
     #[error(
-        "there is only /purge, /reload, /stats, /live, /certificates, /store/…, /healthz and /readyz"
+        "there is only /purge, /reload, /stats, /live, /metrics, /certificates, /store/…, /healthz and /readyz"
     )]
     NotFound,
     /// Another store is meant.
@@ -165,6 +167,7 @@ enum Ask {
     Certificates,
     Health,
     Live,
+    Metrics,
     PurgeBody,
     PurgeUrl(String),
     Ready,
@@ -242,6 +245,14 @@ impl Admin {
                 let (stats, now) = (self.engine.stats(), clock::now());
                 let picture = Picture::new(&self.seen.live, &self.seen.metrics, &stats, now);
                 Ok(respond(StatusCode::OK, &json!(picture)))
+            }
+            Ask::Metrics => {
+                let form = Form::chosen_by(&parts.headers);
+                let (sizes, certificates) = (self.engine.stats(), (self.seen.certificates)());
+                let curve = self.seen.live.curve();
+                let metrics = &self.seen.metrics;
+                let page = metrics.expose(form, &sizes, &certificates, &curve);
+                Ok(build(StatusCode::OK, form.content_type(), page.into()))
             }
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
             Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
@@ -411,6 +422,7 @@ impl Ask {
             "/certificates" => (Self::Certificates, READ),
             "/healthz" => (Self::Health, READ),
             "/live" => (Self::Live, READ),
+            "/metrics" => (Self::Metrics, READ),
             "/purge" => (Self::PurgeBody, "POST"),
             "/readyz" => (Self::Ready, READ),
             "/reload" => (Self::Reload, "POST"),

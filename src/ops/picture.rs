@@ -6,7 +6,10 @@
 
 use super::live::Live;
 use super::metrics::Metrics;
+use crate::flow::Eviction;
 use crate::flow::Stats;
+use crate::flow::meter::BOUNDS;
+use crate::flow::meter::Reading;
 use crate::state::curve::Point;
 use serde::Deserialize;
 use serde::Serialize;
@@ -27,6 +30,8 @@ pub struct Picture {
     pub totals: Totals,
     /// Connections from clients.
     pub connections_open: u64,
+    /// How long requests took.
+    pub latency: Latency,
     /// Backends.
     pub origins: Vec<Origin>,
     /// What is stored.
@@ -57,14 +62,40 @@ pub struct Totals {
     pub hit_bytes: u64,
 }
 
+/// From arrival to the last byte: counts by steps, which only grow.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Latency {
+    /// The steps: at most so many microseconds.
+    pub bounds_us: Vec<u64>,
+    /// Counts by outcome.
+    pub outcomes: Vec<Took>,
+}
+
+/// How long requests of one outcome took.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Took {
+    /// In the words of Cache-Status: `hit`, `hit-stale`, why it was forwarded, or `own`.
+    pub outcome: String,
+    /// One for each step, and behind them those that took longer than the last.
+    pub counts: Vec<u64>,
+}
+
 /// A backend.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
 pub struct Origin {
+    /// The upstream it belongs to.
+    pub upstream: String,
     /// How the config calls it.
     pub name: String,
     /// Requests go there.
     pub usable: bool,
+    /// Its responses.
+    pub answers: u64,
+    /// Exchanges without one.
+    pub errors: u64,
 }
 
 /// Sizes of the store.
@@ -165,7 +196,7 @@ pub struct Size {
 impl Picture {
     /// Puts together what is known at `now`.
     pub fn new(live: &Live, metrics: &Metrics, stats: &Stats, now: SystemTime) -> Self {
-        let totals = live.totals();
+        let (totals, short) = (live.totals(), metrics.in_short());
         let accepted = metrics.connections_accepted.value();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -174,17 +205,31 @@ impl Picture {
             totals: Totals {
                 requests: totals.requests,
                 hits: totals.hits,
-                stale: metrics.stale_served.value(),
-                collapsed: metrics.collapsed.value(),
-                errors: metrics.responses_5xx.value(),
+                stale: short.stale,
+                collapsed: short.collapsed,
+                errors: short.errors,
                 bytes: totals.bytes,
                 hit_bytes: totals.hit_bytes,
             },
             connections_open: accepted.saturating_sub(metrics.connections_closed.value()),
+            latency: Latency::new(&short.took),
             origins: origins(stats),
             store: Store::new(stats),
             top: Top::new(live, now),
             curve: Curve::new(live),
+        }
+    }
+}
+
+impl Latency {
+    fn new(took: &[(&'static str, Reading)]) -> Self {
+        let outcomes = took.iter().map(|(outcome, reading)| Took {
+            outcome: (*outcome).to_owned(),
+            counts: reading.counts.to_vec(),
+        });
+        Self {
+            bounds_us: BOUNDS.iter().map(|(nanos, _)| nanos / 1000).collect(),
+            outcomes: outcomes.collect(),
         }
     }
 }
@@ -202,7 +247,7 @@ impl Store {
             bytes: stats.disk.allocated,
             limit: stats.disk.limit,
             memory_bytes: stats.memory_bytes,
-            evicted: stats.upkeep.evicted,
+            evicted: stats.upkeep.evicted(Eviction::Room),
             fills: stats.fills_active,
             pass_through: stats.pass_through.as_deref().map(str::to_owned),
             dirs: dirs.collect(),
@@ -266,9 +311,12 @@ impl Size {
 
 fn origins(stats: &Stats) -> Vec<Origin> {
     let backends = stats.backends.iter();
-    let origins = backends.map(|(name, usable)| Origin {
-        name: name.as_ref().to_owned(),
-        usable: *usable,
+    let origins = backends.map(|backend| Origin {
+        upstream: backend.upstream.clone(),
+        name: backend.name.as_ref().to_owned(),
+        usable: backend.usable,
+        answers: backend.answers.iter().sum(),
+        errors: backend.errors.iter().map(|(_, count)| count).sum(),
     });
     origins.collect()
 }

@@ -135,6 +135,29 @@ pub enum Detail {
 }
 
 impl Detail {
+    /// Every word of its own, for the tables of counters; beside these there are those of
+    /// [`NotStorable::ALL`] and [`Refusal::ALL`].
+    pub const ALL: &'static [Self] = &[
+        Self::BodyTooLarge,
+        Self::CollapseFull,
+        Self::FillFailed,
+        Self::FirstRequest,
+        Self::HitForMiss,
+        Self::NoBackend,
+        Self::NoRoom,
+        Self::OnlyIfCached,
+        Self::OriginError,
+        Self::OriginProtocol,
+        Self::OriginTimeout,
+        Self::PurgedDuringFill,
+        Self::RequestBody,
+        Self::StaleIfError,
+        Self::StaleWhileRevalidate,
+        Self::StoreFailed,
+        Self::Synthetic,
+        Self::Upgrade,
+    ];
+
     /// The token on the wire.
     pub fn token(self) -> &'static str {
         match self {
@@ -303,26 +326,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const WORDS: &[Detail] = &[
-        Detail::BodyTooLarge,
-        Detail::CollapseFull,
-        Detail::FillFailed,
-        Detail::FirstRequest,
-        Detail::HitForMiss,
-        Detail::NoBackend,
-        Detail::NoRoom,
-        Detail::OnlyIfCached,
-        Detail::OriginError,
-        Detail::OriginProtocol,
-        Detail::OriginTimeout,
-        Detail::PurgedDuringFill,
-        Detail::RequestBody,
-        Detail::StaleIfError,
-        Detail::StaleWhileRevalidate,
-        Detail::StoreFailed,
-        Detail::Synthetic,
-    ];
-
     fn line(outcome: &Outcome) -> HeaderValue {
         outcome.field_value("larder", None)
     }
@@ -455,7 +458,7 @@ mod tests {
 
     #[test]
     fn every_detail_has_a_word_of_its_own() {
-        let mut words: Vec<_> = WORDS.iter().map(|detail| detail.token()).collect();
+        let mut words: Vec<_> = Detail::ALL.iter().map(|detail| detail.token()).collect();
         words.extend(Refusal::ALL.iter().map(|refusal| refusal.token()));
         let count = words.len();
         words.sort_unstable();
@@ -465,7 +468,7 @@ mod tests {
 
     #[test]
     fn every_word_is_in_kebab_case() {
-        let words = WORDS.iter().map(|detail| detail.token());
+        let words = Detail::ALL.iter().map(|detail| detail.token());
         let words = words.chain(Forward::ALL.iter().map(|forward| forward.token()));
         for word in words.chain(Refusal::ALL.iter().map(|refusal| refusal.token())) {
             let fits = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
@@ -476,7 +479,7 @@ mod tests {
     #[test]
     fn the_readme_lists_every_word() {
         let readme = include_str!("../../README.md");
-        let words = WORDS.iter().map(|detail| detail.token());
+        let words = Detail::ALL.iter().map(|detail| detail.token());
         let words = words.chain(Refusal::ALL.iter().map(|refusal| refusal.token()));
         for word in words.chain(NotStorable::ALL.iter().map(|reason| reason.token())) {
             assert!(readme.contains(&format!("`{word}`")), "{word}");

@@ -31,5 +31,6 @@ pub mod stored;
 pub mod tag;
 pub mod target;
 pub mod targeted;
+pub mod trace;
 pub mod upgrade;
 pub mod validation;

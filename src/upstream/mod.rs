@@ -37,6 +37,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use body::Body;
 pub use error::ConnectFailure;
 pub use error::UpstreamError;
+pub use pool::Connections;
 pub use switched::Switched;
 pub use tls::Security;
 
@@ -244,6 +245,17 @@ impl Upstream {
                 interim(pool).saturating_add(upgrades.as_ref().map_or(0, interim))
             }
             Some(Access::File(_)) | None => 0,
+        }
+    }
+
+    /// What connections there are to a backend.
+    pub fn connections(&self, backend: usize) -> Connections {
+        match self.origins.get(backend).map(|origin| &origin.access) {
+            Some(Access::Http { pool, upgrades }) => {
+                let others = upgrades.as_ref().map(|pool| pool.connections());
+                pool.connections().and(others.unwrap_or_default())
+            }
+            Some(Access::File(_)) | None => Connections::default(),
         }
     }
 

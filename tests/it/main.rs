@@ -24,6 +24,7 @@
 
 mod client;
 mod dial;
+mod exposition;
 mod frames;
 mod origin;
 mod pebble;
@@ -58,6 +59,7 @@ mod live;
 mod logs;
 mod main_path;
 mod messages;
+mod metrics;
 mod origins_h2;
 mod origins_h2_faults;
 mod origins_tls;
@@ -83,6 +85,7 @@ mod time;
 mod tls;
 mod tools;
 mod top;
+mod traces;
 mod trouble;
 mod upgrades;
 mod upstream;

@@ -3,6 +3,7 @@
 //! From [`Picture`]s in the order in which they were taken. Rates are of two that follow each other;
 //! where counts began anew between them there are none. How it looks is left to `draw`.
 
+use crate::ops::picture::Latency;
 use crate::ops::picture::Picture;
 use crate::ops::picture::Row;
 use ratatui::crossterm::event::KeyCode;
@@ -16,6 +17,8 @@ pub(super) struct Board {
     pub(super) url: String,
     pub(super) picture: Picture,
     pub(super) rates: Rates,
+    /// How long requests of the last looks took, the oldest first.
+    looks: VecDeque<Latency>,
     /// Requests a second, the latest last.
     pub(super) history: VecDeque<u64>,
     pub(super) list: List,
@@ -40,6 +43,17 @@ pub(super) struct Rates {
     /// From 0 to 1; none when nothing was asked for.
     pub(super) hit_ratio: Option<f64>,
     pub(super) byte_hit_ratio: Option<f64>,
+}
+
+/// How long requests of one outcome took, in microseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Percentiles {
+    pub(super) outcome: String,
+    /// There were such requests just now; else it is of all since the start.
+    pub(super) recent: bool,
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
 }
 
 /// What URLs are sorted by.
@@ -113,6 +127,7 @@ impl Board {
             url,
             picture: Picture::default(),
             rates: Rates::default(),
+            looks: VecDeque::new(),
             history: VecDeque::new(),
             list: List::default(),
             filter: String::new(),
@@ -139,8 +154,15 @@ impl Board {
                 }
                 self.history.push_back(whole(rates.requests));
             }
-            None => self.rates = Rates::default(),
+            None => {
+                self.rates = Rates::default();
+                self.looks.clear();
+            }
         }
+        if self.looks.len() > LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back(picture.latency.clone());
         self.picture = picture;
         self.scroll = self.scroll.min(self.rows().len().saturating_sub(1));
     }
@@ -170,6 +192,33 @@ impl Board {
         let rows = list.iter();
         rows.filter(|row| passes(&row.url) || passes(&row.reason))
             .collect()
+    }
+
+    /// How long requests took, by outcome: of the last looks, where there were any in them.
+    pub(super) fn latencies(&self) -> Vec<Percentiles> {
+        let now = &self.picture.latency;
+        let before = self.looks.front();
+        let told = now.outcomes.iter().filter_map(|took| {
+            let were = before.and_then(|before| {
+                let mut outcomes = before.outcomes.iter();
+                outcomes.find(|was| was.outcome == took.outcome)
+            });
+            let were = were.map(|were| were.counts.as_slice()).unwrap_or_default();
+            let were = were.iter().chain(std::iter::repeat(&0));
+            let grown = took.counts.iter().zip(were);
+            let grown: Vec<u64> = grown.map(|(is, was)| is.saturating_sub(*was)).collect();
+            let recent = grown.iter().any(|count| *count > 0);
+            let counts = if recent { &grown } else { &took.counts };
+            let at = |part| percentile(&now.bounds_us, counts, part);
+            Some(Percentiles {
+                outcome: took.outcome.clone(),
+                recent,
+                p50: at(0.5)?,
+                p90: at(0.9)?,
+                p99: at(0.99)?,
+            })
+        });
+        told.collect()
     }
 
     /// Does what a key is for.
@@ -236,6 +285,26 @@ impl Board {
     }
 }
 
+/// Below how many microseconds a part of the counted requests lies; as if they were spread evenly over
+/// their step. What took longer than all bounds is told as the last. None when nothing was counted.
+fn percentile(bounds_us: &[u64], counts: &[u64], part: f64) -> Option<f64> {
+    let all: u64 = counts.iter().sum();
+    if all == 0 {
+        return None;
+    }
+    let wanted = all as f64 * part;
+    let (mut below, mut low) = (0.0, 0.0);
+    for (bound, count) in bounds_us.iter().zip(counts) {
+        let (bound, count) = (*bound as f64, *count as f64);
+        if count > 0.0 && below + count >= wanted {
+            return Some(low + (bound - low) * (wanted - below) / count);
+        }
+        below += count;
+        low = bound;
+    }
+    Some(low)
+}
+
 /// A rate without its fraction.
 fn whole(rate: f64) -> u64 {
     // The format of a number is its own rounding; nothing is cut off silently.
@@ -244,12 +313,15 @@ fn whole(rate: f64) -> u64 {
 
 /// Seconds, or so, of which the rate is shown.
 const HISTORY_MAX: usize = 300;
+/// Percentiles are of so many.
+const LOOKS: usize = 10;
 const FILTER_BYTES_MAX: usize = 200;
 const PAGE: usize = 10;
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::ops::picture::Took;
 
     fn row(url: &str, count: u64, reason: &str) -> Row {
         Row {
@@ -392,6 +464,43 @@ pub(super) mod tests {
         press(&mut board, "/");
         let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(board.press(&control_c), Next::End);
+    }
+
+    #[test]
+    fn percentiles_lie_within_the_step_that_holds_them() {
+        let bounds = [100, 200, 400];
+        let at = |counts: &[u64], part| percentile(&bounds, counts, part);
+        assert_eq!(at(&[10, 0, 0, 0], 0.5), Some(50.0));
+        assert_eq!(at(&[0, 10, 0, 0], 0.9), Some(190.0));
+        assert_eq!(at(&[9, 0, 1, 0], 0.99), Some(380.0));
+        assert_eq!(at(&[1, 0, 0, 9], 0.5), Some(400.0));
+        assert_eq!(at(&[0; 4], 0.5), None);
+    }
+
+    #[test]
+    fn percentiles_are_of_what_came_last_where_anything_did() {
+        let took = |counts: [u64; 3], second| {
+            let mut picture = picture(second);
+            picture.latency.bounds_us = vec![100, 200];
+            picture.latency.outcomes = vec![Took {
+                outcome: "hit".to_owned(),
+                counts: counts.to_vec(),
+            }];
+            picture
+        };
+        let mut board = board();
+        board.show(took([100, 0, 0], 1));
+        board.show(took([100, 10, 0], 2));
+        for second in 3..12 {
+            board.show(took([100, 20, 0], second));
+        }
+        let told = board.latencies();
+        assert_eq!((told[0].recent, told[0].p50), (true, 150.0));
+        for second in 12..30 {
+            board.show(took([100, 20, 0], second));
+        }
+        let told = board.latencies();
+        assert_eq!((told[0].recent, told[0].p50), (false, 60.0));
     }
 
     #[test]

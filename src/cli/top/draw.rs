@@ -3,7 +3,8 @@
 //! ```text
 //! larder 0.1.0  http://127.0.0.1:8081  up 3h 2m
 //! rates, ratios, a line of requests a second
-//! store │ other sizes │ origins
+//! store │ other sizes │ latency
+//! origins
 //! requests │ misses │ bytes │ not cached      the list that is chosen, as long as there is room
 //! keys, or the filter
 //! ```
@@ -33,12 +34,12 @@ use std::time::Duration;
 
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame<'_>, board: &Board) {
-    let middle = panels_height(board);
-    let [head, rates, line, panels, list, keys] = Layout::vertical([
+    let [head, rates, line, panels, origins, list, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(2),
         Constraint::Length(2),
-        Constraint::Length(middle),
+        Constraint::Length(7),
+        Constraint::Length(1),
         Constraint::Min(3),
         Constraint::Length(1),
     ])
@@ -46,23 +47,18 @@ pub(super) fn draw(frame: &mut Frame<'_>, board: &Board) {
     draw_head(frame, head, board);
     draw_rates(frame, rates, board);
     draw_line(frame, line, board);
-    let [store, sizes, origins] = Layout::horizontal([
+    let [store, sizes, latency] = Layout::horizontal([
         Constraint::Fill(1),
-        Constraint::Length(30),
+        Constraint::Length(32),
         Constraint::Fill(1),
     ])
     .areas(panels);
     draw_store(frame, store, &board.picture);
     draw_sizes(frame, sizes, &board.picture);
+    draw_latency(frame, latency, board);
     draw_origins(frame, origins, &board.picture);
     draw_list(frame, list, board);
     draw_keys(frame, keys, board);
-}
-
-/// As high as the sizes need, or the origins, but not more than that.
-fn panels_height(board: &Board) -> u16 {
-    let origins = u16::try_from(board.picture.origins.len()).unwrap_or(u16::MAX);
-    origins.clamp(5, 8).saturating_add(2)
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, board: &Board) {
@@ -94,17 +90,17 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, board: &Board) {
     };
     let first = Line::from(vec![
         Span::raw("requests/s "),
-        Span::styled(format!("{:<9.0}", rates.requests), BOLD),
+        Span::styled(format!("{:<8.0}", rates.requests), BOLD),
         Span::raw("hits "),
         Span::styled(
-            format!("{:<9}", percent(rates.hit_ratio)),
+            format!("{:<8}", percent(rates.hit_ratio)),
             BOLD.fg(Color::Green),
         ),
         Span::raw("bytes/s "),
-        Span::styled(format!("{:<11}", bytes(rates.bytes)), BOLD),
+        Span::styled(format!("{:<10}", bytes(rates.bytes)), BOLD),
         Span::raw("of bytes "),
         Span::styled(
-            format!("{:<9}", percent(rates.byte_hit_ratio)),
+            format!("{:<8}", percent(rates.byte_hit_ratio)),
             BOLD.fg(Color::Green),
         ),
         Span::raw("errors/s "),
@@ -185,20 +181,36 @@ fn draw_sizes(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     frame.render_widget(table.block(titled("other sizes of the store")), area);
 }
 
+/// In one line, those that are down first.
 fn draw_origins(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
-    let lines = picture.origins.iter().map(|origin| {
-        let (word, style) = match origin.usable {
-            true => ("up  ", Style::new().fg(Color::Green)),
-            false => ("down", BOLD.fg(Color::Red)),
-        };
-        Line::from(vec![
-            Span::styled(word, style),
-            Span::raw(" "),
-            Span::raw(origin.name.as_str()),
-        ])
+    let mut origins: Vec<_> = picture.origins.iter().collect();
+    origins.sort_by_key(|origin| origin.usable);
+    let mut spans = vec![Span::styled("origins", DIM)];
+    for origin in origins {
+        spans.push(match origin.usable {
+            true => Span::styled("  up ", Style::new().fg(Color::Green)),
+            false => Span::styled("  down ", BOLD.fg(Color::Red)),
+        });
+        spans.push(Span::raw(origin.name.as_str()));
+    }
+    frame.render_widget(Paragraph::new(Line::from(spans)), area);
+}
+
+fn draw_latency(frame: &mut Frame<'_>, area: Rect, board: &Board) {
+    let rows = board.latencies().into_iter().map(|told| {
+        let cells = [told.outcome, took(told.p50), took(told.p90), took(told.p99)];
+        let style = if told.recent { Style::new() } else { DIM };
+        Row::new(cells).style(style)
     });
-    let lines: Vec<Line<'_>> = lines.collect();
-    frame.render_widget(Paragraph::new(lines).block(titled("origins")), area);
+    let widths = [
+        Constraint::Fill(1),
+        Constraint::Length(6),
+        Constraint::Length(6),
+        Constraint::Length(6),
+    ];
+    let header = Row::new(["", "p50", "p90", "p99"]).style(DIM);
+    let table = Table::new(rows, widths).header(header).column_spacing(1);
+    frame.render_widget(table.block(titled("latency")), area);
 }
 
 fn draw_list(frame: &mut Frame<'_>, area: Rect, board: &Board) {
@@ -280,6 +292,15 @@ fn bytes(rate: f64) -> String {
     size(format!("{rate:.0}").parse().unwrap_or_default())
 }
 
+/// Microseconds in few characters.
+fn took(microseconds: f64) -> String {
+    match microseconds {
+        few if few < 999.5 => format!("{few:.0}µs"),
+        some if some < 999_500.0 => format!("{:.1}ms", some / 1000.0),
+        many => format!("{:.1}s", many / 1e6),
+    }
+}
+
 /// The two largest units of a span.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -301,6 +322,7 @@ mod tests {
     use super::*;
     use crate::ops::picture::Origin;
     use crate::ops::picture::Size;
+    use crate::ops::picture::Took;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::KeyCode;
@@ -313,12 +335,14 @@ mod tests {
         later.store.bytes = 5 << 30;
         later.origins = vec![
             Origin {
-                name: "http://127.0.0.1:3000".to_owned(),
+                name: "http://a.test:3000".to_owned(),
                 usable: true,
+                ..Origin::default()
             },
             Origin {
-                name: "http://127.0.0.1:3001".to_owned(),
+                name: "http://a.test:3001".to_owned(),
                 usable: false,
+                ..Origin::default()
             },
         ];
         later.curve.points = [0.5, 1.0, 2.0, 4.0]
@@ -330,6 +354,11 @@ mod tests {
                 full: true,
             })
             .to_vec();
+        later.latency.bounds_us = vec![100, 200];
+        later.latency.outcomes = vec![Took {
+            outcome: "hit".to_owned(),
+            counts: vec![10, 0, 0],
+        }];
         let mut board = Board::new("http://127.0.0.1:8081".to_owned());
         board.show(picture(0));
         board.show(later);
@@ -352,10 +381,13 @@ mod tests {
             "of bytes 25.0 %",
             "50 %",
             "5.0 GiB of 10.0 GiB",
-            "up   http://127.0.0.1:3000",
-            "down http://127.0.0.1:3001",
+            "up http://a.test:3000",
+            "down http://a.test:3001",
             "0.5 ×",
+            "10.0 GiB",
+            "hit",
             "90.0 %",
+            "50µs",
             "30  a.test/one",
             "q quit",
         ] {
@@ -381,6 +413,11 @@ mod tests {
         for (width, height) in [(1, 1), (3, 40), (200, 2), (20, 8), (300, 100)] {
             drawn(&board, width, height);
         }
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!([50.4, 1500.0, 2.5e6].map(took), ["50µs", "1.5ms", "2.5s"]);
     }
 
     #[test]

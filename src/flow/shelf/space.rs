@@ -17,6 +17,7 @@
 use super::Shelf;
 use super::catalog::Finding;
 use super::lock;
+use super::upkeep::Eviction;
 use super::upkeep::Task;
 use crate::clock;
 use crate::rules::address::Digest;
@@ -172,7 +173,7 @@ impl Shelf {
                 self.store.record_remove(*sequence);
             }
             any |= !gone.is_empty();
-            self.upkeep.count_evicted(gone.len());
+            self.upkeep.count_evicted(Eviction::Room, gone.len());
             if !more {
                 return any;
             }
@@ -541,7 +542,7 @@ impl Shelf {
             self.memory.remove(put.sequence);
             self.store.record_remove(put.sequence);
         }
-        self.upkeep.count_evicted(residents.len());
+        self.upkeep.count_evicted(Eviction::Lost, residents.len());
         self.drop_empty_packs();
     }
 
@@ -568,9 +569,14 @@ impl Shelf {
             };
             self.forget_hot(&gone);
             // What a mark covers, the record of its purge covers too.
-            for sequence in gone.iter().filter(|sequence| **sequence >= mark) {
+            let spent = || gone.iter().filter(|sequence| **sequence >= mark);
+            for sequence in spent() {
                 self.store.record_remove(*sequence);
             }
+            let spent = spent().count();
+            self.upkeep.count_evicted(Eviction::Spent, spent);
+            let purged = gone.len().saturating_sub(spent);
+            self.upkeep.count_evicted(Eviction::Purged, purged);
             steps += 1;
             if gone.len() < SWEEP_MANY && steps >= SWEEPS {
                 return next;
