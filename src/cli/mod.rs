@@ -59,16 +59,8 @@ enum Command {
     Purge {
         #[command(flatten)]
         config: ConfigArg,
-        /// Remove everything
-        #[arg(long)]
-        all: bool,
-        /// Absolute URLs to remove, each with all its variants
-        #[arg(
-            value_name = "URL",
-            conflicts_with = "all",
-            required_unless_present = "all"
-        )]
-        urls: Vec<String>,
+        #[command(flatten)]
+        purge: purge::Purge,
     },
     /// Have a running larder read its config again, and print what has changed, or everything that is wrong
     Reload {
@@ -142,8 +134,8 @@ impl Command {
                 None => Ok(no_config()),
             },
             Self::Completions { shell } => completions(shell),
-            Self::Purge { config, all, urls } => match config.path() {
-                Some(path) => purge::run(&path, all, &urls),
+            Self::Purge { config, purge } => match config.path() {
+                Some(path) => purge.run(&path),
                 None => Ok(no_config()),
             },
             Self::Reload { config } => match config.path() {
@@ -220,12 +212,21 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_names_urls_or_everything_but_not_both() {
+    fn a_purge_names_items_or_everything_but_not_both() {
         let parse = |args: &[&str]| Cli::try_parse_from([&["larder", "purge"], args].concat());
         assert!(parse(&["http://a/"]).is_ok());
+        assert!(parse(&["--url", "http://a/", "--tag", "t", "--soft", "--wait"]).is_ok());
+        assert!(parse(&["--tag", "t", "--site", "a", "--refresh", "3"]).is_ok());
         assert!(parse(&["--all"]).is_ok());
-        assert!(parse(&[]).is_err());
-        assert!(parse(&["--all", "http://a/"]).is_err());
+        for wrong in [
+            &[][..],
+            &["--soft"],
+            &["--all", "http://a/"],
+            &["--all", "--host", "a"],
+            &["--tag", "t", "--refresh", "many"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::net::tls::Version;
 use crate::ops::access_log::Facility;
 use crate::ops::access_log::Format;
 use crate::rules::forwarded::Told;
+use crate::rules::guard::PurgeKinds;
 use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::target::Query;
@@ -312,6 +313,8 @@ sections! {
         queue_max: Count(0, 1_000_000) = 1024;
         /// Most idle connections kept to one backend.
         idle_max: Count(0, 65_536) = 256;
+        /// Most requests at a time that only refresh what was purged.
+        refreshes_max: Count(1, 1024) = 4;
         /// How long an idle connection is kept.
         idle_timeout: Time(millis(0), HOUR) = "30s";
         /// Most fields in a response head.
@@ -341,6 +344,11 @@ sections! {
         targeted_pass: Flag() = true;
         /// Address blocks whose PURGE requests on the front are obeyed, such as "10.0.0.0/8".
         purge_from: List(0, 256) = [];
+        /// What they may purge: single URLs, or anything of the site, by BAN, PURGEKEYS and the fields that
+        /// plugins of content management systems send (docs/purge.md).
+        purge_kinds: Choice<PurgeKinds>(PURGE_KINDS) = "urls";
+        /// A GET from there for this path with another behind it purges that one; "/purge" is nginx-helper's.
+        purge_path: Text() = "";
         /// Ask clients for a certificate in the handshake. Origins read who it is in X-Client-Cert-Subject
         /// and X-Client-Cert-San, which clients cannot write. Connections made for other hosts get 421.
         client_certificate: Choice<ClientCertificate>(CLIENT_CERTIFICATES) = "off";
@@ -438,6 +446,8 @@ const CLIENT_CACHE_CONTROL: &[(&str, ClientCacheControl)] = &[
     ("ignore", ClientCacheControl::Ignore),
     ("honour", ClientCacheControl::Honour),
 ];
+
+const PURGE_KINDS: &[(&str, PurgeKinds)] = &[("urls", PurgeKinds::Urls), ("all", PurgeKinds::All)];
 
 const QUERIES: &[(&str, Query)] = &[
     ("keep", Query::Keep),

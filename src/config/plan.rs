@@ -406,6 +406,8 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             key: key_policy(site, number, problems),
             guard: GuardPolicy {
                 purge_from,
+                purge_kinds: site.purge_kinds.value,
+                purge_path: purge_path(site, number, problems),
                 certificate: certificate_policy(site),
                 redirect_https: site.redirect_https.value,
             },
@@ -417,6 +419,22 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
         });
     }
     sites
+}
+
+/// The path under which a GET purges.
+fn purge_path(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> String {
+    let path = site.purge_path.value.clone();
+    let plain = |c: char| c.is_ascii_graphic() && !"?#%".contains(c);
+    let good = path.is_empty()
+        || (path.starts_with('/') && !path.ends_with('/') && path.chars().all(plain));
+    if !good {
+        problems.push(Problem {
+            line: site.purge_path.line,
+            key: format!("site[{number}].purge_path"),
+            reason: "must be a path such as \"/purge\", without a slash at its end".to_owned(),
+        });
+    }
+    path
 }
 
 /// A site goes by the first of its hosts; no other has that one.
@@ -676,6 +694,7 @@ fn upstreams(
             connections_max: upstream.connections_max.value,
             queue_max: upstream.queue_max.value,
             idle_max: upstream.idle_max.value,
+            refreshes_max: upstream.refreshes_max.value,
             idle_timeout: upstream.idle_timeout.value,
             headers_max: upstream.headers_max.value,
             header_bytes_max: bytes(upstream.header_bytes_max.value),
@@ -1590,6 +1609,23 @@ mod tests {
         assert_eq!(
             problems(text),
             ["t:2: upstream.main.backends: a file: backend must be the only one"]
+        );
+    }
+
+    #[test]
+    fn a_path_for_purges_is_a_path_without_its_last_slash() {
+        for bad in ["purge", "/", "/purge/", "/pur ge", "/purge?x"] {
+            let found = problems(&format!("{SITE}purge_path = {bad:?}\n"));
+            assert!(
+                found
+                    .concat()
+                    .contains("site[0].purge_path: must be a path"),
+                "{bad}"
+            );
+        }
+        assert_eq!(
+            problems(&format!("{SITE}purge_path = \"/purge\"\n")),
+            [""; 0]
         );
     }
 

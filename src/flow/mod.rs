@@ -12,15 +12,19 @@
 mod ask;
 pub mod body;
 mod deliver;
+pub mod dialect;
 pub mod fill;
 mod freshen;
+mod front;
 mod handover;
 mod keys;
+mod ledger;
 mod lookup;
 pub mod meter;
 mod origin;
 mod pass;
 mod purge;
+mod refresh;
 mod report;
 mod setup;
 pub mod shelf;
@@ -34,6 +38,8 @@ mod upload;
 
 use self::ask::Ask;
 use self::body::Body;
+use self::ledger::Ledger;
+use self::refresh::Refreshes;
 use self::setup::Setup;
 use self::shelf::lock;
 use self::shelf::upkeep::Done;
@@ -41,7 +47,6 @@ use self::shelves::Shelves;
 use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
-use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
@@ -97,10 +102,18 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
 pub use self::origin::BackendStats;
+pub use self::ledger::TOLD_MAX;
+pub use self::ledger::Told;
+pub use self::purge::Manner;
+pub use self::purge::PURGE_ITEMS_MAX;
+pub use self::purge::Purge;
+pub use self::purge::PurgeError;
+pub use self::purge::Receipt;
+pub use self::purge::What;
+pub use self::refresh::Progress as RefreshProgress;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
@@ -224,42 +237,6 @@ pub struct Client {
     pub cipher: Option<Cipher>,
 }
 
-/// What to purge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// Everything.
-    All,
-    /// Absolute URLs, each with all its variants; at most 1,000.
-    Urls(Vec<String>),
-}
-
-/// What a purge came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Its place among fills and purges; fills with a smaller one are gone. Names the purge.
-    pub sequence: Sequence,
-    /// When it took hold.
-    pub at: SystemTime,
-    /// How many entries it removed at once; unknown for purges that work by a mark.
-    pub entries: Option<u64>,
-    /// It is in the journal: it holds after a crash. False while the disk has failed.
-    pub durable: bool,
-}
-
-/// Why a purge was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PurgeError {
-    /// Not an absolute http or https URL.
-    #[error("not an absolute http or https url: {0}")]
-    BadUrl(String),
-    /// No site has this host.
-    #[error("no site serves {0}")]
-    NoSite(String),
-    /// Too many in one call.
-    #[error("at most {0} urls in one purge")]
-    TooMany(usize),
-}
-
 /// A look at the engine's sizes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -312,6 +289,8 @@ pub struct Engine {
     budget_bytes: usize,
     fills_active: AtomicU64,
     tunnels: Arc<tunnel::Counts>,
+    ledger: Ledger,
+    refreshes: Refreshes,
     sink: Arc<dyn Sink>,
 }
 
@@ -386,6 +365,8 @@ impl Engine {
             budget_bytes,
             fills_active: AtomicU64::new(0),
             tunnels: Arc::default(),
+            ledger: Ledger::default(),
+            refreshes: Refreshes::default(),
             sink,
             setup: ArcSwap::from_pointee(Setup::first(params, instance)),
         }))
@@ -531,6 +512,8 @@ impl Engine {
         identity: Option<&Identity>,
         report: &mut Report,
     ) -> Answer {
+        // Some of what a purge is asked for by is taken off every request.
+        let spoken = dialect::is_spoken(&parts.method).then(|| parts.headers.clone());
         let mut request = match NormalRequest::new(parts, sender.scheme, &setup.params.request) {
             Ok(request) => request,
             Err(refusal) => return refuse(refusal),
@@ -556,7 +539,11 @@ impl Engine {
                 Answer::new(synth::redirected(&url), synthetic())
             }
             Guard::Refuse(refusal) => refuse(refusal),
-            Guard::Admit | Guard::Answer | Guard::Purge => {
+            Guard::Purge => {
+                report.key = setup.params.cache_status_key.then(|| request.url());
+                Box::pin(self.obey_front(site, &request, spoken.as_ref())).await
+            }
+            Guard::Admit | Guard::Answer => {
                 // A handshake by another site's rules is nothing to this site's origin.
                 let name = identity.filter(|_| site.guard.certificate.is_some());
                 if let Some(name) = name.and_then(|identity| identity.name.as_ref()) {
@@ -599,16 +586,6 @@ impl Engine {
     async fn admitted(self: &Arc<Self>, verdict: Guard, ask: Ask, body: RequestBody) -> Answer {
         if verdict == Guard::Answer {
             return Answer::new(synth::options(), synthetic());
-        }
-        if verdict == Guard::Purge {
-            let keys = self.keys_of_target(
-                ask.site(),
-                ask.request.authority(),
-                ask.request.target(),
-                ask.request.scheme(),
-            );
-            let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
-            return Answer::new(synth::purged(entries), synthetic());
         }
         if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {
             return Box::pin(self.upgrade(ask, protocol)).await;

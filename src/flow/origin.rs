@@ -31,12 +31,15 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// An upstream and what is known of it.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) upstream: Upstream,
     health: Mutex<Health>,
+    /// A permit for each request that refreshes what was purged.
+    pub(super) refreshes: Arc<Semaphore>,
     ticket: AtomicU64,
     /// Of each backend.
     tallies: Vec<Tally>,
@@ -99,10 +102,12 @@ pub(super) enum FetchError {
 
 impl Origin {
     pub(super) fn new(params: upstream::Params) -> Self {
+        let refreshes = Arc::new(Semaphore::new(params.refreshes_max));
         let upstream = Upstream::new(params);
         let backends = upstream.backends();
         Self {
             upstream,
+            refreshes,
             health: Mutex::new(Health::new(backends, HealthParams::default())),
             ticket: AtomicU64::new(0),
             tallies: (0..backends).map(|_| Tally::default()).collect(),

@@ -2,9 +2,6 @@
 
 use super::Engine;
 use super::Params;
-use super::Purge;
-use super::PurgeError;
-use super::Receipt;
 use super::Site;
 use super::shelf::lock;
 use crate::clock;
@@ -16,26 +13,137 @@ use crate::rules::request::parse_url;
 use crate::rules::stored::StoredResponse;
 use crate::rules::tag::TagKey;
 use std::collections::HashSet;
+use std::time::SystemTime;
+
+/// A purge: what it covers, and how. Several make one purge, under one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// What it covers, at least one and at most [`PURGE_ITEMS_MAX`].
+    pub what: Vec<What>,
+    /// How.
+    pub manner: Manner,
+}
+
+/// What a purge covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An absolute URL, with all its variants.
+    Url(String),
+    /// All that bears this tag, on one site or on every site.
+    Tag {
+        /// The site's name.
+        site: Option<String>,
+        /// The tag as the origin wrote it.
+        text: String,
+    },
+    /// All whose host and path begin so: `host/path`, or a URL.
+    Prefix(String),
+    /// All of one host, whatever the port.
+    Host(String),
+    /// All whose host, path and query this matches somewhere.
+    Regex {
+        /// The site's name.
+        site: Option<String>,
+        /// The regular expression.
+        text: String,
+    },
+    /// All of one site, by its name.
+    Site(String),
+    /// Everything.
+    All,
+}
+
+/// What becomes of what a purge covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// Nothing older is served.
+    #[default]
+    Hard,
+    /// What is older is stale from that moment on.
+    Soft,
+}
+
+/// What a purge came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its place among fills and purges; fills with a smaller one are covered. Names the purge.
+    pub sequence: Sequence,
+    /// When it took hold.
+    pub at: SystemTime,
+    /// How many entries it covered; unknown for what is counted later.
+    pub entries: Option<u64>,
+    /// It is in the journal: it holds after a crash. False while the disk has failed.
+    pub durable: bool,
+}
+
+/// Why a purge was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurgeError {
+    /// Not a host name.
+    #[error("not a host: {0}")]
+    BadHost(String),
+    /// Not a regular expression, or too large a one.
+    #[error("not a regular expression that can be used: {0}")]
+    BadPattern(String),
+    /// Nothing that a host and a path can begin with.
+    #[error("not the beginning of a host and a path: {0}")]
+    BadPrefix(String),
+    /// No response can bear this tag.
+    #[error("not a tag: {0}")]
+    BadTag(String),
+    /// Not an absolute http or https URL.
+    #[error("not an absolute http or https url: {0}")]
+    BadUrl(String),
+    /// No site has this host.
+    #[error("no site serves {0}")]
+    NoSite(String),
+    /// It covers nothing.
+    #[error("nothing to purge")]
+    Nothing,
+    /// So many regular expressions are being tested already.
+    #[error("{0} regular expressions are being tested already; try again later")]
+    PatternsFull(usize),
+    /// Too many in one call.
+    #[error("at most {0} items in one purge")]
+    TooMany(usize),
+    /// This kind is not known yet.
+    #[error("this kind of purge is not there yet")]
+    Unsupported,
+}
 
 impl Engine {
     /// Purges. When this returns, nothing older is served, whatever happens next.
     pub async fn purge(&self, purge: Purge) -> Result<Receipt, PurgeError> {
-        let (sequence, entries, durable) = match purge {
-            Purge::All => {
-                let sequence = self.shelf.purge_all();
-                lock(&self.trips).clear();
-                let durable = self.shelf.record_purge(sequence, &[Selector::All]).await;
-                (sequence, None, durable)
+        if purge.what.is_empty() {
+            return Err(PurgeError::Nothing);
+        }
+        if purge.what.len() > PURGE_ITEMS_MAX {
+            return Err(PurgeError::TooMany(PURGE_ITEMS_MAX));
+        }
+        if purge.manner == Manner::Soft {
+            return Err(PurgeError::Unsupported);
+        }
+        let mut keys = Vec::new();
+        let mut all = false;
+        for what in &purge.what {
+            match what {
+                What::All => all = true,
+                What::Url(url) => keys.extend(self.keys_of_url(url)?),
+                What::Tag { .. }
+                | What::Prefix(_)
+                | What::Host(_)
+                | What::Regex { .. }
+                | What::Site(_) => return Err(PurgeError::Unsupported),
             }
-            Purge::Urls(urls) if urls.len() > URLS_MAX => {
-                return Err(PurgeError::TooMany(URLS_MAX));
-            }
-            Purge::Urls(urls) => {
-                let keys = urls.iter().map(|url| self.keys_of_url(url));
-                let keys = keys.collect::<Result<Vec<_>, _>>()?.concat();
-                let (sequence, entries, durable) = self.forget(&keys, &[]).await;
-                (sequence, Some(entries), durable)
-            }
+        }
+        let (sequence, entries, durable) = if all {
+            let sequence = self.shelf.purge_all();
+            lock(&self.trips).clear();
+            let durable = self.shelf.record_purge(sequence, &[Selector::All]).await;
+            (sequence, None, durable)
+        } else {
+            let (sequence, entries, durable) = self.forget(&keys, &[]).await;
+            (sequence, Some(entries), durable)
         };
         Ok(Receipt {
             sequence,
@@ -106,7 +214,10 @@ impl Params {
         ))
     }
 
-    fn read_url(&self, url: &str) -> Result<(&Site, Scheme, String, String), PurgeError> {
+    pub(super) fn read_url(
+        &self,
+        url: &str,
+    ) -> Result<(&Site, Scheme, String, String), PurgeError> {
         let bad = || PurgeError::BadUrl(url.to_owned());
         let (scheme, authority, target) = parse_url(url).map_err(|_| bad())?;
         let host = match authority.rsplit_once(':') {
@@ -122,4 +233,5 @@ impl Params {
     }
 }
 
-const URLS_MAX: usize = 1000;
+/// Most items of one purge.
+pub const PURGE_ITEMS_MAX: usize = 1000;

@@ -113,6 +113,13 @@ impl Setup {
         &self.origins
     }
 
+    /// An upstream by its name.
+    pub(super) fn origin_called(&self, name: &str) -> Option<&Arc<Origin>> {
+        let mut named = self.params.upstreams.iter().zip(&self.origins);
+        let (_, origin) = named.find(|((upstream, _), _)| upstream == name)?;
+        Some(origin)
+    }
+
     pub(super) fn site(&self, id: SiteId) -> &Site {
         // A site's number comes from the list it is looked up in.
         let number = usize::from(id.0).min(self.params.sites.len() - 1);
@@ -224,6 +231,7 @@ mod tests {
             connections_max: 1,
             queue_max: 1,
             idle_max: 1,
+            refreshes_max: 1,
             idle_timeout: second,
             headers_max: 1,
             header_bytes_max: 1,

@@ -1,19 +1,20 @@
 //! The admin listener's handler: purging, counters, health.
 //!
 //! ```text
-//! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
-//! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
+//! POST  /purge, GET /purges, PURGE, BAN, …   what is purged, and was, see `purges`
 //! GET   /stats     counters and sizes as JSON
 //! GET   /live      what goes on now, see `picture`
 //! GET   /metrics   the same and more, for Prometheus: text, or OpenMetrics for whoever accepts it
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
+//! GET   /openapi.json   all of this for machines, as OpenAPI 3.1
 //! GET   /healthz   200 while the process answers
 //! GET   /readyz    200, or 503 with the reason why no traffic should come
 //! ```
 //!
-//! With a token, everything but the two health questions needs `Authorization: Bearer TOKEN`.
+//! With a token, everything but the two health questions needs `Authorization: Bearer TOKEN`, or the
+//! token in one of the fields that clients of others put theirs in.
 //! Without one (only on a loopback listener) a request that another's web page sent is refused, see
 //! `browser`, so a browser on the same machine cannot be tricked into purging, or into telling what is
 //! stored: that is asked for by POST, because with a GET a browser need not say where it comes from.
@@ -30,16 +31,20 @@ use super::metrics::Metrics;
 use super::metrics::exposition::Form;
 use super::picture;
 use super::picture::Picture;
+use super::openapi;
+use super::purges::Accent;
+use super::purges::Wish;
+use super::purges::object;
 use super::reload::Reloads;
 use crate::clock;
 use crate::flow::Engine;
-use crate::flow::Purge;
 use crate::flow::PurgeError;
-use crate::flow::Receipt;
 use crate::flow::StoreError;
+use crate::flow::dialect::Misspoken;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -51,8 +56,6 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use http_body_util::LengthLimitError;
 use http_body_util::Limited;
-use serde::Deserialize;
-use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 use std::fmt;
@@ -116,7 +119,7 @@ pub enum AdminError {
     /// A web page sent it, and there is no token to tell friend from foe.
     #[error("requests from other web pages need a token")]
     ForeignOrigin,
-    /// The JSON is not a purge.
+    /// The JSON, or a parameter, is not what it must be.
     #[error("{0}")]
     Malformed(String),
     /// Another method is needed.
@@ -125,10 +128,14 @@ pub enum AdminError {
         /// The methods that are possible.
         allow: &'static str,
     },
+    /// A purge in the words of others that cannot be done.
+    #[error(transparent)]
+    Misspoken(#[from] Misspoken),
+    /// No purge goes by this, or it was too long ago.
+    #[error("there is no such receipt, or no longer")]
+    NoReceipt,
     /// No such resource.
-    #[error(
-        "there is only /purge, /reload, /stats, /live, /metrics, /certificates, /store/…, /healthz and /readyz"
-    )]
+    #[error("there is no such resource; /openapi.json lists all")]
     NotFound,
     /// Another store is meant.
     #[error("this larder runs on another store")]
@@ -168,20 +175,12 @@ enum Ask {
     Health,
     Live,
     Metrics,
-    PurgeBody,
-    PurgeUrl(String),
+    OpenApi,
+    Purges(Wish),
     Ready,
     Reload,
     Stats,
     Store(Topic),
-}
-
-/// The body of `POST /purge`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PurgeBody {
-    urls: Option<Vec<String>>,
-    all: Option<bool>,
 }
 
 impl Admin {
@@ -217,7 +216,7 @@ impl Admin {
         let (parts, body) = request.into_parts();
         match self.answer(&parts, body).await {
             Ok(response) => response,
-            Err(error) => error.respond(),
+            Err(error) => error.respond(Accent::of(parts.uri.path())),
         }
     }
 
@@ -254,8 +253,11 @@ impl Admin {
                 let page = metrics.expose(form, &sizes, &certificates, &curve);
                 Ok(build(StatusCode::OK, form.content_type(), page.into()))
             }
-            Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
-            Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
+            Ask::OpenApi => Ok(respond(StatusCode::OK, &openapi::DOCUMENT)),
+            Ask::Purges(wish) => {
+                let body = collect(body).await?;
+                wish.answer(&self.engine, parts, &body).await
+            }
             Ask::Ready => Ok(self.ready()),
             Ask::Reload => self.reload().await,
             Ask::Stats => {
@@ -305,19 +307,6 @@ impl Admin {
             Topic::List | Topic::Stat | Topic::Verify => "application/x-ndjson",
         };
         Ok(build(StatusCode::OK, content_type, answer))
-    }
-
-    async fn purge(&self, purge: Purge) -> Result<Response<Answer>, AdminError> {
-        let (kind, items) = match &purge {
-            Purge::All => ("all", 1),
-            Purge::Urls(urls) => ("url", urls.len()),
-        };
-        let receipt = self.engine.purge(purge).await?;
-        tracing::info!(kind, items, sequence = receipt.sequence.0, "purged");
-        Ok(respond(
-            StatusCode::OK,
-            &render_receipt(&receipt, kind, items),
-        ))
     }
 
     /// Has the config read again and says what came of it. Dropped half-way, it goes on.
@@ -415,15 +404,15 @@ impl fmt::Debug for Token {
 impl Ask {
     /// Finds out what a request head asks for.
     fn read(parts: &Parts) -> Result<Self, AdminError> {
-        if parts.method.as_str() == "PURGE" {
-            return Ok(Self::PurgeUrl(url_of(parts)?));
+        if let Some(wish) = Wish::read(parts) {
+            return wish.map(Self::Purges);
         }
         let (ask, allow) = match parts.uri.path() {
             "/certificates" => (Self::Certificates, READ),
             "/healthz" => (Self::Health, READ),
             "/live" => (Self::Live, READ),
             "/metrics" => (Self::Metrics, READ),
-            "/purge" => (Self::PurgeBody, "POST"),
+            "/openapi.json" => (Self::OpenApi, READ),
             "/readyz" => (Self::Ready, READ),
             "/reload" => (Self::Reload, "POST"),
             "/stats" => (Self::Stats, READ),
@@ -443,22 +432,25 @@ impl Ask {
 }
 
 impl AdminError {
-    fn respond(&self) -> Response<Answer> {
+    fn respond(&self, accent: Accent) -> Response<Answer> {
         let status = match self {
-            Self::Body | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Body | Self::Malformed(_) | Self::Misspoken(_) => StatusCode::BAD_REQUEST,
             Self::BadToken { .. } | Self::Store(_) | Self::Unreadable { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::Busy | Self::ReloadLate | Self::Unreloadable => StatusCode::SERVICE_UNAVAILABLE,
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => StatusCode::NOT_FOUND,
-            Self::Purge(PurgeError::BadUrl(_) | PurgeError::TooMany(_)) => StatusCode::BAD_REQUEST,
+            Self::NoReceipt | Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Purge(PurgeError::PatternsFull(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Purge(_) => StatusCode::BAD_REQUEST,
             Self::OtherStore => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
         };
-        let mut response = respond(status, &json!({"error": self.to_string()}));
+        let mut response = respond(status, &accent.error(status, self));
         let headers = response.headers_mut();
         if let Self::Method { allow } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -479,33 +471,15 @@ fn authorise(headers: &HeaderMap, token: Option<&Token>) -> Result<(), AdminErro
             false => Ok(()),
         };
     };
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .map(HeaderValue::as_bytes)
-        .unwrap_or_default();
-    let Some((scheme, secret)) = value.split_at_checked(BEARER.len()) else {
-        return Err(AdminError::Unauthorised);
-    };
-    match scheme.eq_ignore_ascii_case(BEARER) && token.matches(secret.trim_ascii()) {
+    let field = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let bearer = field(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, secret) = value.split_at_checked(BEARER.len())?;
+        scheme.eq_ignore_ascii_case(BEARER).then_some(secret)
+    });
+    let secret = bearer.or_else(|| TOKEN_FIELDS.iter().find_map(|name| field(name.clone())));
+    match secret.is_some_and(|secret| token.matches(secret.trim_ascii())) {
         true => Ok(()),
         false => Err(AdminError::Unauthorised),
-    }
-}
-
-/// Finds the URL of a `PURGE` request: its target when absolute, else from Host and path.
-fn url_of(parts: &Parts) -> Result<String, AdminError> {
-    if parts.uri.scheme().is_some() {
-        return Ok(parts.uri.to_string());
-    }
-    let host = parts
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    match (host, parts.uri.path_and_query()) {
-        (Some(host), Some(path)) if !host.is_empty() => Ok(format!("http://{host}{path}")),
-        _ => Err(AdminError::Malformed(
-            "PURGE needs a host and a path".to_owned(),
-        )),
     }
 }
 
@@ -522,62 +496,20 @@ where
     }
 }
 
-/// Reads the JSON of a purge.
-fn read_purge(body: &[u8]) -> Result<Purge, AdminError> {
-    let malformed = |reason: &str| Err(AdminError::Malformed(reason.to_owned()));
-    let body: PurgeBody = serde_json::from_slice(body)
-        .map_err(|error| AdminError::Malformed(format!("not a purge: {error}")))?;
-    match (body.urls, body.all) {
-        (Some(_), Some(_)) => malformed("give urls or all, not both"),
-        (Some(urls), None) if urls.is_empty() => malformed("urls is empty"),
-        (Some(urls), None) => Ok(Purge::Urls(urls)),
-        (None, Some(true)) => Ok(Purge::All),
-        (None, Some(false)) => malformed("all can only be true"),
-        (None, None) => malformed("give urls or all"),
-    }
-}
-
 /// Reads the JSON of a question about the store; nothing at all asks for everything.
 fn read_question(body: &[u8]) -> Result<Question, AdminError> {
     if body.trim_ascii().is_empty() {
         return Ok(Question::default());
     }
     let malformed = |error: String| AdminError::Malformed(format!("not a question: {error}"));
-    let question: Question =
-        serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+    let question: Question = object(body).map_err(malformed)?;
     match question.selected() {
         Ok(_) => Ok(question),
         Err(error) => Err(malformed(error.to_string())),
     }
 }
 
-/// A receipt as JSON; the names are an interface.
-#[derive(Serialize)]
-struct ReceiptJson<'k> {
-    id: String,
-    sequence: u64,
-    kind: &'k str,
-    items: usize,
-    entries: Option<u64>,
-    at: String,
-    durable: bool,
-}
-
-fn render_receipt(receipt: &Receipt, kind: &str, items: usize) -> String {
-    let receipt = ReceiptJson {
-        id: format!("p-{}", receipt.sequence.0),
-        sequence: receipt.sequence.0,
-        kind,
-        items,
-        entries: receipt.entries,
-        at: humantime::format_rfc3339_millis(receipt.at).to_string(),
-        durable: receipt.durable,
-    };
-    // No key or value of these types can fail to serialise.
-    serde_json::to_string(&receipt).unwrap_or_default()
-}
-
-fn respond(status: StatusCode, body: &impl fmt::Display) -> Response<Answer> {
+pub(super) fn respond(status: StatusCode, body: &impl fmt::Display) -> Response<Answer> {
     build(
         status,
         "application/json",
@@ -590,7 +522,11 @@ fn text(status: StatusCode, body: &str) -> Response<Answer> {
     build(status, "text/plain; charset=utf-8", body)
 }
 
-fn build(status: StatusCode, content_type: &'static str, body: Answer) -> Response<Answer> {
+pub(super) fn build(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Answer,
+) -> Response<Answer> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -610,15 +546,17 @@ const TELLINGS_MAX: usize = 4;
 /// Longest accepted token.
 const TOKEN_BYTES_MAX: usize = 4096;
 const BEARER: &[u8] = b"bearer ";
-const READ: &str = "GET, HEAD";
+/// Where clients of Fastly and Cloudflare put their token.
+const TOKEN_FIELDS: [HeaderName; 2] = [
+    HeaderName::from_static("fastly-key"),
+    HeaderName::from_static("x-auth-key"),
+];
+pub(super) const READ: &str = "GET, HEAD";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::address::Sequence;
     use http_body_util::Full;
-    use std::time::Duration;
-    use std::time::SystemTime;
 
     fn parts(request: http::request::Builder) -> Parts {
         request.body(()).unwrap().into_parts().0
@@ -661,6 +599,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_taken_from_the_fields_of_others() {
+        let token = Token::new(b"s3cret");
+        for field in ["Fastly-Key", "X-Auth-Key"] {
+            let with = |value: &str| parts(Request::get("/").header(field, value)).headers;
+            assert!(authorise(&with("s3cret"), Some(&token)).is_ok(), "{field}");
+            assert!(authorise(&with("s3cre"), Some(&token)).is_err(), "{field}");
+            assert!(authorise(&with(""), Some(&token)).is_err(), "{field}");
+        }
+    }
+
+    #[test]
     fn without_a_token_only_web_pages_are_refused() {
         assert!(authorise(&HeaderMap::new(), None).is_ok());
         let page = parts(Request::post("/purge").header("origin", "http://evil.example"));
@@ -672,7 +621,7 @@ mod tests {
 
     #[test]
     fn a_refusal_for_want_of_a_token_says_which_scheme() {
-        let response = AdminError::Unauthorised.respond();
+        let response = AdminError::Unauthorised.respond(Accent::Own);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(
             response.headers()["www-authenticate"],
@@ -694,34 +643,6 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_names_urls_or_everything() {
-        let urls = Purge::Urls(vec!["http://a/".to_owned()]);
-        assert_eq!(read_purge(br#"{"urls": ["http://a/"]}"#).unwrap(), urls);
-        assert_eq!(read_purge(br#"{"all": true}"#).unwrap(), Purge::All);
-    }
-
-    #[test]
-    fn anything_else_is_no_purge() {
-        let cases: [&[u8]; 9] = [
-            b"",
-            b"{}",
-            b"[]",
-            b"{\"all\": false}",
-            b"{\"urls\": []}",
-            b"{\"urls\": \"a\"}",
-            b"{\"urls\": [\"a\"], \"all\": true}",
-            b"{\"all\": true} x",
-            b"\xff",
-        ];
-        for case in cases {
-            assert!(
-                matches!(read_purge(case), Err(AdminError::Malformed(_))),
-                "{case:?}"
-            );
-        }
-    }
-
-    #[test]
     fn a_question_is_json_or_nothing() {
         assert_eq!(read_question(b" \n").unwrap().from, 0);
         assert_eq!(read_question(br#"{"from": 7}"#).unwrap().from, 7);
@@ -738,54 +659,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_named() {
-        let error = read_purge(br#"{"al": true}"#).unwrap_err().to_string();
-        assert!(error.contains("unknown field `al`"), "{error}");
-    }
-
-    #[test]
     fn requests_find_their_answers() {
         let ask = |request| Ask::read(&parts(request));
         assert_eq!(ask(Request::get("/stats")).unwrap(), Ask::Stats);
         let certificates = ask(Request::get("/certificates")).unwrap();
         assert_eq!(certificates, Ask::Certificates);
         assert_eq!(ask(Request::head("/healthz?x")).unwrap(), Ask::Health);
-        assert_eq!(ask(Request::post("/purge")).unwrap(), Ask::PurgeBody);
+        assert_eq!(
+            ask(Request::post("/purge")).unwrap(),
+            Ask::Purges(Wish::Body)
+        );
         let list = ask(Request::post("/store/list")).unwrap();
         assert_eq!(list, Ask::Store(Topic::List));
         assert!(ask(Request::get("/store/list")).is_err());
         assert!(matches!(ask(Request::get("/")), Err(AdminError::NotFound)));
-        let error = ask(Request::get("/purge")).unwrap_err();
-        assert_eq!(error.respond().headers()["allow"], "POST");
-        let error = ask(Request::delete("/stats")).unwrap_err();
-        assert_eq!(error.respond().status(), StatusCode::METHOD_NOT_ALLOWED);
-    }
-
-    #[test]
-    fn a_purge_method_names_its_url_either_way() {
-        let purge = |uri: &str| Request::builder().method("PURGE").uri(uri);
-        let url = |request| Ask::read(&parts(request));
-        let expected = Ask::PurgeUrl("http://a.example/x?y".to_owned());
-        assert_eq!(url(purge("http://a.example/x?y")).unwrap(), expected);
-        assert_eq!(
-            url(purge("/x?y").header("host", "a.example")).unwrap(),
-            expected
-        );
-        assert!(url(purge("/x?y")).is_err());
-    }
-
-    #[test]
-    fn a_receipt_says_what_when_and_how_durably() {
-        let receipt = Receipt {
-            sequence: Sequence(7),
-            at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
-            entries: Some(2),
-            durable: true,
-        };
-        assert_eq!(
-            render_receipt(&receipt, "url", 1),
-            r#"{"id":"p-7","sequence":7,"kind":"url","items":1,"entries":2,"at":"1970-01-01T00:00:01.500Z","durable":true}"#
-        );
+        let refused = |request| ask(request).unwrap_err().respond(Accent::Own);
+        assert_eq!(refused(Request::get("/purge")).headers()["allow"], "POST");
+        let refused = refused(Request::delete("/stats"));
+        assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 
     #[test]

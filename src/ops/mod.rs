@@ -12,6 +12,8 @@ pub mod inventory;
 pub mod live;
 pub mod metrics;
 pub mod picture;
+mod openapi;
+mod purges;
 pub mod reload;
 pub mod traces;
 

@@ -120,6 +120,8 @@ pub struct Params {
     pub queue_max: usize,
     /// Most idle connections kept to one backend.
     pub idle_max: usize,
+    /// Most requests at a time that only refresh what was purged; `flow` sees to it.
+    pub refreshes_max: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// Most fields in a response head; at least 1, at most 10,000.
