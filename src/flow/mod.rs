@@ -104,9 +104,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-pub use self::origin::BackendStats;
 pub use self::ledger::TOLD_MAX;
 pub use self::ledger::Told;
+pub use self::origin::BackendStats;
 pub use self::purge::Manner;
 pub use self::purge::PURGE_ITEMS_MAX;
 pub use self::purge::Purge;

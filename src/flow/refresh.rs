@@ -257,6 +257,7 @@ impl Engine {
                 scheme,
                 proxies: Vec::new(),
             },
+            trace: None,
             site: id,
             setup: Arc::clone(&setup),
             request,

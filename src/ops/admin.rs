@@ -3,6 +3,7 @@
 //! ```text
 //! POST  /purge, GET /purges, PURGE, BAN, …   what is purged, and was, see `purges`
 //! GET   /stats     counters and sizes as JSON
+//! GET   /          the dashboard, see `page`; its files need no token
 //! GET   /live      what goes on now, see `picture`
 //! GET   /metrics   the same and more, for Prometheus: text, or OpenMetrics for whoever accepts it
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
@@ -29,9 +30,10 @@ use super::live::Live;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
 use super::metrics::exposition::Form;
+use super::openapi;
+use super::page::Asset;
 use super::picture;
 use super::picture::Picture;
-use super::openapi;
 use super::purges::Accent;
 use super::purges::Wish;
 use super::purges::object;
@@ -176,6 +178,7 @@ enum Ask {
     Live,
     Metrics,
     OpenApi,
+    Page(&'static Asset),
     Purges(Wish),
     Ready,
     Reload,
@@ -226,7 +229,7 @@ impl Admin {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let ask = Ask::read(parts)?;
-        if !matches!(ask, Ask::Health | Ask::Ready) {
+        if !matches!(ask, Ask::Health | Ask::Page(_) | Ask::Ready) {
             let token = self.token.load();
             authorise(&parts.headers, token.as_deref())?;
             // A page that may not read another's answers may read those it thinks are its own.
@@ -241,8 +244,8 @@ impl Admin {
             }
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
             Ask::Live => {
-                let (stats, now) = (self.engine.stats(), clock::now());
-                let picture = Picture::new(&self.seen.live, &self.seen.metrics, &stats, now);
+                let (seen, now) = (&self.seen, clock::now());
+                let picture = Picture::new(&seen.live, &seen.metrics, &self.engine, now);
                 Ok(respond(StatusCode::OK, &json!(picture)))
             }
             Ask::Metrics => {
@@ -253,6 +256,7 @@ impl Admin {
                 let page = metrics.expose(form, &sizes, &certificates, &curve);
                 Ok(build(StatusCode::OK, form.content_type(), page.into()))
             }
+            Ask::Page(asset) => Ok(asset.respond()),
             Ask::OpenApi => Ok(respond(StatusCode::OK, &openapi::DOCUMENT)),
             Ask::Purges(wish) => {
                 let body = collect(body).await?;
@@ -420,7 +424,10 @@ impl Ask {
             "/store/list" => (Self::Store(Topic::List), "POST"),
             "/store/stat" => (Self::Store(Topic::Stat), "POST"),
             "/store/verify" => (Self::Store(Topic::Verify), "POST"),
-            _ => return Err(AdminError::NotFound),
+            path => match Asset::at(path) {
+                Some(asset) => (Self::Page(asset), READ),
+                None => return Err(AdminError::NotFound),
+            },
         };
         let method = &parts.method;
         let read = matches!(*method, Method::GET | Method::HEAD);

@@ -6,8 +6,11 @@
 
 use super::live::Live;
 use super::metrics::Metrics;
+use crate::flow::Engine;
 use crate::flow::Eviction;
+use crate::flow::Manner;
 use crate::flow::Stats;
+use crate::flow::Told;
 use crate::flow::meter::BOUNDS;
 use crate::flow::meter::Reading;
 use crate::state::curve::Point;
@@ -40,6 +43,8 @@ pub struct Picture {
     pub top: Top,
     /// What other sizes of the store would buy.
     pub curve: Curve,
+    /// The latest purges, the newest first.
+    pub purges: Vec<Purged>,
 }
 
 /// Requests for some target, and the bytes of their bodies.
@@ -163,6 +168,34 @@ pub struct Row {
     pub reason: String,
 }
 
+/// A purge that was done.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Purged {
+    /// What its receipt goes by.
+    pub id: String,
+    /// When it took hold, in milliseconds of Unix time.
+    pub at_ms: u64,
+    /// How many items of which kind it named.
+    pub kinds: Vec<Kind>,
+    /// What it covers is stale and not gone.
+    pub soft: bool,
+    /// How many entries it covered; not known at once.
+    pub entries: Option<u64>,
+    /// It holds after a crash.
+    pub durable: bool,
+}
+
+/// Items of one kind.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct Kind {
+    /// In the words of receipts.
+    pub kind: String,
+    /// How many.
+    pub items: usize,
+}
+
 /// Hit ratios by the size of the store.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
@@ -195,7 +228,8 @@ pub struct Size {
 
 impl Picture {
     /// Puts together what is known at `now`.
-    pub fn new(live: &Live, metrics: &Metrics, stats: &Stats, now: SystemTime) -> Self {
+    pub fn new(live: &Live, metrics: &Metrics, engine: &Engine, now: SystemTime) -> Self {
+        let stats = &engine.stats();
         let (totals, short) = (live.totals(), metrics.in_short());
         let accepted = metrics.connections_accepted.value();
         Self {
@@ -217,6 +251,24 @@ impl Picture {
             store: Store::new(stats),
             top: Top::new(live, now),
             curve: Curve::new(live),
+            purges: engine.purges(PURGES).iter().map(Purged::new).collect(),
+        }
+    }
+}
+
+impl Purged {
+    fn new(told: &Told) -> Self {
+        let kinds = told.kinds.iter().map(|(kind, items)| Kind {
+            kind: (*kind).to_owned(),
+            items: *items,
+        });
+        Self {
+            id: told.receipt.id(),
+            at_ms: milliseconds(told.receipt.at),
+            kinds: kinds.collect(),
+            soft: told.manner == Manner::Soft,
+            entries: told.receipt.entries,
+            durable: told.receipt.durable,
         }
     }
 }
@@ -328,6 +380,8 @@ fn milliseconds(time: SystemTime) -> u64 {
     })
 }
 
+/// How many purges are told.
+const PURGES: usize = 20;
 /// How many URLs each list has at most.
 const ROWS: usize = 50;
 
