@@ -669,6 +669,8 @@ mod tests {
     fn requests_find_their_answers() {
         let ask = |request| Ask::read(&parts(request));
         assert_eq!(ask(Request::get("/stats")).unwrap(), Ask::Stats);
+        assert_eq!(ask(Request::get("/live")).unwrap(), Ask::Live);
+        assert!(matches!(ask(Request::get("/")).unwrap(), Ask::Page(_)));
         let certificates = ask(Request::get("/certificates")).unwrap();
         assert_eq!(certificates, Ask::Certificates);
         assert_eq!(ask(Request::head("/healthz?x")).unwrap(), Ask::Health);
@@ -679,7 +681,10 @@ mod tests {
         let list = ask(Request::post("/store/list")).unwrap();
         assert_eq!(list, Ask::Store(Topic::List));
         assert!(ask(Request::get("/store/list")).is_err());
-        assert!(matches!(ask(Request::get("/")), Err(AdminError::NotFound)));
+        assert!(matches!(
+            ask(Request::get("/nothing")),
+            Err(AdminError::NotFound)
+        ));
         let refused = |request| ask(request).unwrap_err().respond(Accent::Own);
         assert_eq!(refused(Request::get("/purge")).headers()["allow"], "POST");
         let refused = refused(Request::delete("/stats"));

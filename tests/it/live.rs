@@ -12,7 +12,10 @@ use crate::scene::json;
 /// What is seen now.
 #[track_caller]
 fn live(scene: &Scene) -> Value {
-    json(scene.operate("GET", "/live", "").is(200))
+    let host = scene.admin().to_string();
+    let mut admin = Client::connect(scene.admin());
+    let asked = admin.ask("GET", "/live", &[("Host", &host)], b"");
+    json(asked.answer("GET").is(200))
 }
 
 /// Looks until so many requests are in it: a response is counted when it was sent, not before.

@@ -182,7 +182,7 @@ fn the_screen_shows_what_goes_on_and_moves() {
         scene.get("/often").by("hit");
     }
     terminal.await_text("since start 10");
-    terminal.await_text("9                           ");
+    terminal.await_text("9  scene.test/often");
     terminal.press("q");
     terminal.await_end();
 }

@@ -50,10 +50,14 @@ async function look() {
   clearTimeout(timer);
   if (!paused && !document.hidden) {
     try {
-      show(JSON.parse(await ask("/live")));
+      const picture = JSON.parse(await ask("/live"));
+      // It may have been paused while that was on its way.
+      if (paused) return;
+      show(picture);
       $("main").hidden = false;
       $("sign-in").hidden = true;
     } catch (error) {
+      if (paused) return;
       trouble(error);
       if (error.status === 401) return;
     }
@@ -366,7 +370,7 @@ function hearTabs() {
 
 function showPurges(purges) {
   const rows = purges.map((purge) => [
-    element("td", new Date(purge.at_ms).toLocaleTimeString()),
+    element("td", clock(purge.at_ms / 1000)),
     element("td", purge.id),
     element("td", `${purge.soft ? "soft, " : ""}${purge.kinds.map(({ kind, items }) => (kind === "all" ? kind : `${items} ${kind}`)).join(", ")}`),
     element("td", purge.entries === null ? "…" : count(purge.entries), "number"),
@@ -464,6 +468,7 @@ function color(name) {
 
 function axis(values, more) {
   return {
+    space: 70,
     stroke: () => color("faint"),
     grid: { stroke: () => color("line"), width: 1 },
     ticks: { stroke: () => color("line"), width: 1 },
@@ -491,8 +496,8 @@ function chart(id, series, told, more = {}) {
       width: Math.max(place.clientWidth, 120),
       height: 190,
       scales: { y: { range: (_chart, _low, high) => [0, high > 0 ? high * 1.1 : 1] }, ...more.scales },
-      axes: [axis(null, more.x), axis(told, { size: 64 })],
-      series: [more.xSeries || { value: (_chart, at) => (at ? new Date(at * 1000).toLocaleTimeString() : "–") }, ...series],
+      axes: [axis(clock, more.x || { incrs: SECONDS }), axis(told, { size: 64, space: 35, ...more.y })],
+      series: [more.xSeries || { value: (_chart, at) => (at ? clock(at) : "–") }, ...series],
       cursor: { drag: { x: false, y: false } },
       ...more.options,
     },
@@ -500,12 +505,22 @@ function chart(id, series, told, more = {}) {
     place,
   );
   charts.push(made);
-  new ResizeObserver(() => {
-    const width = place.clientWidth;
-    if (width > 0 && width !== made.width) made.setSize({ width, height: 190 });
-  }).observe(place);
   return made;
 }
+
+function fit() {
+  for (const made of charts) {
+    const width = made.root.parentElement.clientWidth;
+    if (width > 0 && width !== made.width) made.setSize({ width, height: 190 });
+  }
+}
+
+function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleTimeString("en-GB");
+}
+
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300];
+const DOUBLES = Array.from({ length: 60 }, (_, power) => 2 ** power);
 
 let ratioChart, rateChart, bytesChart, curveChart;
 
@@ -514,10 +529,10 @@ function makeCharts() {
   const share = (value) => `${Math.round(value * 100)} %`;
   ratioChart = chart("ratio-chart", [line("of requests", "first", percent), line("of bytes", "second", percent)], share, whole);
   rateChart = chart("rate-chart", [line("hits", "first", count), line("misses", "second", count)], count);
-  bytesChart = chart("bytes-chart", [line("sent", "third", size)], size);
+  bytesChart = chart("bytes-chart", [line("sent", "third", size)], size, { y: { incrs: DOUBLES } });
   // Sizes are drawn by how often they double.
   const sizes = (at) => `${2 ** at} ×`;
-  const points = { points: { show: true, size: 8 } };
+  const points = { points: { show: true, size: 8, fill: () => color("card") } };
   curveChart = chart("curve-chart", [line("of requests", "first", percent, points), line("of bytes", "second", percent, points)], share, {
     scales: { x: { time: false, range: [-1.2, 2.2] }, y: { range: [0, 1] } },
     x: { values: (_chart, ticks) => ticks.map((at) => (Number.isInteger(at) ? sizes(at) : "")), incrs: [1] },
@@ -565,8 +580,11 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) look();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  for (const made of charts) made.redraw(false);
+  for (const made of charts.splice(0)) made.destroy();
+  makeCharts();
+  if (latest) draw();
 });
 hearTabs();
 makeCharts();
+new ResizeObserver(fit).observe($("main"));
 look();
