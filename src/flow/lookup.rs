@@ -278,7 +278,7 @@ impl Engine {
             return Err(self.need(ask, Forward::Partial, None, None));
         };
         if response.body_mut().prime().await {
-            return Ok(Answer::new(response, outcome).from_stored(bytes));
+            return Ok(Answer::new(response, outcome).with_stored_bytes(bytes));
         }
         Err(self.need(ask, Forward::Miss, None, None))
     }

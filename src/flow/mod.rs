@@ -329,7 +329,7 @@ impl Answer {
         }
     }
 
-    fn from_stored(self, bytes: u64) -> Self {
+    fn with_stored_bytes(self, bytes: u64) -> Self {
         Self {
             stored_bytes: Some(bytes),
             ..self

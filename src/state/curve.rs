@@ -499,6 +499,10 @@ mod tests {
     }
 
     /// From 300 bytes to 30 kB, most of them small.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a size is between these bounds"
+    )]
     fn size(key: u64) -> u64 {
         let part = (hash(key ^ 99) >> 11) as f64 / (1_u64 << 53) as f64;
         (300.0 * 100.0_f64.powf(part * part)) as u64

@@ -224,9 +224,9 @@ impl Board {
     /// Does what a key is for.
     pub(super) fn press(&mut self, key: &KeyEvent) -> Next {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return match key.code {
-                KeyCode::Char('c') => Next::End,
-                _ => Next::GoOn,
+            return match key.code == KeyCode::Char('c') {
+                true => Next::End,
+                false => Next::GoOn,
             };
         }
         match self.writing {
@@ -236,6 +236,10 @@ impl Board {
         Next::GoOn
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most keys of a keyboard are for nothing here"
+    )]
     fn write(&mut self, code: KeyCode) {
         match code {
             KeyCode::Enter => self.writing = false,
@@ -252,6 +256,10 @@ impl Board {
         self.scroll = 0;
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most keys of a keyboard are for nothing here"
+    )]
     fn choose(&mut self, code: KeyCode) -> Next {
         match code {
             KeyCode::Char('q') => return Next::End,
