@@ -33,6 +33,7 @@ use larder::rules::request::NormalRequest;
 use larder::rules::request::Params;
 use larder::rules::request::Scheme;
 use larder::rules::tag::Signature;
+use larder::state::curve::Told;
 use larder::state::eviction::Queues;
 use larder::state::index::Index;
 use std::hint::black_box;
@@ -197,8 +198,9 @@ fn metrics(c: &mut Criterion) {
     over.store(true, Ordering::Relaxed);
     other.join().unwrap();
     let (stats, certificates) = (Stats::default(), Certificates::default());
+    let curve = Told::default();
     c.bench_function("scrape 100 sites", |b| {
-        b.iter(|| metrics.expose(Form::Text, &stats, &certificates));
+        b.iter(|| metrics.expose(Form::Text, &stats, &certificates, &curve));
     });
 }
 

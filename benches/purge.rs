@@ -129,7 +129,7 @@ fn look(index: &Index, entries: u32, when: &str) {
     for look in 0..LOOKS {
         let (number, names) = &all[look as usize % all.len()];
         let verdict = index.verdict(Sequence(u64::from(*number) + 1), PrimaryKey([1; 16]), names);
-        black_box(verdict);
+        let _ = black_box(verdict);
     }
     println!("a verdict {when:<22} {:>10.1?}", began.elapsed() / LOOKS);
 }

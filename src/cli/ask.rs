@@ -70,14 +70,14 @@ impl Listener {
         format!("http://{}", self.address)
     }
 
+    /// Asks for what is there and returns when the head of the answer is. Blocking.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Reply> {
+        self.ask(Method::GET, path, String::new())
+    }
+
     /// Sends JSON and returns when the head of the answer is there. Blocking.
     pub(super) fn post(&self, path: &str, body: String) -> anyhow::Result<Reply> {
         self.ask(Method::POST, path, body)
-    }
-
-    /// Asks without a body and returns when the head of the answer is there. Blocking.
-    pub(super) fn get(&self, path: &str) -> anyhow::Result<Reply> {
-        self.ask(Method::GET, path, String::new())
     }
 
     fn ask(&self, method: Method, path: &str, body: String) -> anyhow::Result<Reply> {

@@ -37,6 +37,8 @@ use crate::ops::Observer;
 use crate::ops::access_log::AccessLog;
 use crate::ops::access_log::Destination;
 use crate::ops::admin::Admin;
+use crate::ops::admin::Seen;
+use crate::ops::live::Live;
 use crate::ops::metrics::Metrics;
 use crate::ops::reload::Reloaded;
 use crate::ops::reload::Reloads;
@@ -62,6 +64,7 @@ pub(super) struct House {
     logging: Logging,
     pub(super) engine: Arc<Engine>,
     pub(super) metrics: Arc<Metrics>,
+    live: Arc<Live>,
     pub(super) observer: Arc<Observer>,
     bounds: Bounds,
     /// Shared with whoever ends them.
@@ -123,7 +126,9 @@ impl House {
 
         let metrics = Arc::new(Metrics::default());
         let access_log = open_log(&plan, &metrics)?;
-        let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
+        let live = Arc::new(live(&plan));
+        let observer = Observer::new(Arc::clone(&metrics), Arc::clone(&live), access_log);
+        let observer = Arc::new(observer);
         let mut inherited = start.inherited();
         if start.takes_over() {
             rehearse(&plan, &mut inherited)?;
@@ -137,7 +142,12 @@ impl House {
         let told = acme.teller();
         let look = Box::new(move || certificates::tell(shown.get().map(Arc::as_ref), told()));
         let token = plan.admin.as_ref().and_then(|admin| admin.token.clone());
-        let admin = Admin::new(engine.clone(), Arc::clone(&metrics), look, reloads, token);
+        let seen = Seen {
+            metrics: Arc::clone(&metrics),
+            live: Arc::clone(&live),
+            certificates: look,
+        };
+        let admin = Admin::new(engine.clone(), seen, reloads, token);
         let (workers, bounds, assign) = Workers::start(&plan, &engine, &metrics)?;
         let mut house = Self {
             path: path.to_owned(),
@@ -145,6 +155,7 @@ impl House {
             logging,
             engine,
             metrics,
+            live,
             observer,
             bounds,
             listeners: Arc::new(Mutex::new(Listeners::new(assign))),
@@ -324,6 +335,7 @@ impl House {
     /// their files.
     fn adopt(&mut self, plan: Plan, next: Next) -> Vec<String> {
         self.engine.adopt(&plan.flow);
+        self.live.choose_by(plan.flow.eviction);
         let mut renewed = Vec::new();
         match next.tls {
             Some(NextTls::First(front)) => drop(self.tls.set(front)),
@@ -422,6 +434,11 @@ fn wanted(plan: &Plan) -> Vec<Wanted> {
         wanted.collect::<Vec<_>>()
     };
     [all(&plan.http, false), all(&plan.https, true)].concat()
+}
+
+fn live(plan: &Plan) -> Live {
+    let store_bytes = plan.store.iter().map(|store| store.disk_bytes_max).sum();
+    Live::new(store_bytes, plan.flow.eviction, clock::now())
 }
 
 fn open_log(plan: &Plan, metrics: &Arc<Metrics>) -> anyhow::Result<Option<AccessLog>> {

@@ -15,6 +15,7 @@ mod reload;
 mod serve;
 mod store;
 mod takeover;
+mod top;
 mod workers;
 
 use crate::config;
@@ -29,6 +30,7 @@ use std::io;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Caching HTTP accelerator: a reverse proxy with a content-addressed store on disk.
 #[derive(Debug, Parser)]
@@ -83,6 +85,14 @@ enum Command {
         json: bool,
         #[command(subcommand)]
         action: store::Action,
+    },
+    /// Watch a running larder in a terminal: rates, ratios, the heaviest URLs, other sizes of the store
+    Top {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// How long to wait between two looks, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+        interval: u64,
     },
 }
 
@@ -150,6 +160,10 @@ impl Command {
                     store::run_all(&dirs, Some((&path, &plan.flow)), &action, json)
                 }
                 (None, None) => Ok(no_config()),
+            },
+            Self::Top { config, interval } => match config.path() {
+                Some(path) => top::run(&path, Duration::from_secs(interval)),
+                None => Ok(no_config()),
             },
         }
     }

@@ -284,7 +284,7 @@ impl Engine {
         outcome: Outcome,
     ) -> Result<Answer, Need> {
         let share = Share::of(ask, &stored.response);
-        let part = stored.response.part;
+        let (part, bytes) = (stored.response.part, stored.response.body_bytes);
         let partial = || Err(self.need(ask, Forward::Partial, None, part.as_ref()));
         let outcome = match self.reach(ask, &stored.response, &share) {
             Reach::All => outcome,
@@ -301,7 +301,7 @@ impl Engine {
             return Err(self.need(ask, Forward::Partial, None, None));
         };
         if response.body_mut().prime().await {
-            return Ok(Answer::new(response, outcome));
+            return Ok(Answer::new(response, outcome).with_stored_bytes(bytes));
         }
         Err(self.need(ask, Forward::Miss, None, None))
     }

@@ -322,6 +322,8 @@ struct Answer {
     refusal: Option<Refusal>,
     error: Option<ProxyError>,
     backend: Option<Arc<str>>,
+    /// The length of the stored body that it comes from.
+    stored_bytes: Option<u64>,
 }
 
 impl Answer {
@@ -332,6 +334,7 @@ impl Answer {
             refusal: None,
             error: None,
             backend: None,
+            stored_bytes: None,
         }
     }
 
@@ -343,6 +346,13 @@ impl Answer {
     fn by(self, backend: Arc<str>) -> Self {
         Self {
             backend: Some(backend),
+            ..self
+        }
+    }
+
+    fn with_stored_bytes(self, bytes: u64) -> Self {
+        Self {
+            stored_bytes: Some(bytes),
             ..self
         }
     }
@@ -439,6 +449,7 @@ impl Engine {
         report.refusal = answer.refusal;
         report.error = answer.error;
         report.backend = answer.backend;
+        report.stored_bytes = answer.stored_bytes;
         let headers = response.headers_mut();
         // After those of caches nearer the origin (RFC 9211 §2).
         headers.append(
@@ -578,6 +589,7 @@ impl Engine {
                     setup: Arc::clone(setup),
                     request,
                 };
+                report.primary = Some(ask.key);
                 self.admitted(verdict, ask, body).await
             }
         };

@@ -257,9 +257,9 @@ impl Engine {
                 scheme,
                 proxies: Vec::new(),
             },
+            trace: None,
             site: id,
             setup: Arc::clone(&setup),
-            trace: None,
             request,
         })
     }

@@ -3,6 +3,7 @@
 
 use super::span::Span;
 use crate::rules::cache_status::Outcome;
+use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::Cipher;
 use crate::rules::request::Refusal;
@@ -44,6 +45,10 @@ pub struct Report {
     pub referer: Option<HeaderValue>,
     /// User-Agent, as received.
     pub user_agent: Option<HeaderValue>,
+    /// What names its target in the store, if it was let in.
+    pub primary: Option<PrimaryKey>,
+    /// The length of the stored body that it was answered from, in bytes.
+    pub stored_bytes: Option<u64>,
     /// What the handshake of its connection agreed on, over TLS.
     pub cipher: Option<Cipher>,
     /// The trace it belongs to, where there are such.
@@ -89,6 +94,8 @@ impl Report {
             cipher: None,
             trace: None,
             site: None,
+            primary: None,
+            stored_bytes: None,
             key: None,
             status: StatusCode::OK,
             body_bytes: 0,

@@ -250,6 +250,8 @@ pub(crate) mod tests {
             cipher: None,
             trace: None,
             site: None,
+            primary: None,
+            stored_bytes: None,
             key: None,
             status: StatusCode::OK,
             body_bytes: 2326,

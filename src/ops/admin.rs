@@ -3,6 +3,8 @@
 //! ```text
 //! POST  /purge, GET /purges, PURGE, BAN, …   what is purged, and was, see `purges`
 //! GET   /stats     counters and sizes as JSON
+//! GET   /          the dashboard, see `page`; its files need no token
+//! GET   /live      what goes on now, see `picture`
 //! GET   /metrics   the same and more, for Prometheus: text, or OpenMetrics for whoever accepts it
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
@@ -14,19 +16,24 @@
 //!
 //! With a token, everything but the two health questions needs `Authorization: Bearer TOKEN`, or the
 //! token in one of the fields that clients of others put theirs in.
-//! Without one (only on a loopback listener) a request that a web page sent is refused, so a
-//! browser on the same machine cannot be tricked into purging, or into telling what is stored: that is
-//! asked for by POST, because with a GET a browser need not say where it comes from.
+//! Without one (only on a loopback listener) a request that another's web page sent is refused, see
+//! `browser`, so a browser on the same machine cannot be tricked into purging, or into telling what is
+//! stored: that is asked for by POST, because with a GET a browser need not say where it comes from.
 
 use super::answer::Answer;
 use super::answer::Telling;
+use super::browser;
 use super::inventory;
 use super::inventory::Question;
 use super::inventory::Topic;
+use super::live::Live;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
 use super::metrics::exposition::Form;
 use super::openapi;
+use super::page::Asset;
+use super::picture;
+use super::picture::Picture;
 use super::purges::Accent;
 use super::purges::Wish;
 use super::purges::object;
@@ -51,6 +58,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use http_body_util::LengthLimitError;
 use http_body_util::Limited;
+use serde_json::Value;
 use serde_json::json;
 use std::fmt;
 use std::fs;
@@ -67,14 +75,23 @@ use tokio::time::timeout;
 /// Answers admin requests.
 pub struct Admin {
     engine: Arc<Engine>,
-    metrics: Arc<Metrics>,
-    certificates: Look,
+    seen: Seen,
     reloads: Reloads,
     token: ArcSwapOption<Token>,
     draining: AtomicBool,
     /// One permit a telling of the store; verifications have their own.
     tellings: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
+}
+
+/// What is seen of the process beside the engine.
+pub struct Seen {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What requests are for.
+    pub live: Arc<Live>,
+    /// What TLS listeners show.
+    pub certificates: Look,
 }
 
 /// Looks at the certificates that TLS listeners show now.
@@ -102,7 +119,7 @@ pub enum AdminError {
     #[error("the request body could not be read")]
     Body,
     /// A web page sent it, and there is no token to tell friend from foe.
-    #[error("requests from web pages need a token")]
+    #[error("requests from other web pages need a token")]
     ForeignOrigin,
     /// The JSON, or a parameter, is not what it must be.
     #[error("{0}")]
@@ -158,8 +175,10 @@ pub enum AdminError {
 enum Ask {
     Certificates,
     Health,
+    Live,
     Metrics,
     OpenApi,
+    Page(&'static Asset),
     Purges(Wish),
     Ready,
     Reload,
@@ -169,17 +188,10 @@ enum Ask {
 
 impl Admin {
     /// Makes the handler.
-    pub fn new(
-        engine: Arc<Engine>,
-        metrics: Arc<Metrics>,
-        certificates: Look,
-        reloads: Reloads,
-        token: Option<Token>,
-    ) -> Self {
+    pub fn new(engine: Arc<Engine>, seen: Seen, reloads: Reloads, token: Option<Token>) -> Self {
         Self {
             engine,
-            metrics,
-            certificates,
+            seen,
             reloads,
             token: ArcSwapOption::from_pointee(token),
             draining: AtomicBool::new(false),
@@ -217,21 +229,34 @@ impl Admin {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let ask = Ask::read(parts)?;
-        if !matches!(ask, Ask::Health | Ask::Ready) {
-            authorise(&parts.headers, self.token.load().as_deref())?;
+        if !matches!(ask, Ask::Health | Ask::Page(_) | Ask::Ready) {
+            let token = self.token.load();
+            authorise(&parts.headers, token.as_deref())?;
+            // A page that may not read another's answers may read those it thinks are its own.
+            if ask == Ask::Live && token.is_none() && browser::is_by_name(&parts.headers) {
+                return Err(AdminError::ForeignOrigin);
+            }
         }
         match ask {
             Ask::Certificates => {
-                let certificates = (self.certificates)().render(clock::now());
+                let certificates = (self.seen.certificates)().render(clock::now());
                 Ok(respond(StatusCode::OK, &certificates))
             }
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
+            Ask::Live => {
+                let (seen, now) = (&self.seen, clock::now());
+                let picture = Picture::new(&seen.live, &seen.metrics, &self.engine, now);
+                Ok(respond(StatusCode::OK, &json!(picture)))
+            }
             Ask::Metrics => {
                 let form = Form::chosen_by(&parts.headers);
-                let (sizes, certificates) = (self.engine.stats(), (self.certificates)());
-                let page = self.metrics.expose(form, &sizes, &certificates);
+                let (sizes, certificates) = (self.engine.stats(), (self.seen.certificates)());
+                let curve = self.seen.live.curve();
+                let metrics = &self.seen.metrics;
+                let page = metrics.expose(form, &sizes, &certificates, &curve);
                 Ok(build(StatusCode::OK, form.content_type(), page.into()))
             }
+            Ask::Page(asset) => Ok(asset.respond()),
             Ask::OpenApi => Ok(respond(StatusCode::OK, &openapi::DOCUMENT)),
             Ask::Purges(wish) => {
                 let body = collect(body).await?;
@@ -240,8 +265,13 @@ impl Admin {
             Ask::Ready => Ok(self.ready()),
             Ask::Reload => self.reload().await,
             Ask::Stats => {
-                let (sizes, certificates) = (self.engine.stats(), (self.certificates)());
-                let stats = self.metrics.render(&sizes, &certificates, clock::now());
+                let (sizes, certificates) = (self.engine.stats(), (self.seen.certificates)());
+                let metrics = &self.seen.metrics;
+                let mut stats = metrics.render(&sizes, &certificates, clock::now());
+                if let Value::Object(stats) = &mut stats {
+                    let curve = json!(picture::Curve::new(&self.seen.live));
+                    stats.insert("curve".to_owned(), curve);
+                }
                 Ok(respond(StatusCode::OK, &stats))
             }
             Ask::Store(topic) => {
@@ -384,6 +414,7 @@ impl Ask {
         let (ask, allow) = match parts.uri.path() {
             "/certificates" => (Self::Certificates, READ),
             "/healthz" => (Self::Health, READ),
+            "/live" => (Self::Live, READ),
             "/metrics" => (Self::Metrics, READ),
             "/openapi.json" => (Self::OpenApi, READ),
             "/readyz" => (Self::Ready, READ),
@@ -393,7 +424,10 @@ impl Ask {
             "/store/list" => (Self::Store(Topic::List), "POST"),
             "/store/stat" => (Self::Store(Topic::Stat), "POST"),
             "/store/verify" => (Self::Store(Topic::Verify), "POST"),
-            _ => return Err(AdminError::NotFound),
+            path => match Asset::at(path) {
+                Some(asset) => (Self::Page(asset), READ),
+                None => return Err(AdminError::NotFound),
+            },
         };
         let method = &parts.method;
         let read = matches!(*method, Method::GET | Method::HEAD);
@@ -439,8 +473,7 @@ impl AdminError {
 /// Checks that the sender may do more than ask for health.
 fn authorise(headers: &HeaderMap, token: Option<&Token>) -> Result<(), AdminError> {
     let Some(token) = token else {
-        // Browsers put Origin on every request that a page sends elsewhere with an effect.
-        return match headers.contains_key(header::ORIGIN) {
+        return match browser::is_foreign(headers) {
             true => Err(AdminError::ForeignOrigin),
             false => Ok(()),
         };
@@ -636,6 +669,8 @@ mod tests {
     fn requests_find_their_answers() {
         let ask = |request| Ask::read(&parts(request));
         assert_eq!(ask(Request::get("/stats")).unwrap(), Ask::Stats);
+        assert_eq!(ask(Request::get("/live")).unwrap(), Ask::Live);
+        assert!(matches!(ask(Request::get("/")).unwrap(), Ask::Page(_)));
         let certificates = ask(Request::get("/certificates")).unwrap();
         assert_eq!(certificates, Ask::Certificates);
         assert_eq!(ask(Request::head("/healthz?x")).unwrap(), Ask::Health);
@@ -646,7 +681,10 @@ mod tests {
         let list = ask(Request::post("/store/list")).unwrap();
         assert_eq!(list, Ask::Store(Topic::List));
         assert!(ask(Request::get("/store/list")).is_err());
-        assert!(matches!(ask(Request::get("/")), Err(AdminError::NotFound)));
+        assert!(matches!(
+            ask(Request::get("/nothing")),
+            Err(AdminError::NotFound)
+        ));
         let refused = |request| ask(request).unwrap_err().respond(Accent::Own);
         assert_eq!(refused(Request::get("/purge")).headers()["allow"], "POST");
         let refused = refused(Request::delete("/stats"));

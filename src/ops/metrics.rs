@@ -19,6 +19,8 @@ use crate::flow::DirStats;
 use crate::flow::Eviction;
 use crate::flow::Report;
 use crate::flow::Stats;
+use crate::flow::meter::Reading;
+use crate::state::curve::Told;
 use crate::state::orders;
 use http::HeaderName;
 use serde_json::Map;
@@ -170,8 +172,26 @@ impl Metrics {
     }
 
     /// Writes all counters and sizes for scrapers.
-    pub fn expose(&self, form: Form, stats: &Stats, certificates: &Certificates) -> String {
-        families::page(form, self, stats, certificates)
+    pub fn expose(
+        &self,
+        form: Form,
+        stats: &Stats,
+        certificates: &Certificates,
+        curve: &Told,
+    ) -> String {
+        families::page(form, self, stats, certificates, curve)
+    }
+
+    /// What was counted of requests, in short.
+    pub fn in_short(&self) -> Short {
+        let totals = self.requests.read();
+        let took = Handled::ALL.iter().zip(totals.took);
+        Short {
+            stale: totals.requests(|handled| handled == Handled::HitStale),
+            collapsed: totals.collapsed,
+            errors: totals.statuses(5),
+            took: took.map(|(handled, took)| (handled.word(), took)).collect(),
+        }
     }
 
     /// Writes all counters and sizes as one JSON object.
@@ -204,6 +224,19 @@ impl Metrics {
         }
         Value::Object(root)
     }
+}
+
+/// What was counted of requests, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Short {
+    /// Hits that were stale.
+    pub stale: u64,
+    /// Shared another's trip to the origin.
+    pub collapsed: u64,
+    /// Responses with a 5xx status.
+    pub errors: u64,
+    /// By outcome, from arrival to the last byte.
+    pub took: Vec<(&'static str, Reading)>,
 }
 
 /// The certificates that TLS listeners show.

@@ -7,9 +7,13 @@
 pub mod access_log;
 pub mod admin;
 pub mod answer;
+pub mod browser;
 pub mod inventory;
+pub mod live;
 pub mod metrics;
 mod openapi;
+mod page;
+pub mod picture;
 mod purges;
 pub mod reload;
 pub mod traces;
@@ -20,23 +24,26 @@ use crate::flow::Span;
 use crate::flow::Step;
 use access_log::AccessLog;
 use arc_swap::ArcSwapOption;
+use live::Live;
 use metrics::Metrics;
 use std::sync::Arc;
 use traces::Tracer;
 
-/// Takes every request's report: counts it, then logs it.
+/// Takes every request's report: counts it, looks at what it was for, then logs it.
 #[derive(Debug)]
 pub struct Observer {
     metrics: Arc<Metrics>,
+    live: Arc<Live>,
     access_log: ArcSwapOption<AccessLog>,
     tracer: ArcSwapOption<Tracer>,
 }
 
 impl Observer {
     /// Makes an observer; without an access log it only counts.
-    pub fn new(metrics: Arc<Metrics>, access_log: Option<AccessLog>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, live: Arc<Live>, access_log: Option<AccessLog>) -> Self {
         Self {
             metrics,
+            live,
             access_log: ArcSwapOption::from_pointee(access_log),
             tracer: ArcSwapOption::empty(),
         }
@@ -73,6 +80,7 @@ impl Observer {
 impl Sink for Observer {
     fn take(&self, report: Report) {
         self.metrics.count(&report);
+        self.live.take(&report);
         if let Some(trace) = report.trace.filter(|trace| trace.sampled) {
             self.tell(Span {
                 trace,

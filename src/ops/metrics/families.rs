@@ -21,6 +21,7 @@ use crate::flow::BackendStats;
 use crate::flow::DirStats;
 use crate::flow::Eviction;
 use crate::flow::Stats;
+use crate::state::curve::Told;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -30,6 +31,7 @@ pub(super) fn page(
     metrics: &Metrics,
     stats: &Stats,
     certificates: &Certificates,
+    curve: &Told,
 ) -> String {
     let mut page = Page::new(form);
     about(&mut page);
@@ -45,6 +47,7 @@ pub(super) fn page(
     fills(&mut page, stats);
     purges(&mut page, stats);
     held(&mut page, stats);
+    sizes(&mut page, curve);
     dirs(&mut page, &stats.dirs);
     upkeep(&mut page, stats);
     events(&mut page, metrics);
@@ -362,6 +365,30 @@ fn held(page: &mut Page, stats: &Stats) {
     page.single(Gauge, "larder_store_pass_through", help, passes);
 }
 
+fn sizes(page: &mut Page, curve: &Told) {
+    let help =
+        "Part of the requests that a store of so many times the size would answer, estimated.";
+    let mut family = page.family(Gauge, "larder_store_size_hit_ratio", help);
+    for point in &curve.points {
+        let times = times(point.halves);
+        family.sample(&[("times", &times)], point.requests_ratio);
+    }
+    let help = "Part of the bytes that a store of so many times the size would answer, estimated.";
+    let mut family = page.family(Gauge, "larder_store_size_byte_hit_ratio", help);
+    for point in &curve.points {
+        let times = times(point.halves);
+        family.sample(&[("times", &times)], point.bytes_ratio);
+    }
+}
+
+/// A size next to today's.
+fn times(halves: u64) -> String {
+    match halves.checked_rem(2) {
+        Some(0) => (halves / 2).to_string(),
+        Some(_) | None => format!("{}.5", halves / 2),
+    }
+}
+
 /// A number of each directory: kind, name, help, and where it stands.
 type OfDir = (Kind, &'static str, &'static str, fn(&DirStats) -> u64);
 
@@ -524,6 +551,9 @@ mod tests {
     use crate::ops::metrics::Certificate;
     use crate::rules::proxy_status::ProxyError;
     use crate::rules::request::Refusal;
+    use crate::state::curve;
+    use crate::state::curve::Curve;
+    use crate::state::eviction;
     use std::collections::BTreeSet;
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -601,6 +631,16 @@ mod tests {
             .flat_map(|label| label.split_once("=\""));
         let names = names.map(|(name, _)| name);
         names.filter(|name| *name != "le").collect()
+    }
+
+    /// A page of a store that nobody has asked for anything.
+    fn page(form: Form, metrics: &Metrics, stats: &Stats, certificates: &Certificates) -> String {
+        let params = eviction::Params {
+            favour: eviction::Favour::Bytes,
+            second_request_over: 0,
+        };
+        let told = Curve::new(0, params, 2).tell(curve::Totals::default());
+        super::page(form, metrics, stats, certificates, &told)
     }
 
     #[test]
