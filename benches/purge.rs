@@ -128,7 +128,7 @@ fn look(index: &Index, entries: u32, when: &str) {
     let began = clock::instant();
     for (number, names) in all.iter().cycle().take(LOOKS as usize) {
         let verdict = index.verdict(Sequence(u64::from(*number) + 1), PrimaryKey([1; 16]), names);
-        black_box(verdict);
+        let _seen = black_box(verdict);
     }
     println!("a verdict {when:<22} {:>10.1?}", began.elapsed() / LOOKS);
 }
