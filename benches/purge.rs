@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark stops at the first fault")]
 
 use http::HeaderMap;
+use larder::clock;
 use larder::rules::address::Digest;
 use larder::rules::address::Location;
 use larder::rules::address::PackId;
@@ -25,7 +26,6 @@ use larder::state::index::Lookup;
 use larder::state::marks::Verdict;
 use std::hint::black_box;
 use std::time::Duration;
-use std::time::Instant;
 use std::time::SystemTime;
 
 const ENTRIES: u32 = 10_000_000;
@@ -93,7 +93,7 @@ fn purge(
             at: SystemTime::UNIX_EPOCH,
             soft,
         };
-        let began = Instant::now();
+        let began = clock::instant();
         drop(black_box(index.mark(mark, &selector)));
         let took = began.elapsed();
         most = most.max(took);
@@ -125,9 +125,8 @@ fn look(index: &Index, entries: u32, when: &str) {
         .map(|number| number * (entries / 1000))
         .map(|number| (number, names(number)))
         .collect();
-    let began = Instant::now();
-    for look in 0..LOOKS {
-        let (number, names) = &all[look as usize % all.len()];
+    let began = clock::instant();
+    for (number, names) in all.iter().cycle().take(LOOKS as usize) {
         let verdict = index.verdict(Sequence(u64::from(*number) + 1), PrimaryKey([1; 16]), names);
         black_box(verdict);
     }
@@ -136,18 +135,19 @@ fn look(index: &Index, entries: u32, when: &str) {
 
 /// Goes through everything for a round of purges, as the sweep does, but for reading heads.
 fn sweep(index: &mut Index, when: &str) {
-    let began = Instant::now();
+    let began = clock::instant();
     let mut suspects = 0;
     let mut longest = Duration::ZERO;
     let mut rounds = 0;
     while let Some(round) = index.marks().round() {
         rounds += 1;
-        let mut from = 0;
-        while from < index.places() {
-            let step = Instant::now();
-            suspects += index.suspects(&round, from, PLACES).len();
+        let mut from = Some(0);
+        while let Some(start) = from {
+            let step = clock::instant();
+            let (found, next) = index.suspects(&round, start, PLACES, usize::MAX);
+            suspects += found.len();
             longest = longest.max(step.elapsed());
-            from += PLACES;
+            from = next;
         }
         index.marks_mut().swept(&round, false);
     }
@@ -158,11 +158,11 @@ fn sweep(index: &mut Index, when: &str) {
 }
 
 fn main() {
-    let entries = std::env::args().filter_map(|argument| argument.parse().ok());
-    let entries: u32 = entries.last().unwrap_or(ENTRIES);
+    let mut entries = std::env::args().filter_map(|argument| argument.parse().ok());
+    let entries: u32 = entries.next().unwrap_or(ENTRIES);
     let mut index = Index::new();
     index.reserve(entries);
-    let began = Instant::now();
+    let began = clock::instant();
     for number in 0..entries {
         index.insert(&put(number)).unwrap();
     }

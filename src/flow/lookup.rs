@@ -65,14 +65,6 @@ struct Need {
     seen: Option<Sequence>,
 }
 
-impl Need {
-    /// Why what is stored does not do, where its age does not say so.
-    fn detail(&self) -> Option<Detail> {
-        let soft = self.stale.as_ref().is_some_and(|stale| stale.soft);
-        soft.then_some(Detail::SoftPurged)
-    }
-}
-
 /// What came of a shared trip.
 enum Shared {
     Answer(Box<Answer>),
@@ -217,10 +209,9 @@ impl Engine {
                 let outcome = Outcome {
                     hit: true,
                     ttl: Some(-ttl_seconds(stale_by)),
-                    detail: Some(match stored.soft {
-                        true => Detail::SoftPurged,
-                        false => Detail::StaleWhileRevalidate,
-                    }),
+                    detail: self
+                        .purged_softly(&stored)
+                        .or(Some(Detail::StaleWhileRevalidate)),
                     ..Outcome::default()
                 };
                 self.serve_stored(ask, stored, outcome).await
@@ -237,6 +228,12 @@ impl Engine {
                 need(forward, Some(stored))
             }
         }
+    }
+
+    /// Why a response is stale, where its age does not say so.
+    fn purged_softly(&self, stored: &Stored) -> Option<Detail> {
+        let covered = self.shelf.covers(stored.found.sequence, &stored.response);
+        covered.then_some(Detail::SoftPurged)
     }
 
     /// A response with `Vary` goes before a newer one without for as long as it is fresh. After that
@@ -403,7 +400,7 @@ impl Engine {
         let outcome = Outcome {
             fwd: Some(need.forward),
             collapsed: !leads,
-            detail: need.detail(),
+            detail: need.stale.as_ref().and_then(|it| self.purged_softly(it)),
             ..Outcome::default()
         };
         let waits = !trip.has_landed();

@@ -742,20 +742,28 @@ impl Index {
         gone.collect()
     }
 
-    /// Which of the entries in `count` places from `from` on one of a round's purges may cover.
-    pub fn suspects(&self, round: &Round, from: u32, count: u32) -> Vec<Put> {
-        let to = from.saturating_add(count).min(self.entries.end());
-        (from..to)
-            .filter_map(|id| self.entries.get(id))
-            .filter(|entry| round.may_cover(entry.sequence(), entry.signature()))
-            .filter(|entry| !self.is_covered(entry))
-            .map(|entry| self.put(entry))
-            .collect()
-    }
-
-    /// How many places there are, taken and free.
-    pub fn places(&self) -> u32 {
-        self.entries.end()
+    /// Which of the entries in `count` places from `from` on one of a round's purges may cover, at most
+    /// so many; and where to go on, `None` after the last place.
+    pub fn suspects(
+        &self,
+        round: &Round,
+        from: u32,
+        count: u32,
+        most: usize,
+    ) -> (Vec<Put>, Option<u32>) {
+        let end = self.entries.end();
+        let to = from.saturating_add(count).min(end);
+        let mut suspects = Vec::new();
+        let mut next = from;
+        while next < to && suspects.len() < most {
+            let entry = self.entries.get(next);
+            let suspect = entry
+                .filter(|entry| round.may_cover(entry.sequence(), entry.signature()))
+                .filter(|entry| !self.is_covered(entry));
+            suspects.extend(suspect.map(|entry| self.put(entry)));
+            next = next.saturating_add(1);
+        }
+        (suspects, (next < end).then_some(next))
     }
 
     /// Counts those among some entries that go by which a mark on everything hides.
@@ -1831,7 +1839,7 @@ mod tests {
         let covered = index.marks().covered(Sequence(5)).unwrap();
         assert_eq!((covered.entries, covered.complete), (2, false));
         let round = index.marks().round().unwrap();
-        assert_eq!(index.suspects(&round, 0, u32::MAX), []);
+        assert_eq!(index.suspects(&round, 0, u32::MAX, 9), (vec![], None));
         index.marks_mut().swept(&round, false);
         assert!(index.marks().covered(Sequence(5)).unwrap().complete);
     }
@@ -1875,7 +1883,9 @@ mod tests {
         }
         drop(index.mark(mark(5, false), &Selector::Site(site("b"))));
         let round = index.marks().round().unwrap();
-        let suspects = index.suspects(&round, 0, u32::MAX);
+        let (suspects, next) = index.suspects(&round, 0, u32::MAX, 1);
+        let (rest, end) = index.suspects(&round, next.unwrap(), u32::MAX, 1);
+        assert_eq!((rest, end), (vec![], None));
         let suspects: Vec<u64> = suspects.iter().map(|put| put.sequence.0).collect();
         assert_eq!(suspects, [2]);
     }

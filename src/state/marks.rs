@@ -615,7 +615,7 @@ impl Marked {
 
 impl Verdict {
     /// What both make of it.
-    fn or(self, other: Self) -> Self {
+    pub fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
             (Self::Stale(one), Self::Stale(other)) => Self::Stale(one.min(other)),

@@ -25,8 +25,6 @@ pub struct Hot {
     pub body: Option<Bytes>,
     /// No mark up to this one covers it, but for what shows in its head.
     pub checked: Sequence,
-    /// Its head was made stale by a soft purge.
-    pub soft: bool,
 }
 
 impl Hot {
@@ -36,7 +34,6 @@ impl Hot {
             response,
             body,
             checked: Sequence(0),
-            soft: false,
         }
     }
 }

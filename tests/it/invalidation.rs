@@ -198,7 +198,7 @@ fn another_origins_group_of_the_same_name_is_left_alone() {
     scene.get_with("/a", &other).stored();
     scene.ask("POST", "/change", &other, b"x").is(200);
     scene.get("/a").by("hit");
-    scene.get_with("/a", &other).by("miss").stored();
+    scene.get_with("/a", &other).stored();
     scene.ask("POST", "/change", &[], b"x").is(200);
     scene.get_with("/a", &other).by("hit");
 }
@@ -219,7 +219,7 @@ fn a_large_body_on_disk_goes_with_its_group() {
     scene.await_durable(1);
     scene.get("/large").sees(&body).by("hit");
     scene.ask("DELETE", "/change", &[], b"").is(200);
-    scene.get("/large").sees(&body).by("miss");
+    scene.get("/large").sees(&body).stored();
     scene.origin.saw("/large", 2);
 }
 
@@ -269,7 +269,7 @@ fn a_304_can_put_a_response_into_other_groups() {
     scene.get("/a").by("hit");
     scene.origin.says("/change", changed("\"new\""));
     scene.ask("POST", "/change", &[], b"x").is(200);
-    scene.get("/a").by("miss");
+    scene.get("/a").stored();
 }
 
 #[test]
@@ -279,15 +279,15 @@ fn a_response_with_more_groups_than_are_kept_goes_with_any() {
         let groups: Vec<String> = (0..count).map(|n| format!("\"group {n:0>32}\"")).collect();
         groups.join(", ")
     };
-    scene.origin.says("/most", page("v1", &list(64)));
-    scene.origin.says("/more", page("v1", &list(65)));
+    scene.origin.says("/most", page("v1", &list(256)));
+    scene.origin.says("/more", page("v1", &list(257)));
     scene.origin.says("/change", changed("\"unheard of\""));
     scene.get("/most").stored();
     scene.get("/more").stored();
     scene.ask("POST", "/change", &[], b"x").is(200);
     scene.get("/most").by("hit");
-    scene.get("/more").by("miss");
+    scene.get("/more").stored();
     scene.origin.says("/change", changed(&list(64)));
     scene.ask("POST", "/change", &[], b"x").is(200);
-    scene.get("/most").by("miss");
+    scene.get("/most").stored();
 }

@@ -50,7 +50,6 @@ impl Shelf {
                         },
                         response,
                         body: StoredBody::Memory(body),
-                        soft: false,
                     });
                 }
             }

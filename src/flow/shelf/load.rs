@@ -68,7 +68,6 @@ impl Shelf {
             Verdict::Clear => hot,
             Verdict::Stale(since) => Hot {
                 response: Arc::new(hot.response.stale_since(since)),
-                soft: true,
                 ..hot
             },
             Verdict::Gone => {
@@ -185,7 +184,6 @@ impl Shelf {
             found,
             response: hot.response,
             body,
-            soft: hot.soft,
         })
     }
 

@@ -120,8 +120,6 @@ pub struct Stored {
     pub response: Arc<StoredResponse>,
     /// Its body.
     pub body: StoredBody,
-    /// A soft purge made its head stale.
-    pub soft: bool,
 }
 
 /// Where a stored body's bytes are to be had.

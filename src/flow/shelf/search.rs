@@ -5,8 +5,8 @@
 //!                                 ─► gone, or counted ─► the marks of the round have done their work
 //! ```
 //!
-//! A bounded number of places and of heads is looked at in one turn, so that a purge never keeps the
-//! disk from requests.
+//! A turn is short, and as much time is left between two, so that a purge keeps neither the disk from
+//! requests nor the thread from making room.
 
 use super::Shelf;
 use super::upkeep::Eviction;
@@ -55,25 +55,22 @@ impl Search {
         let Some(round) = self.round.take() else {
             return false;
         };
-        let mut heads = HEADS_A_TURN;
-        for _ in 0..STEPS_A_TURN {
+        loop {
             if round.covers_everything() {
                 shelf.sweep_some(self.from, PLACES);
             }
-            let (suspects, end) = {
+            let (suspects, next) = {
                 let index = shelf.read_index();
-                let suspects = index.suspects(&round, self.from, PLACES);
-                (suspects, self.from.saturating_add(PLACES) >= index.places())
+                index.suspects(&round, self.from, PLACES, HEADS)
             };
-            heads = heads.saturating_sub(suspects.len());
             self.look(shelf, &round, &suspects);
-            if end {
+            let Some(next) = next else {
                 shelf.write_index().marks_mut().swept(&round, self.missed);
                 self.rest_until = self.missed.then(|| now + MISSED_REST);
                 return !self.missed;
-            }
-            self.from = self.from.saturating_add(PLACES);
-            if heads == 0 {
+            };
+            self.from = next;
+            if clock::instant().saturating_duration_since(now) >= TURN {
                 break;
             }
         }
@@ -177,10 +174,10 @@ impl Shelf {
 
 /// Places of the index that are looked at while it is locked.
 const PLACES: u32 = 8192;
-/// The most of these in one turn.
-const STEPS_A_TURN: usize = 64;
-/// After so many heads a turn ends.
-const HEADS_A_TURN: usize = 1000;
+/// Heads that are read before the time is looked at.
+const HEADS: usize = 64;
+/// How long a turn takes: room must be made, too.
+const TURN: Duration = Duration::from_millis(50);
 /// How often an entry that is being moved is followed.
 const LOOKS_MAX: usize = 4;
 /// How long the search rests when a disk could not be read.
@@ -197,6 +194,7 @@ mod tests {
     use crate::rules::stored::StoredResponse;
     use crate::rules::tag::TagKey;
     use crate::state::marks::Covered;
+    use crate::state::marks::Verdict;
     use bytes::Bytes;
     use std::sync::Arc;
     use tempfile::TempDir;
@@ -288,13 +286,16 @@ mod tests {
         search(&shelf);
         assert_eq!(covered(&shelf, purge.sequence), Some((1, true)));
         let stale = shelf.load(kept.found).await.unwrap();
-        assert!(stale.soft && shelf.contains(&stale));
+        assert!(shelf.contains(&stale));
+        let verdict = shelf.verdict(kept.found.sequence, &stale.response);
+        assert!(matches!(verdict, Verdict::Stale(_)));
         let lifetime = stale.response.lifetime;
         assert!((20..59).contains(&lifetime.as_secs()), "{lifetime:?}");
         let again = shelf.load(kept.found).await.unwrap();
         assert_eq!(again.response.lifetime, lifetime);
         let fresh = keep(&shelf, 1, &["x"]).await;
-        assert!(!shelf.load(fresh.found).await.unwrap().soft);
+        let fresh = shelf.load(fresh.found).await.unwrap();
+        assert_eq!(fresh.response.lifetime, Duration::from_secs(60));
     }
 
     #[tokio::test]

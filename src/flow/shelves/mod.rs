@@ -271,8 +271,13 @@ impl Shelves {
 
     /// Does a mark cover a response by one of its names, so that it is gone or stale?
     pub fn covers(&self, sequence: Sequence, response: &StoredResponse) -> bool {
-        self.opened()
-            .any(|shelf| shelf.verdict(sequence, response) != Verdict::Clear)
+        self.verdict(sequence, response) != Verdict::Clear
+    }
+
+    /// What marks make of a response, as far as its names are concerned.
+    pub fn verdict(&self, sequence: Sequence, response: &StoredResponse) -> Verdict {
+        let verdicts = self.opened().map(|shelf| shelf.verdict(sequence, response));
+        verdicts.fold(Verdict::Clear, Verdict::or)
     }
 
     /// The field names that responses under `key` vary by, as far as is known.
