@@ -22,6 +22,7 @@ use larder::flow::shelf::NotKept;
 use larder::flow::shelf::Shelf;
 use larder::flow::shelf::StoredBody;
 use larder::flow::shelf::space;
+use larder::flow::shelf::upkeep::Eviction;
 use larder::flow::shelf::upkeep::Task;
 use larder::rules::address::Digest;
 use larder::rules::freshness::Timing;
@@ -396,9 +397,10 @@ fn print(soak: &Soak, disk: &Disk, took: Duration) {
     let fills = usage.appended - upkeep.moved_bytes;
     let written = usage.packs_written + usage.journal_written;
     println!("write amplification   {:.3}", of(written, fills));
+    let evicted = upkeep.evicted(Eviction::Room) + upkeep.evicted(Eviction::Lost);
     println!(
         "upkeep                {} evicted, {} packs emptied, {} dropped, {} snapshots",
-        upkeep.evicted, upkeep.emptied, upkeep.dropped, upkeep.snapshots
+        evicted, upkeep.emptied, upkeep.dropped, upkeep.snapshots
     );
     for (call, (held, doing)) in &tally.held {
         println!(

@@ -306,7 +306,7 @@ fn flow_params(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> flow:
         tries_max: file.server.tries_max.value,
         upgrades_max: file.server.upgrades_max.value,
         upgrade_idle_timeout: file.server.upgrade_idle_timeout.value,
-        traces: file.traces.enabled.value.then(|| TracePolicy {
+        traces: file.traces.enabled.value.then_some(TracePolicy {
             one_in: file.traces.one_in.value as u64,
         }),
         variants_max: file.cache.variants_max.value,

@@ -412,8 +412,9 @@ impl Engine {
         let mut report = Report::new(&parts, address, clock::now());
         report.cipher = client.cipher;
         if let Some(policy) = setup.params.traces {
-            let trusted = !sender.proxies.is_empty();
-            report.trace = Some(self.trace(&parts.headers, policy, trusted));
+            let peer = client.address.ip().to_canonical();
+            let believed = trusted.iter().any(|block| block.contains(peer));
+            report.trace = Some(self.trace(&parts.headers, policy, believed));
         }
         let identity = client.identity.as_deref();
         let answer = self.answer(&setup, parts, body, sender, identity, &mut report);

@@ -309,10 +309,9 @@ async fn connection<H, F, B>(
     let Ok(Some(secured)) = done else {
         return;
     };
-    let (identity, cipher) = (secured.identity, secured.cipher);
     let peer = Peer {
-        identity,
-        cipher,
+        identity: secured.identity,
+        cipher: secured.cipher,
         ..peer
     };
     match secured.protocol {

@@ -1,9 +1,8 @@
 //! Which trace a request belongs to (W3C Trace Context, level 1), and whether it is told of.
 //!
 //! The ids come from the client where it sent a `traceparent` that holds, else from chance, which is an
-//! argument. Whether spans are told is decided by the trace's id alone, so that everybody on the way who
-//! samples alike decides alike; only a proxy that is trusted may ask for it. What comes of the decision is
-//! `flow`'s.
+//! argument. Whether spans are told is decided by chance, or by a proxy that is trusted: nobody else can have
+//! all their requests told. What comes of the decision is `flow`'s.
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -56,25 +55,21 @@ impl Trace {
         chance: [u8; 24],
     ) -> Self {
         let (id, span) = chance.split_at(16);
-        let span = SpanId(nonzero(span));
+        let (id, span) = (TraceId(nonzero(id)), SpanId(nonzero(span)));
+        let sampled = policy.samples(id);
         let Some(parent) = Parent::read(headers) else {
-            let id = TraceId(nonzero(id));
             return Self {
                 id,
                 parent: None,
                 span,
-                sampled: policy.samples(id),
+                sampled,
             };
-        };
-        let sampled = match trusted {
-            true => parent.sampled,
-            false => policy.samples(parent.id),
         };
         Self {
             id: parent.id,
             parent: Some(parent.span),
             span,
-            sampled,
+            sampled: if trusted { parent.sampled } else { sampled },
         }
     }
 
@@ -93,12 +88,10 @@ impl Trace {
 }
 
 impl TracePolicy {
-    /// Decides by the half of the id that is random even where the other is a time.
+    /// Decides by an id that was left to chance.
     fn samples(self, TraceId(id): TraceId) -> bool {
         let mut half = [0; 8];
-        half.iter_mut()
-            .zip(id.iter().skip(8))
-            .for_each(|(to, from)| *to = *from);
+        half.iter_mut().zip(id).for_each(|(to, from)| *to = *from);
         u64::from_be_bytes(half) <= u64::MAX / self.one_in.max(1)
     }
 }
@@ -264,7 +257,7 @@ mod tests {
             let mut id = [1; 16];
             // Spread over the whole range.
             let half = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            id[8..].copy_from_slice(&half.to_be_bytes());
+            id[..8].copy_from_slice(&half.to_be_bytes());
             TraceId(id)
         };
         let sampled = (0..10_000).filter(|number| policy.samples(id(*number)));

@@ -135,7 +135,8 @@ fn text(key: &str, value: &str) -> Value {
     json!({"key": key, "value": {"stringValue": value}})
 }
 
-fn number(key: &str, value: impl ToString) -> Value {
+fn number(key: &str, value: impl Into<i128>) -> Value {
+    let value: i128 = value.into();
     json!({"key": key, "value": {"intValue": value.to_string()}})
 }
 
