@@ -91,7 +91,7 @@ impl TracePolicy {
     /// Decides by an id that was left to chance.
     fn samples(self, TraceId(id): TraceId) -> bool {
         let mut half = [0; 8];
-        half.iter_mut().zip(id).for_each(|(to, from)| *to = *from);
+        half.iter_mut().zip(id).for_each(|(to, from)| *to = from);
         u64::from_be_bytes(half) <= u64::MAX / self.one_in.max(1)
     }
 }
