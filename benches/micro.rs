@@ -159,6 +159,8 @@ fn hit(site: usize) -> Report {
         cipher: None,
         trace: None,
         site: Some(Arc::from(format!("www{site}.example.com"))),
+        primary: None,
+        stored_bytes: None,
         key: None,
         status: StatusCode::OK,
         body_bytes: 1024,
