@@ -9,6 +9,7 @@
 //! What clients sent is escaped, so a line is always one line and never moves a terminal's cursor.
 
 use crate::flow::Report;
+use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Outcome;
 use http::HeaderValue;
 use http::Uri;
@@ -214,6 +215,8 @@ struct JsonLine<'r> {
     stored: bool,
     collapsed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
@@ -245,6 +248,7 @@ fn json(line: &mut String, report: &Report) {
         ttl: report.outcome.ttl,
         stored: report.outcome.stored,
         collapsed: report.outcome.collapsed,
+        detail: report.outcome.detail.map(Detail::token),
         refused: report.refusal.map(|refusal| refusal.token()),
         error: report.error.map(|error| error.token()),
         backend: report.backend.as_deref(),

@@ -4,6 +4,7 @@
 //! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
 //! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
 //! GET   /stats     counters and sizes as JSON
+//! POST  /explain   a request  ─► what would become of it now, and why; see [`explain`](super::explain)
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
@@ -18,6 +19,7 @@
 
 use super::answer::Answer;
 use super::answer::Telling;
+use super::explain;
 use super::inventory;
 use super::inventory::Question;
 use super::inventory::Topic;
@@ -30,6 +32,8 @@ use crate::flow::Purge;
 use crate::flow::PurgeError;
 use crate::flow::Receipt;
 use crate::flow::StoreError;
+use crate::flow::explain::Unanswerable;
+use crate::rules::secret::Secret;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -55,7 +59,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -70,14 +73,15 @@ pub struct Admin {
     /// One permit a telling of the store; verifications have their own.
     tellings: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
+    explanations: Semaphore,
 }
 
 /// Looks at the certificates that TLS listeners show now.
 pub type Look = Box<dyn Fn() -> Certificates + Send + Sync>;
 
 /// The secret that admin requests must bring; only its digest is kept.
-#[derive(Clone)]
-pub struct Token([u8; 32]);
+#[derive(Clone, Debug)]
+pub struct Token(Secret);
 
 /// Why an admin request, or the token it needs, was refused.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,9 @@ pub enum AdminError {
     /// Others are being told already.
     #[error("the store is being told or verified for others; try again later")]
     Busy,
+    /// Others are being explained to already.
+    #[error("too much is being explained at once; try again later")]
+    BusyExplaining,
     /// The request's body broke off.
     #[error("the request body could not be read")]
     Body,
@@ -109,8 +116,11 @@ pub enum AdminError {
         allow: &'static str,
     },
     /// No such resource.
-    #[error("there is only /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz")]
+    #[error("there is only /explain, /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz")]
     NotFound,
+    /// The question has no answer.
+    #[error(transparent)]
+    Unanswerable(#[from] Unanswerable),
     /// Another store is meant.
     #[error("this larder runs on another store")]
     OtherStore,
@@ -146,6 +156,7 @@ pub enum AdminError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ask {
     Certificates,
+    Explain,
     Health,
     PurgeBody,
     PurgeUrl(String),
@@ -181,6 +192,7 @@ impl Admin {
             draining: AtomicBool::new(false),
             tellings: Arc::new(Semaphore::new(TELLINGS_MAX)),
             verifications: Arc::new(Semaphore::new(1)),
+            explanations: Semaphore::new(EXPLANATIONS_MAX),
         }
     }
 
@@ -221,6 +233,7 @@ impl Admin {
                 let certificates = (self.certificates)().render(clock::now());
                 Ok(respond(StatusCode::OK, &certificates))
             }
+            Ask::Explain => self.explain(&collect(body).await?).await,
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
             Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
@@ -236,6 +249,16 @@ impl Admin {
                 self.tell(topic, question).await
             }
         }
+    }
+
+    /// Explains what would become of a request. Dropped half-way, nothing has changed.
+    async fn explain(&self, body: &[u8]) -> Result<Response<Answer>, AdminError> {
+        let question = explain::read(body).map_err(AdminError::Malformed)?;
+        // Each may hold a connection to an origin, or wait for a disk.
+        let permit = self.explanations.try_acquire();
+        let _permit = permit.map_err(|_| AdminError::BusyExplaining)?;
+        let told = self.engine.explain(question).await?;
+        Ok(respond(StatusCode::OK, &explain::render(&told)))
     }
 
     /// Tells of the store from a thread that may block, as fast as it is listened to.
@@ -328,7 +351,7 @@ impl Admin {
 impl Token {
     /// Makes a token of a secret.
     pub fn new(secret: &[u8]) -> Self {
-        Self(*blake3::hash(secret).as_bytes())
+        Self(Secret::new(secret))
     }
 
     /// Reads a token from a file; white space around it does not count.
@@ -354,10 +377,14 @@ impl Token {
         }
     }
 
-    /// Compares a presented secret with this one. Digests of fixed length are compared in constant
-    /// time, so neither content nor length of the secret shows in how long it takes.
+    /// Compares a presented secret with this one, in constant time.
     pub fn matches(&self, presented: &[u8]) -> bool {
-        blake3::hash(presented).as_bytes().ct_eq(&self.0).into()
+        self.0.matches(presented)
+    }
+
+    /// The secret, for what else it opens.
+    pub fn into_secret(self) -> Secret {
+        self.0
     }
 }
 
@@ -369,12 +396,6 @@ impl fmt::Debug for Admin {
     }
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
 impl Ask {
     /// Finds out what a request head asks for.
     fn read(parts: &Parts) -> Result<Self, AdminError> {
@@ -383,6 +404,7 @@ impl Ask {
         }
         let (ask, allow) = match parts.uri.path() {
             "/certificates" => (Self::Certificates, READ),
+            "/explain" => (Self::Explain, "POST"),
             "/healthz" => (Self::Health, READ),
             "/purge" => (Self::PurgeBody, "POST"),
             "/readyz" => (Self::Ready, READ),
@@ -406,11 +428,13 @@ impl Ask {
 impl AdminError {
     fn respond(&self) -> Response<Answer> {
         let status = match self {
-            Self::Body | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Body | Self::Malformed(_) | Self::Unanswerable(_) => StatusCode::BAD_REQUEST,
             Self::BadToken { .. } | Self::Store(_) | Self::Unreadable { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Busy | Self::ReloadLate | Self::Unreloadable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::BusyExplaining | Self::ReloadLate | Self::Unreloadable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => StatusCode::NOT_FOUND,
@@ -569,6 +593,8 @@ const RELOAD_WAIT: Duration = Duration::from_secs(25);
 const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
 /// Tellings at a time: each keeps a thread and a few parts of a body.
 const TELLINGS_MAX: usize = 4;
+/// Most explanations at a time.
+const EXPLANATIONS_MAX: usize = 8;
 /// Longest accepted token.
 const TOKEN_BYTES_MAX: usize = 4096;
 const BEARER: &[u8] = b"bearer ";
@@ -601,7 +627,8 @@ mod tests {
 
     #[test]
     fn a_token_never_shows_itself() {
-        assert_eq!(format!("{:?}", Token::new(b"s3cret")), "Token(…)");
+        let printed = format!("{:?}", Token::new(b"s3cret"));
+        assert_eq!(printed, "Token(Secret(…))");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod answer;
+pub mod explain;
 pub mod inventory;
 pub mod metrics;
 pub mod reload;

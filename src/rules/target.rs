@@ -55,6 +55,15 @@ impl QueryPolicy {
         Cow::Owned(format!("{path}?{}", parameters.join("&")))
     }
 
+    /// The parameters of a target, as they are spelled, that do not count.
+    pub fn dropped<'t>(&self, target: &'t str) -> Vec<&'t str> {
+        let query = target.split_once('?').map(|(_, query)| query);
+        let parameters = query.into_iter().flat_map(|query| query.split('&'));
+        parameters
+            .filter(|parameter| self.query == Query::Drop || self.drops(name(parameter)))
+            .collect()
+    }
+
     fn drops(&self, name: &str) -> bool {
         self.drop
             .iter()
@@ -166,6 +175,20 @@ mod tests {
         }
 
         #[test]
+    fn what_does_not_count_can_be_told() {
+        let policy = |query, drop: &[&str]| QueryPolicy {
+            query,
+            drop: drop.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let some = policy(Query::Sort, &["utm_*", "b"]);
+        assert_eq!(some.dropped("/?a=1&utm_x=2&b&b=3"), ["utm_x=2", "b", "b=3"]);
+        assert!(some.dropped("/?a=1").is_empty());
+        assert!(some.dropped("/").is_empty());
+        let all = policy(Query::Drop, &[]);
+        assert_eq!(all.dropped("/?a=1&b"), ["a=1", "b"]);
+    }
+
+    #[test]
         fn what_counts_does_not_depend_on_the_order_of_different_names(
             names in prop::collection::btree_set("[a-f]{1,3}", 0..6),
             seed in any::<u64>(),

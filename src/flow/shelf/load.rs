@@ -34,6 +34,20 @@ impl Shelf {
         Some(stored)
     }
 
+    /// As [`load`](Self::load), but nothing changes: it is not marked as used, not taken into memory,
+    /// and not forgotten when it cannot be read. What a mark on one of its tags has made invalid is
+    /// loaded too.
+    pub async fn view(self: &Arc<Self>, found: Found) -> Option<Stored> {
+        if let Some(hot) = self.memory.peek(found.sequence)
+            && let Some(stored) = self.stored(found, hot)
+        {
+            return Some(stored);
+        }
+        let place = self.read_index().place(found.key, found.sequence)?;
+        let hot = self.load_from(&place).await.ok()?;
+        self.stored(found, hot)
+    }
+
     async fn load_marked(self: &Arc<Self>, found: Found) -> Option<Stored> {
         if let Some(hot) = self.memory.get(found.sequence)
             && let Some(stored) = self.stored(found, hot)
