@@ -1,9 +1,9 @@
 //! What floods over HTTP/2 cost other clients: how long those wait, and how far memory grows.
 //!
 //! `cargo bench --bench floods` starts the server with a folder as its origin. A client asks for the
-//! same small file 500 times a second over one HTTP/1.1 connection, first alone, then beside another
-//! client that asks honestly as fast as it can, then beside one that floods and comes back as soon
-//! as it is cut. `-- 10` measures each for 10 seconds instead of 5.
+//! same small file 500 times a second over one HTTP/1.1 connection, in turns alone, beside another
+//! client that asks honestly as fast as it can, and beside one that floods and comes back as soon
+//! as it is cut. `-- 60` measures each for 60 seconds instead of 20.
 //!
 //! The client beside runs at the lowest priority, on the processor time that nobody else wants: it
 //! stands for another machine. What the server does for it is done at the server's own priority.
@@ -31,6 +31,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+/// Everything is measured so often, in turns, and the median counts: the machine is not always the same.
+const ROUNDS: u32 = 10;
 const INTERVAL: Duration = Duration::from_millis(2);
 const OBJECT: usize = 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -80,24 +82,104 @@ const FLOODS: [(&str, Unit); 6] = [
 
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|word| word.parse().ok());
-    let span = Duration::from_secs(seconds.unwrap_or(5));
+    let span = Duration::from_secs(seconds.unwrap_or(20)) / ROUNDS;
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
-    server.measure(span / 4, |_| 0);
-    println!("beside               p50 ms   p99 ms   × alone   longest   resident MiB");
-    let alone = server.row("nobody", None, &server.measure(span, |_| 0));
-    let honest = server.measure(span, |over| server.ask_honestly(over));
-    server.row("an honest client", Some(alone), &honest);
-    for (name, unit) in FLOODS {
-        let beside = server.measure(span, |over| server.flood(unit, over));
-        server.row(name, Some(alone), &beside);
+    server.measure(span, |_| 0);
+    let floods = FLOODS.map(|(name, unit)| (name, Other::Floods(unit)));
+    let others = [("nobody", Other::Nobody), ("an honest client", Other::Asks)];
+    let mut rows: Vec<Row> = others.into_iter().chain(floods).map(Row::new).collect();
+    for _ in 0..ROUNDS {
+        for row in &mut rows {
+            let beside = server.measure(span, |over| match row.other {
+                Other::Nobody => 0,
+                Other::Asks => server.ask_honestly(over),
+                Other::Floods(unit) => server.flood(unit, over),
+            });
+            row.add(beside, server.resident());
+        }
     }
+    println!("beside               p50 ms   p99 ms   × alone   longest   resident MiB");
+    let alone = rows.first().unwrap().p99();
+    for row in &rows {
+        row.print(alone);
+    }
+}
+
+/// Whom the client is served beside.
+enum Other {
+    Nobody,
+    Asks,
+    Floods(Unit),
 }
 
 /// What the client saw, and how much the one beside it did.
 struct Beside {
     waits: Vec<Duration>,
     done: u64,
+}
+
+/// What was measured beside one other, in all rounds.
+struct Row {
+    name: &'static str,
+    other: Other,
+    /// The 50th and 99th percentile of each round, in milliseconds.
+    p50: Vec<f64>,
+    p99: Vec<f64>,
+    longest: f64,
+    resident: f64,
+    done: u64,
+}
+
+impl Row {
+    fn new((name, other): (&'static str, Other)) -> Self {
+        Self {
+            name,
+            other,
+            p50: Vec::new(),
+            p99: Vec::new(),
+            longest: 0.0,
+            resident: 0.0,
+            done: 0,
+        }
+    }
+
+    fn add(&mut self, mut beside: Beside, resident: f64) {
+        beside.waits.sort_unstable();
+        let at = |percent: usize| {
+            let place = beside.waits.len() * percent / 100;
+            let wait = beside.waits.get(place).or(beside.waits.last()).unwrap();
+            wait.as_secs_f64() * 1000.0
+        };
+        self.p50.push(at(50));
+        self.p99.push(at(99));
+        self.longest = self.longest.max(at(100));
+        self.resident = self.resident.max(resident);
+        self.done += beside.done;
+    }
+
+    fn p99(&self) -> f64 {
+        median(&self.p99)
+    }
+
+    fn print(&self, alone: f64) {
+        println!(
+            "{:<20} {:>6.3}   {:>6.3}   {:>7.2}   {:>7.3}   {:>6.1}   {} done",
+            self.name,
+            median(&self.p50),
+            self.p99(),
+            self.p99() / alone,
+            self.longest,
+            self.resident,
+            self.done,
+        );
+    }
+}
+
+fn median(of: &[f64]) -> f64 {
+    let mut of = of.to_vec();
+    of.sort_unstable_by(f64::total_cmp);
+    *of.get(of.len() / 2).unwrap()
 }
 
 /// The server, until this is dropped.
@@ -168,27 +250,6 @@ impl Server {
             let done = other.join().unwrap();
             Beside { waits, done }
         })
-    }
-
-    /// Prints a row; returns the 99th percentile in milliseconds.
-    fn row(&self, name: &str, alone: Option<f64>, beside: &Beside) -> f64 {
-        let mut waits = beside.waits.clone();
-        waits.sort_unstable();
-        let at = |percent: usize| {
-            let place = waits.len() * percent / 100;
-            let wait = waits.get(place).or(waits.last()).unwrap();
-            wait.as_secs_f64() * 1000.0
-        };
-        let p99 = at(99);
-        println!(
-            "{name:<20} {:>6.3}   {p99:>6.3}   {:>7.2}   {:>7.3}   {:>6.1}   {} done",
-            at(50),
-            p99 / alone.unwrap_or(p99),
-            at(100),
-            self.resident(),
-            beside.done,
-        );
-        p99
     }
 
     /// The most memory it has had resident, in MiB.

@@ -55,7 +55,7 @@ const SANS_IO: &[&str] = &[
 /// it.
 const ROOMS: &[(&str, &[&str])] = &[
     ("anyhow::", &["cli", "main.rs"]),
-    ("base64::", &["config"]),
+    ("base64::", &["config", "rules"]),
     ("cacache::", &["store"]),
     ("clap::", &["cli", "main.rs"]),
     ("instant_acme::", &["acme"]),

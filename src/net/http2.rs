@@ -140,7 +140,12 @@ where
     let mut idle = pin!(tokio::time::sleep(idle_timeout));
     let mut seen = Phase::Serve;
     let mut closing = false;
+    let mut taken = 0;
     loop {
+        if taken == TAKEN_IN_A_TURN {
+            taken = 0;
+            tokio::task::yield_now().await;
+        }
         if let Some(fault) = shared.fault() {
             (front.events)(fault.event());
             return close(http, fault.reason()).await;
@@ -148,7 +153,10 @@ where
         tokio::select! {
             biased;
             accepted = http.accept() => match accepted {
-                Some(Ok((request, respond))) => take(request, respond, &peer, front, shared),
+                Some(Ok((request, respond))) => {
+                    taken += 1;
+                    take(request, respond, &peer, front, shared);
+                }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
@@ -317,7 +325,8 @@ fn padded(value: &HeaderValue) -> bool {
     bytes.trim_ascii().len() != bytes.len()
 }
 
-/// Waits for the handler's answer; `None` when the client has taken its request back.
+/// Waits for the handler's answer; `None` when the stream has been reset. One that was reset before
+/// its turn came costs no answer: a client can make many such at once.
 async fn answered<B>(
     answer: impl Future<Output = Response<B>>,
     respond: &mut SendResponse<Bytes>,
@@ -327,8 +336,8 @@ async fn answered<B>(
     if let Some(asked) = asked {
         tokio::select! {
             biased;
-            response = &mut answer => return Some(response),
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return None,
+            response = &mut answer => return Some(response),
             asked = asked => {
                 let mut go_on = Response::new(());
                 *go_on.status_mut() = StatusCode::CONTINUE;
@@ -340,8 +349,8 @@ async fn answered<B>(
     }
     tokio::select! {
         biased;
-        response = answer => Some(response),
         _ = poll_fn(|cx| respond.poll_reset(cx)) => None,
+        response = answer => Some(response),
     }
 }
 
@@ -794,7 +803,7 @@ impl<C: Carrier> AsyncWrite for FrameIo<C> {
                     this.ending = Ending::Lingering(timer, LINGER_BYTES);
                 }
                 Ending::Lingering(timer, left) => {
-                    let mut bytes = [0; 1024];
+                    let mut bytes = [0; 8 * 1024];
                     let mut buf = ReadBuf::new(&mut bytes);
                     match Pin::new(&mut this.carrier).poll_read(cx, &mut buf) {
                         Poll::Ready(Ok(())) if !buf.filled().is_empty() && *left > 0 => {
@@ -824,6 +833,10 @@ const STEP_BYTES: usize = 16 * 1024;
 
 /// A piece of a body smaller than this, of something longer, was made small by the client's window.
 const DATA_BYTES_EARNING: usize = 1024;
+
+/// How many requests a connection begins before others have their turn: a client can send hundreds
+/// at once, and reset them to send hundreds more.
+const TAKEN_IN_A_TURN: u32 = 16;
 
 /// Most streams that were reset before we looked at them.
 const PENDING_RESETS_MAX: usize = 20;
