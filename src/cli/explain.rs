@@ -76,7 +76,9 @@ fn clean(told: &mut Value) {
 fn question(request: &Request) -> Value {
     let mut headers: Map<String, Value> = Map::new();
     for (name, value) in &request.headers {
-        let lines = headers.entry(name.to_ascii_lowercase()).or_insert(json!([]));
+        let lines = headers
+            .entry(name.to_ascii_lowercase())
+            .or_insert(json!([]));
         if let Some(lines) = lines.as_array_mut() {
             lines.push(Value::from(value.as_str()));
         }
@@ -161,7 +163,10 @@ impl Page {
         }
         self.line("Cache-Status", word(would, "/cache_status"));
         if would.get("underway") == Some(&Value::Bool(true)) {
-            self.line("meanwhile", "somebody asks the origin for it now: this request would share that");
+            self.line(
+                "meanwhile",
+                "somebody asks the origin for it now: this request would share that",
+            );
         }
     }
 
@@ -196,7 +201,10 @@ impl Page {
                 part => self.line(name, part),
             }
         }
-        let dropped: Vec<&str> = list(key, "/dropped").iter().filter_map(Value::as_str).collect();
+        let dropped: Vec<&str> = list(key, "/dropped")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         if !dropped.is_empty() {
             self.line("left out", &dropped.join(" & "));
         }
@@ -205,7 +213,10 @@ impl Page {
             self.line("and the fields", &fields(selecting));
         }
         if !word(key, "/alike").is_empty() {
-            self.line("shared key", &format!("{} (No-Vary-Search)", word(key, "/alike")));
+            self.line(
+                "shared key",
+                &format!("{} (No-Vary-Search)", word(key, "/alike")),
+            );
         }
     }
 
@@ -218,7 +229,11 @@ impl Page {
             (_, false, true) => self.ink(Ink::Middling, "selected too, but another goes first"),
             (_, false, false) => self.ink(Ink::Faint, "for other requests"),
         };
-        let _ = writeln!(self.text, "\n  response {}: {used}", number(entry, "sequence"));
+        let _ = writeln!(
+            self.text,
+            "\n  response {}: {used}",
+            number(entry, "sequence")
+        );
         if entry.get("status").is_none() {
             return;
         }
@@ -237,7 +252,11 @@ impl Page {
         }
         if let Some(part) = entry.get("part").filter(|part| !part.is_null()) {
             let (first, last) = (number(part, "first"), number(part, "last"));
-            let _ = write!(what, ", of them {first} to {last} of {}", number(part, "of"));
+            let _ = write!(
+                what,
+                ", of them {first} to {last} of {}",
+                number(part, "of")
+            );
         }
         self.line("what", &what);
         let vary = list(entry, "/vary");
@@ -248,7 +267,10 @@ impl Page {
                 &format!("{} by {}", word(entry, "/variant"), fields(vary)),
             ),
         }
-        let tags: Vec<&str> = list(entry, "/tags").iter().filter_map(Value::as_str).collect();
+        let tags: Vec<&str> = list(entry, "/tags")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         if !tags.is_empty() {
             self.line("tags", &tags.join(" "));
         }
@@ -258,8 +280,14 @@ impl Page {
             }
         }
         for (name, says) in [
-            ("stale_while_revalidate", "seconds it may be served stale while the origin is asked (RFC 5861 §3)"),
-            ("stale_if_error", "seconds it may be served stale when the origin fails (RFC 5861 §4)"),
+            (
+                "stale_while_revalidate",
+                "seconds it may be served stale while the origin is asked (RFC 5861 §3)",
+            ),
+            (
+                "stale_if_error",
+                "seconds it may be served stale when the origin fails (RFC 5861 §4)",
+            ),
         ] {
             let seconds = entry.get(name).and_then(Value::as_u64).unwrap_or_default();
             if seconds > 0 {
@@ -268,7 +296,10 @@ impl Page {
         }
         for (name, says) in [
             ("validate_always", "no-cache (RFC 9111 §5.2.2.4)"),
-            ("must_revalidate", "never stale (RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10)"),
+            (
+                "must_revalidate",
+                "never stale (RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10)",
+            ),
         ] {
             if entry.get(name) == Some(&Value::Bool(true)) {
                 self.line(name, says);
@@ -357,7 +388,10 @@ impl Page {
 fn fields(fields: &[Value]) -> String {
     let field = |field: &Value| {
         let name = word(field, "/field");
-        match (field.get("present"), field.get("value").and_then(Value::as_str)) {
+        match (
+            field.get("present"),
+            field.get("value").and_then(Value::as_str),
+        ) {
             (Some(Value::Bool(false)), _) => format!("{name} (none)"),
             (_, Some(value)) => format!("{name} ({value})"),
             (_, None) => format!("{name} (there, not shown)"),
@@ -367,7 +401,10 @@ fn fields(fields: &[Value]) -> String {
 }
 
 fn word<'v>(value: &'v Value, path: &str) -> &'v str {
-    value.pointer(path).and_then(Value::as_str).unwrap_or_default()
+    value
+        .pointer(path)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -438,7 +475,11 @@ mod tests {
 
     #[test]
     fn whatever_the_answer_is_it_is_written() {
-        for odd in [json!(null), json!([]), json!({"stored": [1], "fetched": {}})] {
+        for odd in [
+            json!(null),
+            json!([]),
+            json!({"stored": [1], "fetched": {}}),
+        ] {
             drop(page(&odd, false));
         }
     }

@@ -322,7 +322,11 @@ impl Engine {
             }
             Arrival::Refused(refusal) => return (told.refused(refusal), None),
             Arrival::TurnedAway(site, request, turn) => {
-                told.site = Some(SiteShown::of(setup, setup.site(site).name.as_str(), request.host()));
+                told.site = Some(SiteShown::of(
+                    setup,
+                    setup.site(site).name.as_str(),
+                    request.host(),
+                ));
                 let told = match turn {
                     Turn::Redirect => told.answered(Act::Redirect, synth::redirected("").status()),
                     Turn::Refuse(refusal) => told.refused(refusal),
@@ -631,17 +635,22 @@ impl Explanation {
 
     /// What would be used, with its numbers.
     pub fn chosen(&self) -> Option<&Whole> {
-        self.variants.iter().find_map(|variant| match &variant.view {
-            View::Whole(whole) if whole.chosen => Some(&**whole),
-            View::Hidden | View::Unreadable | View::Whole(_) => None,
-        })
+        self.variants
+            .iter()
+            .find_map(|variant| match &variant.view {
+                View::Whole(whole) if whole.chosen => Some(&**whole),
+                View::Hidden | View::Unreadable | View::Whole(_) => None,
+            })
     }
 
     /// The explanation in one line, for a response that came out as `outcome`: what was foreseen, the
     /// reason for what came, and the numbers. At most [`BRIEF_BYTES_MAX`] long; no value of a field.
     pub fn brief(&self, outcome: &Outcome) -> HeaderValue {
         let mut item = Item::new(self.act.token());
-        item.token("reason", outcome.detail.map_or(self.reason(), Detail::token));
+        item.token(
+            "reason",
+            outcome.detail.map_or(self.reason(), Detail::token),
+        );
         let because = match outcome.detail {
             Some(detail) => detail.meaning(),
             None => self.meaning(),
@@ -845,7 +854,10 @@ mod tests {
             ..miss
         };
         let line = line(&told, &not_stored);
-        assert!(line.starts_with("miss; reason=private; because=\"private in"), "{line}");
+        assert!(
+            line.starts_with("miss; reason=private; because=\"private in"),
+            "{line}"
+        );
     }
 
     #[test]

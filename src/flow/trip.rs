@@ -361,19 +361,21 @@ impl Engine {
             return self.land(trip, &errand.key, Landing::Private);
         };
         let (detail, remember) = match verdict {
-            Storable::Store(mut response) => match self.refuse_size(&response, &body, Glance::Use) {
-                None => {
-                    response.tags = ask.tag_scope().tags(&response.headers);
-                    self.name(ask, &mut response);
-                    self.note_crowd(ask, &response);
-                    lock(&self.hit_for_miss).clear(ask.key);
-                    *lock(&trip.withheld) = withheld_fields(&head.headers, &ask.site().store);
-                    return self
-                        .fill(trip, errand, *response, body, sequence, backend)
-                        .await;
+            Storable::Store(mut response) => {
+                match self.refuse_size(&response, &body, Glance::Use) {
+                    None => {
+                        response.tags = ask.tag_scope().tags(&response.headers);
+                        self.name(ask, &mut response);
+                        self.note_crowd(ask, &response);
+                        lock(&self.hit_for_miss).clear(ask.key);
+                        *lock(&trip.withheld) = withheld_fields(&head.headers, &ask.site().store);
+                        return self
+                            .fill(trip, errand, *response, body, sequence, backend)
+                            .await;
+                    }
+                    Some(detail) => (detail, detail == Detail::BodyTooLarge),
                 }
-                Some(detail) => (detail, detail == Detail::BodyTooLarge),
-            },
+            }
             Storable::Refuse(reason) => (
                 Detail::NotStorable(reason),
                 !reason.is_of_request()
@@ -456,9 +458,7 @@ impl Engine {
         }
         let (body, bytes) = self.measured(body).await?;
         let verdict = match decide(&as_incomplete(head)) {
-            Storable::Store(response) => {
-                fetch.place(*response, &head.headers, bytes, sequence)
-            }
+            Storable::Store(response) => fetch.place(*response, &head.headers, bytes, sequence),
             refused @ Storable::Refuse(_) => refused,
         };
         Some((verdict, body))

@@ -116,7 +116,9 @@ pub enum AdminError {
         allow: &'static str,
     },
     /// No such resource.
-    #[error("there is only /explain, /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz")]
+    #[error(
+        "there is only /explain, /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz"
+    )]
     NotFound,
     /// The question has no answer.
     #[error(transparent)]

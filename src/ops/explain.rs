@@ -188,9 +188,7 @@ fn whole_entry(whole: &Whole, now: SystemTime) -> Map<String, Value> {
         Freshness::Fresh { ttl } => {
             step("fresh_for", ttl, "RFC 9111 §4.2", "lifetime - current_age")
         }
-        Freshness::Stale { by } => {
-            step("stale_for", by, "RFC 9111 §4.2", "current_age - lifetime")
-        }
+        Freshness::Stale { by } => step("stale_for", by, "RFC 9111 §4.2", "current_age - lifetime"),
     });
     let mut entry = head(response, &whole.vary);
     entry.extend([
@@ -220,9 +218,9 @@ fn head(response: &StoredResponse, vary: &[(String, Shown)]) -> Map<String, Valu
         }) => (Some(text(etag)), Some(text(last_modified))),
     };
     let tags = response.tags.iter().map(|tag| hex(&tag.0));
-    let part = response
-        .part
-        .map(|part| json!({"first": part.span.first(), "last": part.span.last(), "of": part.complete}));
+    let part = response.part.map(
+        |part| json!({"first": part.span.first(), "last": part.span.last(), "of": part.complete}),
+    );
     let members = [
         ("status", Value::from(response.status.as_u16())),
         ("bytes", response.body_bytes.into()),
@@ -264,9 +262,7 @@ fn shown_fields(headers: &HeaderMap) -> Value {
 
 /// Every step of the age (RFC 9111 §4.2.3).
 fn ages(timing: &Timing, ages: &Ages, now: SystemTime) -> Vec<Value> {
-    let at = |name, at, section, says| {
-        json!({"name": name, "time": time(at), "section": section, "says": says})
-    };
+    let at = |name, at, section, says| json!({"name": name, "time": time(at), "section": section, "says": says});
     vec![
         at(
             "date_value",
@@ -274,8 +270,18 @@ fn ages(timing: &Timing, ages: &Ages, now: SystemTime) -> Vec<Value> {
             "RFC 9110 §6.6.1",
             "Date, or the time of arrival",
         ),
-        at("request_time", timing.request_time, AGE, "the request went out"),
-        at("response_time", timing.response_time, AGE, "the response came"),
+        at(
+            "request_time",
+            timing.request_time,
+            AGE,
+            "the request went out",
+        ),
+        at(
+            "response_time",
+            timing.response_time,
+            AGE,
+            "the response came",
+        ),
         at("now", now, AGE, ""),
         step("age_value", timing.age_value, "RFC 9111 §5.1", "Age"),
         step(
@@ -302,7 +308,12 @@ fn ages(timing: &Timing, ages: &Ages, now: SystemTime) -> Vec<Value> {
             AGE,
             "the greater of apparent_age and corrected_age_value",
         ),
-        step("resident_time", ages.resident_time, AGE, "now - response_time"),
+        step(
+            "resident_time",
+            ages.resident_time,
+            AGE,
+            "now - response_time",
+        ),
         step(
             "current_age",
             ages.current_age,
@@ -325,7 +336,9 @@ fn lifetime(
     let source = granted.source;
     let field = field.map_or("cache-control", HeaderName::as_str);
     let says = match source {
-        LifetimeSource::SMaxage | LifetimeSource::MaxAge => format!("{} in {field}", source.token()),
+        LifetimeSource::SMaxage | LifetimeSource::MaxAge => {
+            format!("{} in {field}", source.token())
+        }
         LifetimeSource::Expires => "Expires - date_value".to_owned(),
         LifetimeSource::Heuristic => {
             "a tenth of date_value - Last-Modified, at most the site's heuristic_max".to_owned()
@@ -334,7 +347,12 @@ fn lifetime(
     let mut steps = vec![step("lifetime", response.lifetime, source.section(), &says)];
     if granted.length != response.lifetime {
         let says = format!("{says}: what the config of now would grant it");
-        steps.push(step("lifetime_now", granted.length, source.section(), &says));
+        steps.push(step(
+            "lifetime_now",
+            granted.length,
+            source.section(),
+            &says,
+        ));
     }
     steps
 }

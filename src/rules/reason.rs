@@ -257,8 +257,10 @@ impl Detail {
     /// Why it came out so.
     pub fn meaning(self) -> Meaning {
         match self {
-            Self::BodyTooLarge => Meaning::own("its body is longer than the store takes: half of its limit")
-                .but("raise cache.disk_bytes_max"),
+            Self::BodyTooLarge => {
+                Meaning::own("its body is longer than the store takes: half of its limit")
+                    .but("raise cache.disk_bytes_max")
+            }
             Self::CollapseFull => Meaning::own(
                 "too many wait for the same response, or it turned out not to be for this request",
             )
@@ -283,7 +285,9 @@ impl Detail {
                 "RFC 9111 §5.2.1.7",
             )
             .but("ask without only-if-cached"),
-            Self::OriginError => Meaning::own("the origin could not be asked, or answered an error"),
+            Self::OriginError => {
+                Meaning::own("the origin could not be asked, or answered an error")
+            }
             Self::OriginProtocol => Meaning::own("the origin broke the protocol"),
             Self::OriginTimeout => Meaning::own("the origin did not answer in time"),
             Self::PurgedDuringFill => {
@@ -295,10 +299,7 @@ impl Detail {
                 remedy: None,
             },
             Self::RequestBody => NotStorable::RequestBody.meaning(),
-            Self::StaleIfError => Meaning::new(
-                "it is stale, and the origin failed",
-                "RFC 5861 §4",
-            ),
+            Self::StaleIfError => Meaning::new("it is stale, and the origin failed", "RFC 5861 §4"),
             Self::StaleWhileRevalidate => Meaning::new(
                 "it is stale, but in the window of stale-while-revalidate",
                 "RFC 5861 §3",
@@ -338,7 +339,10 @@ mod tests {
             let texts = [Some(&*meaning.because), meaning.section, meaning.remedy];
             for text in texts.into_iter().flatten() {
                 assert!(!text.is_empty(), "{word}");
-                assert!(!text.ends_with('.') && !text.contains("  "), "{word}: {text}");
+                assert!(
+                    !text.ends_with('.') && !text.contains("  "),
+                    "{word}: {text}"
+                );
                 assert!(!text.contains('\n'), "{word}: {text}");
             }
         }
@@ -367,7 +371,11 @@ mod tests {
     fn whoever_can_change_something_is_told_what() {
         for reason in NotStorable::ALL {
             let remedy = reason.meaning().remedy;
-            assert_eq!(remedy.is_none(), reason == NotStorable::Status, "{reason:?}");
+            assert_eq!(
+                remedy.is_none(),
+                reason == NotStorable::Status,
+                "{reason:?}"
+            );
         }
     }
 }

@@ -407,7 +407,11 @@ mod tests {
             ("max-stale, max-age=9", 65, Not::RequestMaxAge),
         ] {
             let wanted = Basis::NotReusable(reason);
-            assert_eq!(basis(&windows, cache_control, age), wanted, "{cache_control} {age}");
+            assert_eq!(
+                basis(&windows, cache_control, age),
+                wanted,
+                "{cache_control} {age}"
+            );
         }
         assert_eq!(basis(&windows, "", 5), Basis::Fresh);
         assert_eq!(basis(&windows, "", 65), Basis::StaleWhileRevalidate);

@@ -70,14 +70,7 @@ pub fn is_hidden(name: &HeaderName) -> bool {
 /// Parts of the names of such fields: Authorization, Proxy-Authorization, Cookie, Set-Cookie, and
 /// what applications call their own.
 const HIDDEN: [&str; 8] = [
-    "api-key",
-    "apikey",
-    "auth",
-    "cookie",
-    "password",
-    "secret",
-    "session",
-    "token",
+    "api-key", "apikey", "auth", "cookie", "password", "secret", "session", "token",
 ];
 
 #[cfg(test)]

@@ -1526,7 +1526,10 @@ mod tests {
         assert_eq!(held(&index), [(1, false)]);
         index.mark_all(Sequence(2));
         assert_eq!(held(&index), [(1, true)]);
-        assert_eq!(index.peek([key(1)], &HeaderMap::new(), true), Lookup::UriMiss);
+        assert_eq!(
+            index.peek([key(1)], &HeaderMap::new(), true),
+            Lookup::UriMiss
+        );
         assert!(index.held_under(key(2)).is_empty());
     }
 

@@ -57,7 +57,9 @@ fn fetch_as(scene: &Scene, target: &str, operator: Headers<'_>) -> Value {
 }
 
 fn word<'v>(told: &'v Value, path: &str) -> &'v str {
-    told.pointer(path).and_then(Value::as_str).unwrap_or_default()
+    told.pointer(path)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// What was foreseen is what came: the act, and each word of Cache-Status that was known before.
@@ -66,8 +68,14 @@ fn holds(told: &Value, act: &str, answer: &Answer) {
     assert_eq!(word(told, "/would/act"), act, "{told:#}");
     let said = answer.header("cache-status").unwrap_or_default();
     let foreseen = word(told, "/would/cache_status");
-    for part in foreseen.split("; ").filter(|part| !part.starts_with("ttl=")) {
-        assert!(said.split("; ").any(|came| came == part), "{part:?} of {foreseen:?} in {said:?}");
+    for part in foreseen
+        .split("; ")
+        .filter(|part| !part.starts_with("ttl="))
+    {
+        assert!(
+            said.split("; ").any(|came| came == part),
+            "{part:?} of {foreseen:?} in {said:?}"
+        );
     }
     let reason = word(told, "/would/reason");
     if let Some(detail) = answer.cache_status("detail")
@@ -142,7 +150,9 @@ fn every_number_of_the_age_is_told_and_adds_up() {
     let steps = told["stored"][0]["freshness"].as_array().unwrap().clone();
     let seconds = |name: &str| {
         let step = steps.iter().find(|step| step["name"] == name);
-        step.unwrap_or_else(|| panic!("no {name}"))["seconds"].as_f64().unwrap()
+        step.unwrap_or_else(|| panic!("no {name}"))["seconds"]
+            .as_f64()
+            .unwrap()
     };
     assert!((seconds("age_value") - 30.0).abs() < f64::EPSILON);
     assert!(seconds("resident_time") >= 19.0);
@@ -150,7 +160,10 @@ fn every_number_of_the_age_is_told_and_adds_up() {
     assert!((seconds("current_age") - age).abs() < 0.01);
     assert!((seconds("lifetime") - 90.0).abs() < f64::EPSILON);
     assert!((seconds("fresh_for") + seconds("current_age") - 90.0).abs() < 0.01);
-    let lifetime = steps.iter().find(|step| step["name"] == "lifetime").unwrap();
+    let lifetime = steps
+        .iter()
+        .find(|step| step["name"] == "lifetime")
+        .unwrap();
     assert_eq!(word(lifetime, "/section"), "RFC 9111 §5.2.2.10");
     assert_eq!(word(lifetime, "/says"), "s-maxage in cache-control");
     for step in &steps {
@@ -160,7 +173,9 @@ fn every_number_of_the_age_is_told_and_adds_up() {
 
 #[test]
 fn what_grants_a_lifetime_is_named() {
-    let scene = Scene::new().site("targeted", "[\"CDN-Cache-Control\"]").start();
+    let scene = Scene::new()
+        .site("targeted", "[\"CDN-Cache-Control\"]")
+        .start();
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
     let says = |target: &str, reply: Reply, source: &str| {
         scene.origin.says(target, reply);
@@ -170,7 +185,9 @@ fn what_grants_a_lifetime_is_named() {
         let lifetime = steps.iter().find(|step| step["name"] == "lifetime");
         assert_eq!(word(lifetime.unwrap(), "/says"), source);
     };
-    let targeted = Reply::ok("v1").cache("max-age=5").header("CDN-Cache-Control", "max-age=60");
+    let targeted = Reply::ok("v1")
+        .cache("max-age=5")
+        .header("CDN-Cache-Control", "max-age=60");
     says("/targeted", targeted, "max-age in cdn-cache-control");
     let expires = Reply::ok("v1").header("Expires", "Tue, 01 Jan 2999 00:00:00 GMT");
     says("/expires", expires, "Expires - date_value");
@@ -184,8 +201,14 @@ fn stale_responses_are_foreseen() {
     let mut scene = Scene::new().own_clock().start();
     let window = "max-age=10, stale-while-revalidate=30";
     scene.origin.says("/window", Reply::ok("v1").cache(window));
-    scene.origin.says("/tagged", Reply::ok("v1").cache("max-age=10").tagged("\"1\""));
-    scene.origin.says("/bare", Reply::ok("v1").cache("max-age=10, stale-if-error=60"));
+    scene.origin.says(
+        "/tagged",
+        Reply::ok("v1").cache("max-age=10").tagged("\"1\""),
+    );
+    scene.origin.says(
+        "/bare",
+        Reply::ok("v1").cache("max-age=10, stale-if-error=60"),
+    );
     for target in ["/window", "/tagged", "/bare"] {
         scene.get(target).stored();
     }
@@ -273,20 +296,43 @@ fn a_fetch_says_whether_the_answer_would_be_stored_as_it_then_is() {
     let scene = Scene::usual();
     let mut replies = vec![
         ("/good", Reply::ok("v1").cache("max-age=60"), None),
-        ("/no-store", Reply::ok("v1").cache("no-store"), Some("no-store")),
-        ("/private", Reply::ok("v1").cache("private"), Some("private")),
+        (
+            "/no-store",
+            Reply::ok("v1").cache("no-store"),
+            Some("no-store"),
+        ),
+        (
+            "/private",
+            Reply::ok("v1").cache("private"),
+            Some("private"),
+        ),
         ("/nothing", Reply::ok("v1"), Some("no-freshness")),
-        ("/broken", Reply::ok("v1").cache("max-age =1"), Some("malformed-cache-control")),
+        (
+            "/broken",
+            Reply::ok("v1").cache("max-age =1"),
+            Some("malformed-cache-control"),
+        ),
     ];
     let cookie = Reply::ok("v1").fresh().header("Set-Cookie", "session=word");
     replies.push(("/cookie", cookie, Some("set-cookie")));
-    replies.push(("/vary", Reply::ok("v1").fresh().header("Vary", "*"), Some("vary-any")));
-    replies.push(("/close", Reply::ok("v1").fresh().until_close(), Some("close-delimited")));
+    replies.push((
+        "/vary",
+        Reply::ok("v1").fresh().header("Vary", "*"),
+        Some("vary-any"),
+    ));
+    replies.push((
+        "/close",
+        Reply::ok("v1").fresh().until_close(),
+        Some("close-delimited"),
+    ));
     for (target, reply, reason) in replies {
         scene.origin.says(target, reply);
         let fetched = fetch(&scene, target, &[]);
         assert_eq!(fetched["would_store"], reason.is_none(), "{fetched:#}");
-        assert_eq!(word(&fetched, "/not_stored/reason"), reason.unwrap_or_default());
+        assert_eq!(
+            word(&fetched, "/not_stored/reason"),
+            reason.unwrap_or_default()
+        );
         assert!(!fetched.to_string().contains("word"), "{fetched:#}");
         // It was not stored, nor was it remembered that it could not be.
         let answer = scene.get(target);
@@ -304,10 +350,15 @@ fn a_fetch_with_authorization_is_judged_with_it() {
     let scene = Scene::usual();
     let bearer: Headers<'_> = &[("Authorization", "Bearer word")];
     scene.origin.says("/a", Reply::ok("v1").cache("max-age=60"));
-    scene.origin.says("/public", Reply::ok("v1").cache("public, max-age=60"));
+    scene
+        .origin
+        .says("/public", Reply::ok("v1").cache("public, max-age=60"));
     let fetched = fetch(&scene, "/a", bearer);
     assert_eq!(word(&fetched, "/not_stored/reason"), "authorization");
-    scene.get_with("/a", bearer).not_stored().detail("authorization");
+    scene
+        .get_with("/a", bearer)
+        .not_stored()
+        .detail("authorization");
     assert_eq!(fetch(&scene, "/public", bearer)["would_store"], true);
     scene.get_with("/public", bearer).stored();
     let told = explain(&scene, "GET", "/a", bearer);
@@ -328,7 +379,9 @@ fn a_fetch_that_fails_says_how() {
 fn only_what_changes_nothing_can_be_fetched() {
     let scene = Scene::usual();
     let question = json!({"url": url("/a"), "method": "POST", "fetch": true});
-    scene.operate("POST", "/explain", &question.to_string()).is(400);
+    scene
+        .operate("POST", "/explain", &question.to_string())
+        .is(400);
     assert_eq!(scene.origin.requests(), 0);
 }
 
@@ -336,8 +389,13 @@ fn only_what_changes_nothing_can_be_fetched() {
 fn variants_are_listed_with_what_the_request_has_in_their_fields() {
     let scene = Scene::usual();
     scene.origin.does("/a", |request| {
-        let language = request.header("accept-language").unwrap_or("none").to_owned();
-        Reply::ok(language).fresh().header("Vary", "Accept-Language, Cookie")
+        let language = request
+            .header("accept-language")
+            .unwrap_or("none")
+            .to_owned();
+        Reply::ok(language)
+            .fresh()
+            .header("Vary", "Accept-Language, Cookie")
     });
     let german: Headers<'_> = &[("Accept-Language", "de"), ("Cookie", "a=word")];
     let english: Headers<'_> = &[("Accept-Language", "en")];
@@ -347,7 +405,10 @@ fn variants_are_listed_with_what_the_request_has_in_their_fields() {
     assert!(!told.to_string().contains("word"), "{told:#}");
     let stored = told["stored"].as_array().unwrap();
     assert_eq!(stored.len(), 2);
-    let chosen: Vec<&Value> = stored.iter().filter(|entry| entry["chosen"] == true).collect();
+    let chosen: Vec<&Value> = stored
+        .iter()
+        .filter(|entry| entry["chosen"] == true)
+        .collect();
     assert_eq!(chosen.len(), 1);
     assert_eq!(chosen[0]["selected"], true);
     let wanted = json!([
@@ -405,7 +466,9 @@ fn a_purge_is_seen_at_once() {
 #[test]
 fn conditions_and_ranges_are_foreseen() {
     let scene = Scene::usual();
-    scene.origin.says("/a", Reply::ok("0123456789").fresh().tagged("\"1\""));
+    scene
+        .origin
+        .says("/a", Reply::ok("0123456789").fresh().tagged("\"1\""));
     scene.get("/a").stored();
     let told = foreseen(&scene, "hit", "GET", "/a", &[("If-None-Match", "\"1\"")]);
     assert_eq!(told["would"]["status"], 304);
@@ -460,7 +523,14 @@ fn the_command_prints_for_people_and_for_programs() {
         .prints("max-age in cache-control");
     assert!(!told.stdout.contains('\x1b'), "{}", told.stdout);
     let fetch = [
-        "explain", "--config", &config, "--fetch", "--json", "-H", "Accept: a", &url("/new"),
+        "explain",
+        "--config",
+        &config,
+        "--fetch",
+        "--json",
+        "-H",
+        "Accept: a",
+        &url("/new"),
     ];
     scene.origin.says("/new", Reply::ok("v1").cache("no-store"));
     let told = scene.larder(&fetch);
@@ -517,7 +587,9 @@ fn the_token_goes_no_further_and_nobody_else_is_told() {
     let scene = with_token(true);
     scene.origin.says("*", Reply::ok("v1").fresh());
     for wrong in ["a-secret-word", "", "another-wor", "another-word2"] {
-        scene.get_with("/a", &[("Larder-Debug", wrong)]).lacks("larder-debug");
+        scene
+            .get_with("/a", &[("Larder-Debug", wrong)])
+            .lacks("larder-debug");
     }
     let twice: Headers<'_> = &[
         ("Larder-Debug", "another-word"),
@@ -562,7 +634,9 @@ fn the_log_has_the_same_word_as_cache_status_and_the_explanation() {
 fn without_a_token_nobody_is_told() {
     let scene = Scene::usual();
     scene.origin.says("/a", Reply::ok("v1").fresh());
-    scene.get_with("/a", &[("Larder-Debug", "")]).lacks("larder-debug");
+    scene
+        .get_with("/a", &[("Larder-Debug", "")])
+        .lacks("larder-debug");
 }
 
 #[test]
