@@ -29,6 +29,10 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 
 /// How far a request came.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is made; a box would cost each hit an allocation"
+)]
 pub(super) enum Arrival {
     /// Its site lets it in.
     Admitted(Ask, Course),

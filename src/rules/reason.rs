@@ -170,6 +170,7 @@ impl NotReusable {
 
 impl NotStorable {
     /// Why a response may not be stored, and what would let it be.
+    #[expect(clippy::too_many_lines, reason = "a table of sentences")]
     pub fn meaning(self) -> Meaning {
         match self {
             Self::Authorization => Meaning::new(
