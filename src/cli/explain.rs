@@ -130,6 +130,7 @@ impl Page {
         self.request(told);
         let stored = list(told, "/stored");
         match stored.len() {
+            0 if told.get("key").is_none_or(Value::is_null) => {}
             0 => self.heading("Stored", "nothing under this key"),
             1 => self.heading("Stored", "1 response"),
             count => self.heading("Stored", &format!("{count} responses")),
@@ -273,11 +274,6 @@ impl Page {
             .collect();
         if !tags.is_empty() {
             self.line("tags", &tags.join(" "));
-        }
-        for (name, path) in [("ETag", "/etag"), ("Last-Modified", "/last_modified")] {
-            if !word(entry, path).is_empty() {
-                self.line(name, word(entry, path));
-            }
         }
         for (name, says) in [
             (

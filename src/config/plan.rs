@@ -226,7 +226,7 @@ impl Admin {
     }
 }
 
-/// The field that asks for explanations; none when there is no token for it.
+/// The field that asks for explanations, and the token for it, if there is one.
 fn debug(
     file: &File,
     admin: Option<&Admin>,
@@ -249,7 +249,7 @@ fn debug(
     match field.value.parse() {
         Ok(name) => Some(SecretField {
             name,
-            secret: token?.into_secret(),
+            secret: token.map(Token::into_secret),
         }),
         Err(_) => {
             let reason = format!("{:?} is not a field name", field.value);

@@ -62,8 +62,7 @@ impl Forward {
                 "RFC 9111 §4.1",
             )
             .but(
-                "let the origin's Vary name fewer fields; values that differ in spelling only count \
-                 as one already",
+                "let the origin's Vary, or the site's key_headers and key_cookies, name fewer fields",
             ),
             Self::Miss => Meaning::new("what is stored cannot be read", FORWARD),
             Self::Request => Meaning::new(

@@ -22,8 +22,8 @@ pub struct Secret([u8; 32]);
 pub struct SecretField {
     /// Its name.
     pub name: HeaderName,
-    /// What it must carry.
-    pub secret: Secret,
+    /// What it must carry; none when nothing will do.
+    pub secret: Option<Secret>,
 }
 
 impl Secret {
@@ -52,7 +52,11 @@ impl SecretField {
         let mut lines = headers.get_all(&self.name).iter();
         let carried = match (lines.next(), lines.next()) {
             (None, _) => return false,
-            (Some(line), None) => self.secret.matches(line.as_bytes().trim_ascii()),
+            (Some(line), None) => {
+                let presented = line.as_bytes().trim_ascii();
+                let secret = self.secret.as_ref();
+                secret.is_some_and(|secret| secret.matches(presented))
+            }
             (Some(_), Some(_)) => false,
         };
         headers.remove(&self.name);
@@ -81,7 +85,7 @@ mod tests {
     fn field() -> SecretField {
         SecretField {
             name: HeaderName::from_static("larder-debug"),
-            secret: Secret::new(b"word"),
+            secret: Some(Secret::new(b"word")),
         }
     }
 
@@ -110,6 +114,18 @@ mod tests {
     #[test]
     fn a_field_with_two_lines_carries_nothing() {
         assert_eq!(take(&["word", "word"]), (false, true));
+    }
+
+    #[test]
+    fn where_there_is_no_secret_the_field_is_taken_off_all_the_same() {
+        let field = SecretField {
+            secret: None,
+            ..field()
+        };
+        let word = HeaderValue::from_static("word");
+        let mut headers = HeaderMap::from_iter([(field.name.clone(), word)]);
+        assert!(!field.take(&mut headers));
+        assert!(headers.is_empty());
     }
 
     #[test]
