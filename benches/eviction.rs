@@ -21,6 +21,7 @@ use larder::rules::address::Segment;
 use larder::rules::address::Sequence;
 use larder::rules::key::PrimaryKey;
 use larder::rules::key::VariantKey;
+use larder::rules::tag::Signature;
 use larder::state::eviction::Favour;
 use larder::state::eviction::Params;
 use larder::state::index::Index;
@@ -124,6 +125,7 @@ impl Cache {
             head: part(0),
             body: digest.name(),
             parts: Parts::of(digest, segments),
+            signature: Signature::default(),
             useless_at: u64::MAX,
         };
         self.index.insert(&put).unwrap();

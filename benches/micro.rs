@@ -22,6 +22,7 @@ use larder::rules::key::VariantKey;
 use larder::rules::request::NormalRequest;
 use larder::rules::request::Params;
 use larder::rules::request::Scheme;
+use larder::rules::tag::Signature;
 use larder::state::eviction::Queues;
 use larder::state::index::Index;
 use std::hint::black_box;
@@ -64,6 +65,7 @@ fn put(number: u32) -> Put {
         head: at(0),
         body: digest.name(),
         parts: Parts::One(at(1024)),
+        signature: Signature::default(),
         useless_at: u64::from(u32::MAX),
     }
 }

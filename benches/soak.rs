@@ -29,6 +29,7 @@ use larder::rules::key::PrimaryKey;
 use larder::rules::key::VariantKey;
 use larder::rules::stored::StaleWindow;
 use larder::rules::stored::StoredResponse;
+use larder::rules::tag::Names;
 use larder::state::eviction;
 use larder::state::eviction::Favour;
 use larder::state::index::Found;
@@ -457,7 +458,7 @@ fn response(object: u64, bytes: u64, body: Digest) -> StoredResponse {
         key: key(object),
         variant: VariantKey::ONLY,
         vary: Vec::new(),
-        tags: Vec::new(),
+        names: Names::default(),
         status: http::StatusCode::OK,
         headers: fields
             .into_iter()

@@ -224,6 +224,7 @@ impl Page {
     fn entry(&mut self, entry: &Value) {
         let flag = |name: &str| entry.get(name) == Some(&Value::Bool(true));
         let used = match (word(entry, "/state"), flag("chosen"), flag("selected")) {
+            ("soft-purged", true, _) => self.ink(Ink::Middling, "this one, though purged softly"),
             ("purged", _, _) => self.ink(Ink::Bad, "purged"),
             ("unreadable", _, _) => self.ink(Ink::Bad, "cannot be read"),
             (_, true, _) => self.ink(Ink::Good, "this one"),
@@ -267,6 +268,12 @@ impl Page {
                 "variant",
                 &format!("{} by {}", word(entry, "/variant"), fields(vary)),
             ),
+        }
+        if !word(entry, "/url").is_empty() {
+            self.line("purges find it by", word(entry, "/url"));
+        }
+        if !word(entry, "/soft_purged_at").is_empty() {
+            self.line("soft purge at", word(entry, "/soft_purged_at"));
         }
         let tags: Vec<&str> = list(entry, "/tags")
             .iter()

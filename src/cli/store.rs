@@ -40,7 +40,7 @@ use std::time::Instant;
 pub(super) enum Action {
     /// Print how much is stored
     Stat,
-    /// Print every response: key, variant, status, bytes, freshness (URLs are not stored)
+    /// Print every response: key, variant, status, bytes, freshness, URL
     List {
         #[command(flatten)]
         only: Only,
@@ -344,11 +344,12 @@ fn as_text(said: &Value) -> String {
     }
     let fresh = said.get("fresh").and_then(Value::as_bool) == Some(true);
     format!(
-        "{key} {variant} {} {:>12} {} {}s",
+        "{key} {variant} {} {:>12} {} {}s {}",
         number(said, "status"),
         number(said, "body_bytes"),
         if fresh { "fresh for" } else { "stale for" },
         number(said, "seconds"),
+        text(said, "url"),
     )
 }
 

@@ -343,6 +343,11 @@ sections! {
         targeted: List(0, 8) = ["cdn-cache-control"];
         /// Pass those fields on, for caches on the way to the client; false takes them off.
         targeted_pass: Flag() = true;
+        /// Response fields whose words are tags to purge by: "cache-groups" (RFC 9875); "surrogate-key" and
+        /// "xkey", between spaces; any other, as "cache-tag", between commas.
+        tag_fields: List(0, 8) = ["cache-groups", "cache-tag", "surrogate-key", "xkey"];
+        /// Pass those fields on to clients; false takes them off, but for Cache-Groups.
+        tag_fields_pass: Flag() = false;
         /// Address blocks whose PURGE requests on the front are obeyed, such as "10.0.0.0/8".
         purge_from: List(0, 256) = [];
         /// Ask clients for a certificate in the handshake. Origins read who it is in X-Client-Cert-Subject

@@ -32,6 +32,7 @@ use crate::rules::secret::SecretField;
 use crate::rules::selecting::cookie_field;
 use crate::rules::selecting::is_own_name;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagPolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
 use crate::rules::targeted::Targeted;
@@ -439,6 +440,7 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             },
             store: store_policy(file, site, number, problems),
             targeted_pass: site.targeted_pass.value,
+            tags: tag_policy(site, number, problems),
             client_cache_control: site.client_cache_control.value,
             range_fetch: site.range_fetch.value,
             upgrades: protocols(site, number, problems),
@@ -525,6 +527,15 @@ fn store_policy(
         stale_if_error: site.stale_if_error.value,
         spent: site.client_cache_control.value == ClientCacheControl::Honour,
         targeted: targeted.collect(),
+    }
+}
+
+/// What a site takes for tags.
+fn tag_policy(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> TagPolicy {
+    let key = format!("site[{number}].tag_fields");
+    TagPolicy {
+        fields: field_names(&site.tag_fields, &key, problems),
+        pass: site.tag_fields_pass.value,
     }
 }
 

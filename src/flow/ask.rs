@@ -8,7 +8,9 @@ use crate::rules::forwarded::Sender;
 use crate::rules::key::PrimaryKey;
 use crate::rules::request::NormalRequest;
 use crate::rules::route::SiteId;
+use crate::rules::tag::Names;
 use crate::rules::tag::TagScope;
+use http::HeaderMap;
 use std::sync::Arc;
 
 /// An admitted request.
@@ -47,6 +49,13 @@ impl Ask {
         let site = self.site();
         let (scheme, authority) = (self.request.scheme(), self.request.authority());
         TagScope::new(&site.name, scheme, authority, &site.key)
+    }
+
+    /// What purges find a response by that is stored for it.
+    pub(super) fn names(&self, headers: &HeaderMap) -> Names {
+        let policy = &self.site().tags;
+        self.tag_scope()
+            .names(self.request.target(), headers, policy)
     }
 
     /// Every key under which it may be answered.

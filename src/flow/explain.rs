@@ -60,6 +60,7 @@ use crate::rules::storable::Storable;
 use crate::rules::stored::StoredResponse;
 use crate::rules::validation::unconditional;
 use crate::state::index::Found;
+use crate::state::marks::Verdict;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -220,8 +221,8 @@ pub struct Whole {
     pub selected: bool,
     /// It is the one that would be used.
     pub chosen: bool,
-    /// A purge of one of its tags has made it invalid.
-    pub purged: bool,
+    /// What purges make of it.
+    pub purged: Verdict,
     /// How its age comes about.
     pub ages: Ages,
     /// What its fields say about its lifetime.
@@ -452,9 +453,10 @@ impl Engine {
                 let view = match stored {
                     None if hidden => View::Hidden,
                     None => View::Unreadable,
-                    Some(stored) => {
-                        let whole = self.whole(ask, &stored, chosen == Some(found), now);
-                        View::Whole(Box::new(whole))
+                    Some((stored, verdict)) => {
+                        let whole = self.whole(ask, &stored, verdict, now);
+                        let chosen = chosen == Some(found);
+                        View::Whole(Box::new(Whole { chosen, ..whole }))
                     }
                 };
                 variants.push(Variant { found, view });
@@ -463,7 +465,7 @@ impl Engine {
         variants
     }
 
-    fn whole(&self, ask: &Ask, stored: &Stored, chosen: bool, now: SystemTime) -> Whole {
+    fn whole(&self, ask: &Ask, stored: &Stored, purged: Verdict, now: SystemTime) -> Whole {
         let (site, headers) = (ask.site(), ask.request.headers());
         let response = Arc::clone(&stored.response);
         let grant = response.grant(&site.store);
@@ -471,10 +473,8 @@ impl Engine {
         Whole {
             vary: shown(&response.vary, headers),
             selected: VariantKey::new(&response.vary, headers) == response.variant,
-            chosen,
-            purged: self
-                .shelf
-                .covers_tags(stored.found.sequence, &response.tags),
+            chosen: false,
+            purged,
             ages: response.timing.ages(now),
             lifetime: grant.lifetime,
             field: grant.field.cloned(),
@@ -531,7 +531,7 @@ impl Engine {
         let (site, headers) = (ask.site(), ask.request.headers());
         response.select_by(&site.key.selecting, headers);
         response.key = self.key_for(ask, &response.headers);
-        response.tags = ask.tag_scope().tags(&response.headers);
+        response.names = ask.names(&response.headers);
         let grant = response.grant(&site.store);
         let (lifetime, field) = (grant.lifetime, grant.field.cloned());
         Kept {
@@ -697,7 +697,7 @@ impl Whole {
             Freshness::Fresh { ttl } => item.integer("fresh-for", seconds(ttl)),
             Freshness::Stale { by } => item.integer("stale-for", seconds(by)),
         }
-        let tags = i64::try_from(response.tags.len()).unwrap_or(i64::MAX);
+        let tags = i64::try_from(response.names.tags.len()).unwrap_or(i64::MAX);
         item.integer("tags", tags);
     }
 }
@@ -823,7 +823,7 @@ mod tests {
             vary: vec![(vary.to_owned(), Shown::Absent)],
             selected: true,
             chosen: true,
-            purged: false,
+            purged: Verdict::Clear,
             ages: timing.ages(SystemTime::UNIX_EPOCH),
             lifetime: Some(Lifetime {
                 length: Duration::MAX,

@@ -555,9 +555,11 @@ const UNKEPT_BYTES_MAX: u64 = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::invalidate::Selector;
     use crate::rules::key::PrimaryKey;
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
+    use crate::rules::tag::Names;
     use crate::state::index::Lookup;
     use crate::store::Params;
     use http::HeaderMap;
@@ -591,7 +593,7 @@ mod tests {
                 key: KEY,
                 variant: VariantKey::ONLY,
                 vary: Vec::new(),
-                tags: Vec::new(),
+                names: Names::default(),
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 timing: crate::rules::freshness::Timing {
@@ -688,7 +690,7 @@ mod tests {
         drop(writer.finish().await.unwrap());
         drop(fill);
         scene.shelf.store.flush().await.unwrap();
-        scene.shelf.purge(&[KEY], &[]);
+        scene.shelf.purge(&[Selector::Url(KEY)]);
         assert_eq!(scene.shelf.drop_empty_packs(), 0);
         assert_eq!(read(slow).await.unwrap(), whole(40));
         assert!(scene.shelf.drop_empty_packs() > 0);

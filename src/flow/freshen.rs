@@ -146,7 +146,7 @@ impl Engine {
         now: SystemTime,
     ) -> StoredResponse {
         let mut fresh = freshen(stored, head, &ask.site().store, request_time, now);
-        fresh.tags = ask.tag_scope().tags(&fresh.headers);
+        fresh.names = ask.names(&fresh.headers);
         self.name(ask, &mut fresh);
         fresh.detach();
         fresh

@@ -5,12 +5,10 @@
 
 use super::Engine;
 use super::StoreError;
-use super::shelf::lock;
+use super::purge::Manner;
 use super::shelves::handover::Beside;
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
-use crate::rules::key::PrimaryKey;
-use crate::rules::tag::TagKey;
 
 impl Engine {
     /// Says who else serves the same responses now, if anybody does.
@@ -38,25 +36,10 @@ impl Engine {
 
     /// Heeds a purge that another process told of; says whether it is durable, if this process has
     /// the stores. Dropped half-way, it holds until a restart.
-    pub async fn heed(&self, selectors: &[Selector]) -> bool {
-        let mut keys: Vec<PrimaryKey> = Vec::new();
-        let mut tags: Vec<TagKey> = Vec::new();
-        let mut all = false;
-        for selector in selectors {
-            match selector {
-                Selector::All => all = true,
-                Selector::Tag(tag) => tags.push(*tag),
-                Selector::Url(key) => keys.push(*key),
-            }
-        }
-        let sequence = if all {
-            lock(&self.trips).clear();
-            self.shelf.purge_all()
-        } else {
-            let (sequence, _) = self.shelf.purge(&keys, &tags);
-            self.leave_trips(&keys);
-            sequence
-        };
-        self.shelf.is_lent() || self.shelf.record_here(sequence, selectors).await
+    pub async fn heed(&self, soft: bool, selectors: &[Selector]) -> bool {
+        let how = if soft { Manner::Soft } else { Manner::Hard };
+        let (mark, _) = self.shelf.purge(how, selectors);
+        self.leave_trips(mark, selectors);
+        self.shelf.is_lent() || self.shelf.record_here(mark, selectors).await
     }
 }

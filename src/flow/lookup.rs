@@ -45,6 +45,7 @@ use crate::rules::validation::is_conditional;
 use crate::state::collapse::Role;
 use crate::state::index::Found;
 use crate::state::index::Lookup;
+use crate::state::marks::Verdict;
 use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
@@ -111,10 +112,12 @@ impl Finding {
             Self::Nothing(forward) => return Next::Ask(Asking::new(forward)),
             Self::Stored(stored, weighed) => (stored, weighed),
         };
+        // That goes before what it comes to: it would be fresh, if it were not for the purge.
+        let soft = stored.soft.then_some(Detail::SoftPurged);
         let served = |ttl| Outcome {
             hit: true,
             ttl: Some(ttl),
-            detail: weighed.basis.detail(),
+            detail: soft.or(weighed.basis.detail()),
             ..Outcome::default()
         };
         match weighed.reuse(&stored.response) {
@@ -135,7 +138,7 @@ impl Finding {
                 let detail = detail.filter(|d| *d != Detail::NotReusable(NotReusable::Expired));
                 Next::Ask(Asking {
                     forward,
-                    detail,
+                    detail: soft.or(detail),
                     stale: Some(stored),
                 })
             }
@@ -313,8 +316,8 @@ impl Engine {
         match glance {
             Glance::Use => self.shelf.load(found).await,
             Glance::Look => {
-                let stored = self.shelf.view(found).await?;
-                self.shelf.contains(&stored).then_some(stored)
+                let (stored, verdict) = self.shelf.view(found).await?;
+                (verdict != Verdict::Gone).then_some(stored)
             }
         }
     }
@@ -492,14 +495,13 @@ impl Engine {
         }
     }
 
-    /// Has what a trip brought been made invalid since, by one of its tags? Then it is for nobody
+    /// Has what a trip brought been purged since, by one of its names, or softly? Then it is for nobody
     /// who may have come after that.
     fn is_invalidated(&self, landing: &Landing) -> bool {
         match landing {
-            Landing::Fill(fill, _) => self.shelf.covers_tags(fill.sequence, &fill.response.tags),
+            Landing::Fill(fill, _) => self.shelf.covers(fill.sequence, &fill.response),
             Landing::Stored(stored, _) => {
-                let sequence = stored.found.sequence;
-                self.shelf.covers_tags(sequence, &stored.response.tags)
+                self.shelf.covers(stored.found.sequence, &stored.response)
             }
             Landing::Failed(_) | Landing::Private | Landing::Underway => false,
         }

@@ -44,13 +44,13 @@ use self::shelves::Shelves;
 use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
-use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Outcome;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::forwarded::Sender;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::identity::Identity;
+use crate::rules::invalidate::Selector;
 use crate::rules::key::KeyPolicy;
 use crate::rules::part::RangePolicy;
 use crate::rules::proxy_status::ProxyError;
@@ -60,6 +60,7 @@ use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::secret::SecretField;
 use crate::rules::storable::StorePolicy;
+use crate::rules::tag::TagPolicy;
 use crate::rules::upgrade::Protocol;
 use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
@@ -91,9 +92,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
+pub use self::purge::Manner;
+pub use self::purge::PURGE_ITEMS_MAX;
+pub use self::purge::Purge;
+pub use self::purge::PurgeError;
+pub use self::purge::Receipt;
+pub use self::purge::What;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
@@ -104,6 +110,7 @@ pub use self::shelves::handover::Beside;
 pub use self::shelves::handover::Peer;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
+pub use crate::state::marks::Covered;
 pub use crate::store::StoreError;
 
 /// How one site is served.
@@ -123,6 +130,8 @@ pub struct Site {
     pub store: StorePolicy,
     /// Targeted fields go on to clients.
     pub targeted_pass: bool,
+    /// What is taken for tags.
+    pub tags: TagPolicy,
     /// Whether clients' Cache-Control counts.
     pub client_cache_control: ClientCacheControl,
     /// What is asked for when a client wants a part of something that is not stored.
@@ -138,6 +147,16 @@ impl Site {
         if !self.targeted_pass {
             for field in &self.store.targeted {
                 headers.remove(field.name());
+            }
+        }
+        if !self.tags.pass {
+            for name in self
+                .tags
+                .fields
+                .iter()
+                .filter(|name| self.tags.withholds(name))
+            {
+                headers.remove(name);
             }
         }
         if let Some(hsts) = &self.hsts {
@@ -210,42 +229,6 @@ pub struct Client {
     pub scheme: Scheme,
     /// What its handshake found out about it, where a site asks for certificates.
     pub identity: Option<Arc<Identity>>,
-}
-
-/// What to purge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// Everything.
-    All,
-    /// Absolute URLs, each with all its variants; at most 1,000.
-    Urls(Vec<String>),
-}
-
-/// What a purge came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Its place among fills and purges; fills with a smaller one are gone. Names the purge.
-    pub sequence: Sequence,
-    /// When it took hold.
-    pub at: SystemTime,
-    /// How many entries it removed at once; unknown for purges that work by a mark.
-    pub entries: Option<u64>,
-    /// It is in the journal: it holds after a crash. False while the disk has failed.
-    pub durable: bool,
-}
-
-/// Why a purge was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PurgeError {
-    /// Not an absolute http or https URL.
-    #[error("not an absolute http or https url: {0}")]
-    BadUrl(String),
-    /// No site has this host.
-    #[error("no site serves {0}")]
-    NoSite(String),
-    /// Too many in one call.
-    #[error("at most {0} urls in one purge")]
-    TooMany(usize),
 }
 
 /// A look at the engine's sizes.
@@ -563,7 +546,8 @@ impl Engine {
                     ask.request.target(),
                     ask.request.scheme(),
                 );
-                let (_, entries, _) = Box::pin(self.forget(&keys, &[])).await;
+                let selectors: Vec<Selector> = keys.into_iter().map(Selector::Url).collect();
+                let entries = Box::pin(self.forget(&selectors)).await;
                 Answer::new(synth::purged(entries), synthetic())
             }
             Course::Refuse(refusal) => refuse(refusal),

@@ -27,10 +27,10 @@ use super::upload::sent_on;
 use crate::clock;
 use crate::rules::address::Sequence;
 use crate::rules::cache_status::Outcome;
+use crate::rules::invalidate::Selector;
 use crate::rules::invalidate::invalidated_groups;
 use crate::rules::invalidate::invalidated_targets;
 use crate::rules::invalidate::is_safe;
-use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::RequestBody as Framing;
 use crate::rules::storable::BodyEnd;
@@ -104,7 +104,8 @@ impl Engine {
                     let (authority, target) = (request.authority(), request.target());
                     let site = ask.site();
                     let keys = self.keys_of_target(site, authority, target, request.scheme());
-                    self.forget(&keys, &[]).await;
+                    let selectors: Vec<Selector> = keys.into_iter().map(Selector::Url).collect();
+                    self.forget(&selectors).await;
                 }
                 return Err(error);
             }
@@ -151,7 +152,7 @@ impl Engine {
         match verdict {
             Storable::Store(mut stored) => {
                 self.name(ask, &mut stored);
-                stored.tags = ask.tag_scope().tags(&stored.headers);
+                stored.names = ask.names(&stored.headers);
                 Some(*stored)
             }
             Storable::Refuse(_) => None,
@@ -203,16 +204,18 @@ impl Engine {
         let (status, headers) = (head.status, &head.headers);
         let site = ask.site();
         let (authority, scheme) = (ask.request.authority(), ask.request.scheme());
-        let keys: Vec<PrimaryKey> = invalidated_targets(&ask.request, status, headers)
+        let mut selectors: Vec<Selector> = invalidated_targets(&ask.request, status, headers)
             .iter()
             .flat_map(|target| self.keys_of_target(site, authority, target, scheme))
+            .map(Selector::Url)
             .collect();
-        let groups = invalidated_groups(&ask.request, status, headers, &ask.tag_scope());
+        let scope = ask.tag_scope();
+        selectors.extend(invalidated_groups(&ask.request, status, headers, &scope));
         match next {
-            Some(next) => self.supersede(&keys, &groups, next, since).await,
-            None if keys.is_empty() && groups.is_empty() => None,
+            Some(next) => self.supersede(&selectors, next, since).await,
+            None if selectors.is_empty() => None,
             None => {
-                self.forget(&keys, &groups).await;
+                self.forget(&selectors).await;
                 None
             }
         }

@@ -160,6 +160,7 @@ mod tests {
     use crate::rules::reuse::ClientCacheControl;
     use crate::rules::route::Routes;
     use crate::rules::storable::StorePolicy;
+    use crate::rules::tag::TagPolicy;
     use crate::state::eviction;
     use crate::state::eviction::Favour;
     use crate::upstream;
@@ -235,6 +236,7 @@ mod tests {
             hsts: None,
             store: StorePolicy::default(),
             targeted_pass: false,
+            tags: TagPolicy::default(),
             client_cache_control: ClientCacheControl::default(),
             range_fetch: RangePolicy::default(),
             upgrades: Vec::new(),

@@ -490,6 +490,7 @@ impl Engine {
         response.vary = Vec::new();
         // The base says it all; a slice only has to be found.
         response.headers = HeaderMap::new();
+        response.names = base.response.names.clone();
         response.part = Some(part);
         let (fill, mut writer) = self.start_fill(sequence, *response, Some(part.span.bytes()));
         let _active = Active::new(self);

@@ -364,7 +364,7 @@ impl Engine {
             Storable::Store(mut response) => {
                 match self.refuse_size(&response, &body, Glance::Use) {
                     None => {
-                        response.tags = ask.tag_scope().tags(&response.headers);
+                        response.names = ask.names(&response.headers);
                         self.name(ask, &mut response);
                         self.note_crowd(ask, &response);
                         lock(&self.hit_for_miss).clear(ask.key);

@@ -28,10 +28,12 @@ use super::metrics::Metrics;
 use super::reload::Reloads;
 use crate::clock;
 use crate::flow::Engine;
+use crate::flow::Manner;
 use crate::flow::Purge;
 use crate::flow::PurgeError;
 use crate::flow::Receipt;
 use crate::flow::StoreError;
+use crate::flow::What;
 use crate::flow::explain::Unanswerable;
 use crate::rules::secret::Secret;
 use arc_swap::ArcSwapOption;
@@ -173,7 +175,15 @@ enum Ask {
 #[serde(deny_unknown_fields)]
 struct PurgeBody {
     urls: Option<Vec<String>>,
+    tags: Option<Vec<String>>,
+    prefixes: Option<Vec<String>>,
+    hosts: Option<Vec<String>>,
+    regexes: Option<Vec<String>>,
+    sites: Option<Vec<String>>,
+    site: Option<String>,
     all: Option<bool>,
+    #[serde(default)]
+    soft: bool,
 }
 
 impl Admin {
@@ -238,7 +248,7 @@ impl Admin {
             Ask::Explain => self.explain(&collect(body).await?).await,
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
             Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
-            Ask::PurgeUrl(url) => self.purge(Purge::Urls(vec![url])).await,
+            Ask::PurgeUrl(url) => self.purge(urls(vec![url])).await,
             Ask::Ready => Ok(self.ready()),
             Ask::Reload => self.reload().await,
             Ask::Stats => {
@@ -296,9 +306,10 @@ impl Admin {
     }
 
     async fn purge(&self, purge: Purge) -> Result<Response<Answer>, AdminError> {
-        let (kind, items) = match &purge {
-            Purge::All => ("all", 1),
-            Purge::Urls(urls) => ("url", urls.len()),
+        let items = purge.what.len();
+        let kind = match purge.what.first() {
+            Some(What::All) => "all",
+            Some(_) | None => "url",
         };
         let receipt = self.engine.purge(purge).await?;
         tracing::info!(kind, items, sequence = receipt.sequence.0, "purged");
@@ -440,7 +451,7 @@ impl AdminError {
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => StatusCode::NOT_FOUND,
-            Self::Purge(PurgeError::BadUrl(_) | PurgeError::TooMany(_)) => StatusCode::BAD_REQUEST,
+            Self::Purge(_) => StatusCode::BAD_REQUEST,
             Self::OtherStore => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
@@ -515,13 +526,53 @@ fn read_purge(body: &[u8]) -> Result<Purge, AdminError> {
     let malformed = |reason: &str| Err(AdminError::Malformed(reason.to_owned()));
     let body: PurgeBody = serde_json::from_slice(body)
         .map_err(|error| AdminError::Malformed(format!("not a purge: {error}")))?;
-    match (body.urls, body.all) {
-        (Some(_), Some(_)) => malformed("give urls or all, not both"),
-        (Some(urls), None) if urls.is_empty() => malformed("urls is empty"),
-        (Some(urls), None) => Ok(Purge::Urls(urls)),
-        (None, Some(true)) => Ok(Purge::All),
-        (None, Some(false)) => malformed("all can only be true"),
-        (None, None) => malformed("give urls or all"),
+    let (what, manner) = (body.what(), body.manner());
+    match (body.all, what.is_empty()) {
+        (Some(false), _) => malformed("all can only be true"),
+        (Some(true), false) => malformed("give items or all, not both"),
+        (None, true) => malformed("give items or all"),
+        (Some(true), true) => Ok(Purge {
+            what: vec![What::All],
+            manner,
+        }),
+        (None, false) => Ok(Purge { what, manner }),
+    }
+}
+
+impl PurgeBody {
+    fn what(&self) -> Vec<What> {
+        let each = |list: &Option<Vec<String>>| list.clone().into_iter().flatten();
+        let site = &self.site;
+        let tag = |text| What::Tag {
+            site: site.clone(),
+            text,
+        };
+        let regex = |text| What::Regex {
+            site: site.clone(),
+            text,
+        };
+        each(&self.urls)
+            .map(What::Url)
+            .chain(each(&self.tags).map(tag))
+            .chain(each(&self.prefixes).map(What::Prefix))
+            .chain(each(&self.hosts).map(What::Host))
+            .chain(each(&self.regexes).map(regex))
+            .chain(each(&self.sites).map(What::Site))
+            .collect()
+    }
+
+    fn manner(&self) -> Manner {
+        match self.soft {
+            true => Manner::Soft,
+            false => Manner::Hard,
+        }
+    }
+}
+
+fn urls(urls: Vec<String>) -> Purge {
+    Purge {
+        what: urls.into_iter().map(What::Url).collect(),
+        manner: Manner::Hard,
     }
 }
 
@@ -686,9 +737,10 @@ mod tests {
 
     #[test]
     fn a_purge_names_urls_or_everything() {
-        let urls = Purge::Urls(vec!["http://a/".to_owned()]);
+        let urls = urls(vec!["http://a/".to_owned()]);
         assert_eq!(read_purge(br#"{"urls": ["http://a/"]}"#).unwrap(), urls);
-        assert_eq!(read_purge(br#"{"all": true}"#).unwrap(), Purge::All);
+        let all = read_purge(br#"{"all": true}"#).unwrap();
+        assert_eq!(all.what, [What::All]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::rules::secret::is_hidden;
 use crate::rules::selecting::Shown;
 use crate::rules::stored::StoredResponse;
 use crate::rules::validation::Validators;
+use crate::state::marks::Verdict;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -173,9 +174,10 @@ fn entry(variant: &Variant, now: SystemTime) -> Value {
 
 fn whole_entry(whole: &Whole, now: SystemTime) -> Map<String, Value> {
     let response = &whole.response;
-    let state = match whole.purged {
-        true => "purged",
-        false => "stored",
+    let (state, since) = match whole.purged {
+        Verdict::Clear => ("stored", None),
+        Verdict::Stale(since) => ("soft-purged", Some(time(since))),
+        Verdict::Gone => ("purged", None),
     };
     let (word, meaning) = (whole.weighed.basis.token(), whole.weighed.basis.meaning());
     let mut steps = ages(&response.timing, &whole.ages, now);
@@ -193,6 +195,7 @@ fn whole_entry(whole: &Whole, now: SystemTime) -> Map<String, Value> {
     let mut entry = head(response, &whole.vary);
     entry.extend([
         ("state".to_owned(), Value::from(state)),
+        ("soft_purged_at".to_owned(), since.into()),
         ("selected".to_owned(), Value::from(whole.selected)),
         ("chosen".to_owned(), Value::from(whole.chosen)),
         (
@@ -217,7 +220,7 @@ fn head(response: &StoredResponse, vary: &[(String, Shown)]) -> Map<String, Valu
             last_modified,
         }) => (Some(text(etag)), Some(text(last_modified))),
     };
-    let tags = response.tags.iter().map(|tag| hex(&tag.0));
+    let tags = response.names.tags.iter().map(|tag| hex(&tag.0));
     let part = response.part.map(
         |part| json!({"first": part.span.first(), "last": part.span.last(), "of": part.complete}),
     );
@@ -226,6 +229,7 @@ fn head(response: &StoredResponse, vary: &[(String, Shown)]) -> Map<String, Valu
         ("bytes", response.body_bytes.into()),
         ("part", part.into()),
         ("vary", fields(vary)),
+        ("url", (*response.names.url).into()),
         ("tags", tags.collect::<Vec<String>>().into()),
         ("etag", etag.into()),
         ("last_modified", last_modified.into()),

@@ -461,6 +461,7 @@ fn described(put: &Put, response: &StoredResponse, now: SystemTime) -> Value {
         "key": hex(&put.key.0),
         "variant": format!("{:016x}", put.variant.0),
         "sequence": put.sequence.0,
+        "url": &*response.names.url,
         "status": response.status.as_u16(),
         "body_bytes": response.body_bytes,
         "fresh": fresh,

@@ -5,6 +5,7 @@
 
 use super::key::PrimaryKey;
 use super::key::VariantKey;
+use super::tag::Signature;
 use http::HeaderName;
 use std::fmt;
 
@@ -82,6 +83,8 @@ pub struct Put {
     pub key: PrimaryKey,
     /// Its variant.
     pub variant: VariantKey,
+    /// The bits of the names in its head.
+    pub signature: Signature,
     /// The field names its `Vary` listed, as in the head.
     pub vary: Vec<HeaderName>,
     /// Where its head lies.

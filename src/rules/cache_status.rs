@@ -127,6 +127,8 @@ pub enum Detail {
     Refused(Refusal),
     /// The request has a body, so the store was not asked.
     RequestBody,
+    /// What is stored is stale because it was purged softly.
+    SoftPurged,
     /// Served stale because the origin failed (RFC 5861 §4).
     StaleIfError,
     /// Served stale while the origin is asked (RFC 5861 §3).
@@ -160,6 +162,7 @@ impl Detail {
             Self::PurgedDuringFill => "purged-during-fill",
             Self::Refused(refusal) => refusal.token(),
             Self::RequestBody => "request-body",
+            Self::SoftPurged => "soft-purged",
             Self::StaleIfError => "stale-if-error",
             Self::StaleWhileRevalidate => "stale-while-revalidate",
             Self::StoreFailed => "store-failed",
@@ -325,6 +328,7 @@ mod tests {
         Detail::OriginTimeout,
         Detail::PurgedDuringFill,
         Detail::RequestBody,
+        Detail::SoftPurged,
         Detail::StaleIfError,
         Detail::StaleWhileRevalidate,
         Detail::StoreFailed,

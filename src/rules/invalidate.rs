@@ -1,14 +1,19 @@
 //! What a purge covers, and what an unsafe request makes invalid (RFC 9111 §4.4).
 //!
-//! A purge is the operator's word and covers what its [`Selector`] says. An invalidation is a
-//! request's side effect: a non-error response to an unsafe method makes the target's stored
-//! responses invalid, and those of the Location and Content-Location it names on the same origin.
-//! What the targets' keys are is asked in [`key`](super::key); removing entries is `state/index`'s.
+//! A purge is the operator's word: it covers what its [`Selector`]s say and is older than its
+//! [`Mark`]. An invalidation is a request's side effect: a non-error response to an unsafe method makes
+//! the target's stored responses invalid, and those of the Location and Content-Location it names on
+//! the same origin. What the targets' keys are is asked in [`key`](super::key); which marks there are
+//! is known in `state/marks`, and entries are removed in `state/index`.
 
+use super::address::Sequence;
+use super::authority::normal_authority;
 use super::key::PrimaryKey;
 use super::request::NormalRequest;
 use super::request::Scheme;
 use super::request::parse_url;
+use super::tag::Names;
+use super::tag::Signature;
 use super::tag::TagKey;
 use super::tag::TagScope;
 use http::HeaderMap;
@@ -16,17 +21,271 @@ use http::HeaderName;
 use http::Method;
 use http::StatusCode;
 use http::header;
+use regex::Regex;
+use regex::RegexBuilder;
+use std::time::Duration;
+use std::time::SystemTime;
+
+/// When a purge was made, and what becomes of what it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Orders it among fills and purges: what has a smaller one is covered.
+    pub sequence: Sequence,
+    /// The time, to the microsecond.
+    pub at: SystemTime,
+    /// What is covered is stale from then on; else it is gone.
+    pub soft: bool,
+}
 
 /// What a purge covers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
     /// Everything.
     All,
-    /// Everything that bears this tag.
-    Tag(TagKey),
-    /// All variants of one target.
+    /// Everything whose URL begins so.
+    Prefix(Box<str>),
+    /// Everything whose URL it matches, of one site or of any.
+    Regex(Option<TagKey>, Pattern),
+    /// Everything of this site.
+    Site(TagKey),
+    /// Everything that bears this tag, of one site or of any.
+    Tag(Option<TagKey>, TagKey),
+    /// All variants of one target, or of all targets of a [family](PrimaryKey::family).
     Url(PrimaryKey),
 }
+
+/// A regular expression, tried anywhere in a URL: host, path and query. It takes time in proportion
+/// to the URL's length, and bounded memory.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: Box<str>,
+    /// None for one from a journal that cannot be used any more.
+    program: Option<Regex>,
+}
+
+impl Mark {
+    /// One that nothing older outlives.
+    pub fn hard(sequence: Sequence, at: SystemTime) -> Self {
+        Self {
+            sequence,
+            at,
+            soft: false,
+        }
+    }
+
+    /// Its time in microseconds since the epoch, as it is written down.
+    pub fn micros(&self) -> u64 {
+        let since = self.at.duration_since(SystemTime::UNIX_EPOCH);
+        u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The time that [`micros`](Self::micros) wrote down.
+    pub fn time(micros: u64) -> SystemTime {
+        let since = Duration::from_micros(micros);
+        let at = SystemTime::UNIX_EPOCH.checked_add(since);
+        at.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+impl Selector {
+    /// The beginning of host and path that is meant by `text`: `host/path` or a URL. Its host is
+    /// written as in requests; one that the text may have cut is only written small.
+    pub fn prefix(text: &str) -> Option<Self> {
+        let schemes = [("http://", Scheme::Http), ("https://", Scheme::Https)];
+        let named = schemes.into_iter().find_map(|(begin, scheme)| {
+            let head = text.get(..begin.len())?;
+            let rest = text.get(begin.len()..)?;
+            head.eq_ignore_ascii_case(begin).then_some((rest, scheme))
+        });
+        let (text, scheme) = named.unwrap_or((text, Scheme::Http));
+        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if text.is_empty() || text.len() > PREFIX_BYTES_MAX || !visible {
+            return None;
+        }
+        let Some(slash) = text.find('/') else {
+            return Some(Self::Prefix(text.to_ascii_lowercase().into()));
+        };
+        let (authority, path) = text.split_at(slash);
+        if authority.ends_with(':') {
+            // Another scheme.
+            return None;
+        }
+        let authority = normal_authority(authority.as_bytes(), scheme).ok()?;
+        Some(Self::Prefix((authority + path).into()))
+    }
+
+    /// All of one host, whatever the port.
+    pub fn host(host: &str) -> Option<[Self; 2]> {
+        let name = normal_authority(host.as_bytes(), Scheme::Http).ok()?;
+        if name != super::authority::host_of(&name) {
+            return None;
+        }
+        Some([format!("{name}/"), format!("{name}:")].map(|begin| Self::Prefix(begin.into())))
+    }
+
+    /// The bits that everything it covers has in its signature. Of targets only their keys are known.
+    pub fn signature(&self) -> Signature {
+        match self {
+            Self::All | Self::Url(_) | Self::Regex(None, _) => Signature::default(),
+            Self::Prefix(begin) => Signature::of_prefix(begin),
+            Self::Regex(Some(site), _) | Self::Site(site) => Signature::of(*site),
+            Self::Tag(None, tag) => Signature::of(*tag),
+            Self::Tag(Some(site), tag) => Signature::of(*site).and(Signature::of(*tag)),
+        }
+    }
+
+    /// Does it cover a response that is stored under `key`?
+    pub fn covers(&self, key: PrimaryKey, names: &Names) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prefix(begin) => names.url.starts_with(&**begin),
+            Self::Regex(site, pattern) => {
+                site.is_none_or(|site| site == names.site) && pattern.matches(&names.url)
+            }
+            Self::Site(site) => *site == names.site,
+            Self::Tag(site, tag) => site.is_none_or(|site| site == names.site) && names.bears(*tag),
+            Self::Url(target) => *target == key || *target == key.family(),
+        }
+    }
+
+    /// Appends it to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::All => out.push(ALL),
+            Self::Url(PrimaryKey(key)) => {
+                out.push(URL);
+                out.extend(key);
+            }
+            Self::Tag(site, TagKey(tag)) => {
+                out.push(TAG);
+                write_site(*site, out);
+                out.extend(tag);
+            }
+            Self::Prefix(begin) => {
+                out.push(PREFIX);
+                write_text(begin, out);
+            }
+            Self::Regex(site, pattern) => {
+                out.push(REGEX);
+                write_site(*site, out);
+                write_text(&pattern.text, out);
+            }
+            Self::Site(TagKey(site)) => {
+                out.push(SITE);
+                out.extend(site);
+            }
+        }
+    }
+
+    /// Reads one off the front of `bytes`; `None` for what is none.
+    pub fn read(bytes: &mut &[u8]) -> Option<Self> {
+        Some(match take::<1>(bytes)? {
+            [ALL] => Self::All,
+            [URL] => Self::Url(PrimaryKey(take(bytes)?)),
+            [TAG] => Self::Tag(read_site(bytes)?, TagKey(take(bytes)?)),
+            [PREFIX] => Self::Prefix(read_text(bytes)?.into()),
+            [REGEX] => {
+                let site = read_site(bytes)?;
+                Self::Regex(site, Pattern::restored(read_text(bytes)?))
+            }
+            [SITE] => Self::Site(TagKey(take(bytes)?)),
+            _ => return None,
+        })
+    }
+}
+
+impl Pattern {
+    /// Reads a regular expression; says what is wrong with it, or that it would take too much memory.
+    pub fn new(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > PATTERN_BYTES_MAX {
+            return Err(format!("1 to {PATTERN_BYTES_MAX} bytes are possible"));
+        }
+        let program = compile(text).map_err(|error| error.to_string())?;
+        Ok(Self {
+            text: text.into(),
+            program: Some(program),
+        })
+    }
+
+    /// As it was when it was written down. One that cannot be used any more matches everything: what
+    /// it was to cover must not come back.
+    fn restored(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            program: compile(text).ok(),
+        }
+    }
+
+    /// Is it found in a URL?
+    pub fn matches(&self, url: &str) -> bool {
+        self.program.as_ref().is_none_or(|it| it.is_match(url))
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+fn compile(text: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(text)
+        .size_limit(PROGRAM_BYTES_MAX)
+        .dfa_size_limit(PROGRAM_BYTES_MAX)
+        .nest_limit(NESTED_MAX)
+        .build()
+}
+
+fn write_site(site: Option<TagKey>, out: &mut Vec<u8>) {
+    out.push(u8::from(site.is_some()));
+    out.extend(site.iter().flat_map(|site| site.0));
+}
+
+fn read_site(bytes: &mut &[u8]) -> Option<Option<TagKey>> {
+    match take(bytes)? {
+        [0] => Some(None),
+        [1] => Some(Some(TagKey(take(bytes)?))),
+        _ => None,
+    }
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    // Those that were read from operators are far shorter.
+    out.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend(text.bytes());
+}
+
+fn read_text<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
+    let length = usize::try_from(u32::from_le_bytes(take(bytes)?)).ok()?;
+    let (text, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    std::str::from_utf8(text).ok()
+}
+
+fn take<const BYTES: usize>(bytes: &mut &[u8]) -> Option<[u8; BYTES]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+/// The longest beginning of host and path, in bytes.
+const PREFIX_BYTES_MAX: usize = 2048;
+/// The longest regular expression, in bytes.
+const PATTERN_BYTES_MAX: usize = 1024;
+/// What a regular expression may take in memory, and once more while it is matched, in bytes.
+const PROGRAM_BYTES_MAX: usize = 256 << 10;
+/// How deep groups may lie in each other.
+const NESTED_MAX: u32 = 64;
+
+// What each begins with when it is written down.
+const ALL: u8 = 0;
+const URL: u8 = 1;
+const TAG: u8 = 2;
+const PREFIX: u8 = 3;
+const REGEX: u8 = 4;
+const SITE: u8 = 5;
 
 /// Path-and-query targets on the request's own authority that a non-error response to an unsafe
 /// method invalidates: the target, and same-origin Location and Content-Location.
@@ -84,11 +343,16 @@ pub fn invalidated_groups(
     status: StatusCode,
     response_headers: &HeaderMap,
     scope: &TagScope<'_>,
-) -> Vec<TagKey> {
+) -> Vec<Selector> {
     if !invalidates(request, status) {
         return Vec::new();
     }
-    scope.groups(response_headers, &CACHE_GROUP_INVALIDATION)
+    let groups = scope.groups(response_headers, &CACHE_GROUP_INVALIDATION);
+    let site = scope.site();
+    let selectors = groups.into_iter();
+    selectors
+        .map(|group| Selector::Tag(Some(site), group))
+        .collect()
 }
 
 /// Returns whether a method is known to change nothing (RFC 9110 §9.2.1).
@@ -389,6 +653,115 @@ mod tests {
         fn no_dot_segment_is_left_over(path in "(/[a.]{0,3}){1,6}") {
             let clean = without_dot_segments(&path);
             prop_assert!(clean.split('/').all(|segment| segment != "." && segment != ".."));
+        }
+    }
+
+    fn at(url: &str) -> Names {
+        Names {
+            url: url.into(),
+            ..Names::default()
+        }
+    }
+
+    fn covers(selector: &Selector, url: &str) -> bool {
+        selector.covers(PrimaryKey([7; 16]), &at(url))
+    }
+
+    #[test]
+    fn a_prefix_is_a_beginning_of_host_and_path_or_of_a_url() {
+        for (text, begin) in [
+            ("a.test/b", "a.test/b"),
+            ("A.Test/B", "a.test/B"),
+            ("http://A.test:80/b", "a.test/b"),
+            ("HTTPS://a.test:443/", "a.test/"),
+            ("https://a.test:80/", "a.test:80/"),
+            ("http://a", "a"),
+            ("A.te", "a.te"),
+        ] {
+            let wanted = Selector::Prefix(begin.into());
+            assert_eq!(Selector::prefix(text), Some(wanted), "{text}");
+        }
+        let long = format!("a/{}", "x".repeat(PREFIX_BYTES_MAX));
+        for text in [
+            "",
+            "http://",
+            "a b",
+            "a/\u{e9}",
+            "/a",
+            "a@b/",
+            "ftp://a/b",
+            &long,
+        ] {
+            assert_eq!(Selector::prefix(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_covered_on_every_port_and_no_longer_one_is() {
+        let [plain, port] = Selector::host("A.test").unwrap();
+        assert!(covers(&plain, "a.test/") && covers(&port, "a.test:81/x"));
+        for url in ["a.test.b/", "b.a.test/", "a.tes/"] {
+            assert!(!covers(&plain, url) && !covers(&port, url), "{url}");
+        }
+        let [plain, port] = Selector::host("[::1]").unwrap();
+        assert!(covers(&plain, "[::1]/") && covers(&port, "[::1]:81/x"));
+        for host in ["", "a:81", "a/b", "a b", "[::1"] {
+            assert_eq!(Selector::host(host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_tried_anywhere_and_bounded() {
+        let pattern = Pattern::new("/b[0-9]+$").unwrap();
+        assert!(pattern.matches("a.test/b12") && !pattern.matches("a.test/b12?c"));
+        for text in ["", "(", "a{1000}{1000}{1000}", "\\p{L}{5000}", "(?=a)"] {
+            assert!(Pattern::new(text).is_err(), "{text}");
+        }
+        assert!(Pattern::new(&"x".repeat(PATTERN_BYTES_MAX + 1)).is_err());
+        let nested = "(".repeat(200) + &")".repeat(200);
+        assert!(Pattern::new(&nested).is_err());
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_read_any_more_covers_everything() {
+        let mut bytes = Vec::new();
+        let pattern = Pattern {
+            text: "(".into(),
+            program: None,
+        };
+        Selector::Regex(None, pattern).write(&mut bytes);
+        let read = Selector::read(&mut bytes.as_slice()).unwrap();
+        assert!(covers(&read, "a.test/"));
+    }
+
+    #[test]
+    fn a_time_is_written_to_the_microsecond() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789);
+        let mark = Mark::hard(Sequence(1), at);
+        let read = Mark::time(mark.micros());
+        assert_eq!(at.duration_since(read).unwrap(), Duration::from_nanos(789));
+        assert!(Mark::time(u64::MAX) > at);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_more_selectors_than_they_have_room_for(
+            bytes in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let mut rest = bytes.as_slice();
+            while let Some(selector) = Selector::read(&mut rest) {
+                let mut again = Vec::new();
+                selector.write(&mut again);
+                prop_assert!(again.len() <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn what_a_prefix_covers_has_its_bits(url in "[ab]{1,2}(:8)?(/[ab]{0,2}){1,5}([?]/a)?", end in 0_usize..20) {
+            let prefix = Selector::prefix(&url[..end.min(url.len())]);
+            if let Some(prefix) = prefix.filter(|prefix| covers(prefix, &url)) {
+                prop_assert!(at(&url).signature().has(prefix.signature()));
+            }
         }
     }
 }

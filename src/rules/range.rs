@@ -318,6 +318,7 @@ mod tests {
     use crate::rules::key::PrimaryKey;
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
+    use crate::rules::tag::Names;
     use proptest::prelude::*;
     use std::time::Duration;
     use std::time::SystemTime;
@@ -332,7 +333,7 @@ mod tests {
             key: PrimaryKey([0; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
-            tags: Vec::new(),
+            names: Names::default(),
             status: StatusCode::OK,
             headers: headers(&[("etag", "\"v1\""), ("last-modified", MODIFIED)]),
             timing: Timing {

@@ -302,6 +302,7 @@ mod tests {
     use crate::rules::key::PrimaryKey;
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
+    use crate::rules::tag::Names;
     use http::HeaderMap;
     use http::HeaderValue;
     use http::StatusCode;
@@ -327,7 +328,7 @@ mod tests {
             key: PrimaryKey([0; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
-            tags: Vec::new(),
+            names: Names::default(),
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             timing: Timing {

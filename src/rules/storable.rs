@@ -19,6 +19,7 @@ use super::request::RequestBody;
 use super::stored::StaleWindow;
 use super::stored::StoredResponse;
 use super::stored::kept_fields;
+use super::tag::Names;
 use super::targeted::CDN_CACHE_CONTROL;
 use super::targeted::Targeted;
 use http::Method;
@@ -215,7 +216,7 @@ impl Storable {
             key,
             variant: VariantKey::new(&vary, request.headers()),
             vary,
-            tags: Vec::new(),
+            names: Names::default(),
             status: response.status,
             headers: kept_fields(&response.headers, &directives, response_time),
             timing: Timing::read(&response.headers, request_time, response_time),
@@ -461,7 +462,7 @@ mod tests {
             key: PrimaryKey([1; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
-            tags: Vec::new(),
+            names: Names::default(),
             status: StatusCode::OK,
             headers: response(200, &lines).headers,
             timing: Timing {

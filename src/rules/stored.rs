@@ -21,7 +21,7 @@ use super::part::Part;
 use super::selecting::BEST_LANGUAGE;
 use super::selecting::content_language;
 use super::storable::StorePolicy;
-use super::tag::TagKey;
+use super::tag::Names;
 use super::validation::Validators;
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -46,9 +46,8 @@ pub struct StoredResponse {
     pub variant: VariantKey,
     /// The fields its `Vary` named, lower case, sorted, without repeats; empty when it had none.
     pub vary: Vec<HeaderName>,
-    /// The tags it bears, sorted, without repeats; at most
-    /// [`TAGS_MAX`](super::tag::TAGS_MAX).
-    pub tags: Vec<TagKey>,
+    /// What purges find it by.
+    pub names: Names,
     /// Its status.
     pub status: StatusCode,
     /// Its end-to-end fields, in order, repeats kept; without Age, hop-by-hop and
@@ -154,6 +153,17 @@ impl StoredResponse {
             return Freshness::Stale { by };
         }
         Freshness::new(self.lifetime, self.timing.current_age(now))
+    }
+
+    /// The same response as one that is stale since `since`, unless it is stale for longer. What it
+    /// may do then is what it may do when it is stale.
+    #[must_use]
+    pub fn stale_since(&self, since: SystemTime) -> Self {
+        let reached = self.timing.current_age(since);
+        Self {
+            lifetime: self.lifetime.min(reached),
+            ..self.clone()
+        }
     }
 
     /// The length of the representation, of which the body may be a part.

@@ -473,6 +473,7 @@ mod tests {
     use crate::rules::key::PrimaryKey;
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
+    use crate::rules::tag::Names;
     use http::header::AGE;
     use http::header::SET_COOKIE;
     use proptest::prelude::any;
@@ -516,7 +517,7 @@ mod tests {
             key: PrimaryKey([0; 16]),
             variant: VariantKey::ONLY,
             vary: Vec::new(),
-            tags: Vec::new(),
+            names: Names::default(),
             status: StatusCode::OK,
             headers: fields(lines),
             timing: Timing {

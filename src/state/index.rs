@@ -12,12 +12,13 @@
 //! head and body are on disk, and in the memory tier while hot. Looking up and marking take
 //! `&self`, so hits run side by side under a read lock.
 //!
-//! Memory: an entry takes 76 bytes, its places in the two tables 8, that in the queues 16; a body
+//! Memory: an entry takes 84 bytes, its places in the two tables 8, that in the queues 16; a body
 //! that is shared, large, or does not lie behind its head, 36 more. Nothing doubles when it grows.
 //!
-//! A *mark* makes every entry with a smaller sequence invisible at once; the space comes back as
-//! [`sweep`](Index::sweep) goes round. A mark on a tag covers the entries that bear it: which do,
-//! only their heads say, so whoever has loaded a head asks [`covers_tags`](Index::covers_tags).
+//! A *mark* on everything makes every entry with a smaller sequence invisible at once; the space comes
+//! back as [`sweep`](Index::sweep) goes round. What other marks than those on everything and on keys
+//! cover, only heads say: whoever has loaded one asks for its [`verdict`](Index::verdict). An entry has
+//! a *signature* of its names, so that of most entries no head is read to find what a mark covers.
 
 mod check;
 
@@ -27,6 +28,9 @@ use super::buckets::NONE;
 use super::eviction::Due;
 use super::eviction::Params;
 use super::eviction::Queues;
+use super::marks::Marks;
+use super::marks::Round;
+use super::marks::Verdict;
 use super::slab::Slab;
 use crate::rules::address::BodyName;
 use crate::rules::address::Digest;
@@ -36,11 +40,14 @@ use crate::rules::address::Parts;
 use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
+use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::selecting::ALIKE;
 use crate::rules::selecting::is_own_name;
-use crate::rules::tag::TagKey;
+use crate::rules::tag::Names;
+use crate::rules::tag::Signature;
 use hashbrown::DefaultHashBuilder;
 use hashbrown::HashMap;
 use hashbrown::HashSet;
@@ -49,6 +56,7 @@ use http::HeaderName;
 use std::hash::BuildHasher;
 use std::num::NonZeroU16;
 use std::num::NonZeroU32;
+use std::time::SystemTime;
 
 /// The index of one store.
 #[derive(Debug)]
@@ -77,8 +85,8 @@ pub struct Index {
     key_marks: HashMap<PrimaryKey, Sequence>,
     /// Stands in for key marks that were forgotten: no older put is taken.
     key_marks_floor: Sequence,
-    tag_marks: HashMap<TagKey, Sequence>,
-    newest_tag_mark: Sequence,
+    /// All others.
+    marks: Marks,
     variants_max: usize,
 }
 
@@ -88,6 +96,7 @@ struct Entry {
     sequence: [u8; 8],
     key: PrimaryKey,
     variant: [u8; 8],
+    signature: [u8; 8],
     head: Place,
     held: Held,
     /// The next in the chain of its key.
@@ -301,8 +310,7 @@ impl Index {
             mark: Sequence(0),
             key_marks: HashMap::new(),
             key_marks_floor: Sequence(0),
-            tag_marks: HashMap::new(),
-            newest_tag_mark: Sequence(0),
+            marks: Marks::default(),
             variants_max: VARIANTS_MAX,
         }
     }
@@ -493,7 +501,8 @@ impl Index {
     /// Returns whether a mark covers what was asked for under `key` and this sequence.
     pub fn covers(&self, key: PrimaryKey, sequence: Sequence) -> bool {
         let key_mark = self.key_marks.get(&key).copied().unwrap_or_default();
-        sequence < self.mark.max(self.key_marks_floor).max(key_mark)
+        let floor = self.key_marks_floor.max(self.marks.floor());
+        sequence < self.mark.max(floor).max(key_mark)
     }
 
     /// Takes entries in from the journal, in order. One that is known already has moved: its new
@@ -583,6 +592,7 @@ impl Index {
             .filter(|(_, entry)| same(entry))
             .map(|(id, _)| id)
             .collect();
+        self.count_hidden(&replaced);
         gone.extend(replaced.into_iter().filter_map(|id| self.remove_id(id)));
         if self.chain(put.key).count() >= self.variants_max {
             gone.extend(self.push_out(put.key));
@@ -591,6 +601,7 @@ impl Index {
             sequence: put.sequence.0.to_le_bytes(),
             key: put.key,
             variant: put.variant.0.to_le_bytes(),
+            signature: put.signature.0.to_le_bytes(),
             head,
             held,
             next: NONE,
@@ -666,62 +677,125 @@ impl Index {
             .collect()
     }
 
-    /// Makes every entry that bears `tag` and is older than `mark` invalid, however many there are.
-    pub fn mark_tag(&mut self, tag: TagKey, mark: Sequence) {
-        self.newest_tag_mark = self.newest_tag_mark.max(mark);
-        if self.tag_marks.len() >= TAG_MARKS_MAX && !self.tag_marks.contains_key(&tag) {
-            self.forget_tag_marks();
+    /// Sets a mark that was made now; says what went at once, and how many entries it covers, where
+    /// that is known.
+    pub fn mark(&mut self, mark: Mark, selector: &Selector) -> (Vec<Sequence>, Option<u64>) {
+        match selector {
+            Selector::All if !mark.soft => {
+                self.marks.set(mark, selector);
+                self.mark_all(mark.sequence);
+                (Vec::new(), None)
+            }
+            Selector::Url(key) if !mark.soft => {
+                let gone = self.mark_key(*key, mark.sequence);
+                let covered = gone.len() as u64;
+                (gone, Some(covered))
+            }
+            Selector::Url(key) => {
+                let older = self
+                    .chain(*key)
+                    .filter(|(_, e)| e.sequence() < mark.sequence);
+                let covered = older.count() as u64;
+                self.marks.set(mark, selector);
+                self.marks.count(&[mark.sequence], covered);
+                self.heed_stand_in();
+                (Vec::new(), Some(covered))
+            }
+            Selector::All
+            | Selector::Prefix(_)
+            | Selector::Regex(..)
+            | Selector::Site(_)
+            | Selector::Tag(..) => {
+                self.marks.set(mark, selector);
+                self.heed_stand_in();
+                (Vec::new(), None)
+            }
         }
-        let held = self.tag_marks.entry(tag).or_default();
-        *held = mark.max(*held);
     }
 
-    /// The newest mark on any tag: it covers no entry that is as new.
-    pub fn newest_tag_mark(&self) -> Sequence {
-        self.newest_tag_mark
-    }
-
-    /// Is an entry that bears `tags` made invalid by a mark on one of them?
-    pub fn covers_tags(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
-        if tags.is_empty() || sequence >= self.newest_tag_mark {
-            return false;
+    /// What stands in for marks that there was no room for is a mark on everything.
+    fn heed_stand_in(&mut self) {
+        let stand_in = self.marks.stand_in();
+        if stand_in > Sequence(0) {
+            self.mark_all(stand_in);
         }
-        let newer = |tag: &TagKey| self.tag_marks.get(tag).is_some_and(|mark| sequence < *mark);
-        tags.contains(&TagKey::EVERY) || newer(&TagKey::EVERY) || tags.iter().any(newer)
     }
 
-    /// All marks on tags, for a snapshot.
-    pub fn tag_marks(&self) -> Vec<(TagKey, Sequence)> {
-        self.tag_marks
-            .iter()
-            .map(|(tag, mark)| (*tag, *mark))
+    /// Sets a mark that was made before, as the journal tells of it.
+    pub fn restore_mark(&mut self, mark: Mark, selector: &Selector) {
+        match selector {
+            Selector::All if !mark.soft => self.mark_all(mark.sequence),
+            Selector::Url(key) if !mark.soft => drop(self.mark_key(*key, mark.sequence)),
+            Selector::All
+            | Selector::Prefix(_)
+            | Selector::Regex(..)
+            | Selector::Site(_)
+            | Selector::Tag(..)
+            | Selector::Url(_) => {
+                self.marks.restore(mark, selector);
+                self.heed_stand_in();
+            }
+        }
+    }
+
+    /// What marks make of a response with these names that was found.
+    pub fn verdict(&self, sequence: Sequence, key: PrimaryKey, names: &Names) -> Verdict {
+        self.marks.verdict(sequence, key, names)
+    }
+
+    /// The marks that are not on everything or on a key alone.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// As [`marks`](Self::marks), to note what was swept for.
+    pub fn marks_mut(&mut self) -> &mut Marks {
+        &mut self.marks
+    }
+
+    /// Forgets marks that have done their work; returns what goes with those that were soft.
+    pub fn tidy_marks(&mut self, now: SystemTime) -> Vec<Sequence> {
+        let hardened = self.marks.tidy(now);
+        let gone = hardened
+            .into_iter()
+            .flat_map(|(mark, key)| self.mark_key(key, mark.sequence));
+        gone.collect()
+    }
+
+    /// Which of the entries in `count` places from `from` on one of a round's purges may cover.
+    pub fn suspects(&self, round: &Round, from: u32, count: u32) -> Vec<Put> {
+        let to = from.saturating_add(count).min(self.entries.end());
+        (from..to)
+            .filter_map(|id| self.entries.get(id))
+            .filter(|entry| round.may_cover(entry.sequence(), entry.signature()))
+            .filter(|entry| !self.is_covered(entry))
+            .map(|entry| self.put(entry))
             .collect()
     }
 
-    /// Forgets the older half of the marks on tags. What they covered, and what else is as old and
-    /// bears a tag, is covered by a mark on every tag instead.
-    fn forget_tag_marks(&mut self) {
-        let mut marks: Vec<Sequence> = self.tag_marks.values().copied().collect();
-        let middle = marks.len() / 2;
-        if middle >= marks.len() {
-            return;
+    /// How many places there are, taken and free.
+    pub fn places(&self) -> u32 {
+        self.entries.end()
+    }
+
+    /// Counts those among some entries that go by which a mark on everything hides.
+    fn count_hidden(&mut self, ids: &[u32]) {
+        let hidden = ids.iter().filter_map(|id| self.entries.get(*id));
+        let hidden = hidden.filter(|entry| entry.sequence() < self.mark).count() as u64;
+        if hidden > 0 {
+            self.marks.count(&[self.mark], hidden);
         }
-        let (_, floor, _) = marks.select_nth_unstable(middle);
-        let floor = *floor;
-        self.tag_marks.retain(|_, mark| *mark > floor);
-        let every = self.tag_marks.entry(TagKey::EVERY).or_default();
-        *every = floor.max(*every);
     }
 
     /// Makes every entry older than `mark` invisible.
     pub fn mark_all(&mut self, mark: Sequence) {
         self.mark = self.mark.max(mark);
         // What they covered is covered now.
-        self.tag_marks.retain(|_, tagged| *tagged > mark);
+        self.marks.forget_before(mark);
     }
 
     /// The newest mark that covers everything.
-    pub fn mark(&self) -> Sequence {
+    pub fn mark_on_everything(&self) -> Sequence {
         self.mark
     }
 
@@ -758,6 +832,7 @@ impl Index {
                     .is_some_and(|e| self.is_covered(e) || e.useless_at < minute)
             })
             .collect::<Vec<u32>>();
+        self.count_hidden(&gone);
         let gone = gone
             .into_iter()
             .filter_map(|id| self.remove_id(id))
@@ -1057,6 +1132,7 @@ impl Index {
             sequence: entry.sequence(),
             key: entry.key,
             variant: entry.variant(),
+            signature: entry.signature(),
             vary: self.vary(entry).to_vec(),
             head: entry.head.location(),
             body,
@@ -1354,6 +1430,10 @@ impl Entry {
         VariantKey(u64::from_le_bytes(self.variant))
     }
 
+    fn signature(&self) -> Signature {
+        Signature(u64::from_le_bytes(self.signature))
+    }
+
     fn found(&self) -> Found {
         Found {
             sequence: self.sequence(),
@@ -1437,9 +1517,6 @@ pub const VARIANTS_MAX: usize = 32;
 /// Most marks on single keys that are remembered; when there are more, puts that were under way
 /// when the newest of them was set are not taken.
 pub const KEY_MARKS_MAX: usize = 1 << 16;
-/// Most marks on tags that are remembered; when there are more, the older half becomes one mark on
-/// every tag.
-pub const TAG_MARKS_MAX: usize = 1 << 16;
 /// Most different `Vary` lists in one store.
 pub const VARIES_MAX: usize = 4096;
 
@@ -1468,6 +1545,7 @@ mod tests {
             sequence: Sequence(sequence),
             key: key(n),
             variant: VariantKey::ONLY,
+            signature: Signature::default(),
             vary: Vec::new(),
             head: at(1, offset, 100),
             body: Digest::of(body).name(),
@@ -1787,70 +1865,75 @@ mod tests {
         assert_eq!(index.insert(&put(4, 1, b"four")), Ok(vec![]));
     }
 
-    fn tag(n: u64) -> TagKey {
-        let mut tag = [1; 16];
-        tag[..8].copy_from_slice(&n.to_le_bytes());
-        TagKey(tag)
-    }
-
-    #[test]
-    fn a_mark_on_a_tag_covers_what_bears_it_and_is_older() {
-        let mut index = Index::new();
-        assert!(!index.covers_tags(Sequence(1), &[tag(1)]));
-        index.mark_tag(tag(1), Sequence(5));
-        assert_eq!(index.newest_tag_mark(), Sequence(5));
-        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
-        assert!(index.covers_tags(Sequence(4), &[tag(0), tag(1), tag(2)]));
-        assert!(!index.covers_tags(Sequence(5), &[tag(1)]));
-        assert!(!index.covers_tags(Sequence(4), &[tag(2)]));
-        assert!(!index.covers_tags(Sequence(4), &[]));
-    }
-
-    #[test]
-    fn an_older_mark_does_not_take_a_newer_ones_place() {
-        let mut index = Index::new();
-        index.mark_tag(tag(1), Sequence(5));
-        index.mark_tag(tag(1), Sequence(3));
-        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
-    }
-
-    #[test]
-    fn what_bears_every_tag_is_covered_by_any_mark() {
-        let mut index = Index::new();
-        index.mark_tag(tag(1), Sequence(5));
-        assert!(index.covers_tags(Sequence(4), &[TagKey::EVERY]));
-        assert!(!index.covers_tags(Sequence(5), &[TagKey::EVERY]));
-    }
-
-    #[test]
-    fn a_mark_on_every_tag_covers_what_bears_one() {
-        let mut index = Index::new();
-        index.mark_tag(TagKey::EVERY, Sequence(5));
-        assert!(index.covers_tags(Sequence(4), &[tag(1)]));
-        assert!(!index.covers_tags(Sequence(4), &[]));
-    }
-
-    #[test]
-    fn forgotten_marks_on_tags_still_cover_what_they_covered() {
-        let mut index = Index::new();
-        let most = TAG_MARKS_MAX as u64;
-        for n in 0..=most {
-            index.mark_tag(tag(n), Sequence(n + 10));
-            assert!(index.tag_marks.len() <= TAG_MARKS_MAX);
+    fn mark(sequence: u64, soft: bool) -> Mark {
+        Mark {
+            sequence: Sequence(sequence),
+            at: SystemTime::UNIX_EPOCH,
+            soft,
         }
-        for n in 0..=most {
-            assert!(index.covers_tags(Sequence(n + 9), &[tag(n)]), "mark {n}");
-            assert!(
-                !index.covers_tags(Sequence(most + 10), &[tag(n)]),
-                "mark {n}"
-            );
+    }
+
+    #[test]
+    fn what_one_hard_mark_hides_or_removes_is_counted() {
+        let mut index = Index::new();
+        for n in 1..=3 {
+            index.insert(&put(n.into(), n, &[n])).unwrap();
         }
-        // The newer half is still told apart.
-        assert!(!index.covers_tags(Sequence(most), &[tag(1)]));
-        assert!(
-            index.covers_tags(Sequence(9), &[tag(most * 2)]),
-            "it is as old"
-        );
+        let url = index.mark(mark(4, false), &Selector::Url(key(1)));
+        assert_eq!(url, (vec![Sequence(1)], Some(1)));
+        assert_eq!(index.mark(mark(5, false), &Selector::All), (vec![], None));
+        assert_eq!(index.insert(&put(6, 2, b"new")), Ok(vec![Sequence(2)]));
+        assert_eq!(index.sweep(0, u32::MAX, 0).0, [Sequence(3)]);
+        let covered = index.marks().covered(Sequence(5)).unwrap();
+        assert_eq!((covered.entries, covered.complete), (2, false));
+        let round = index.marks().round().unwrap();
+        assert_eq!(index.suspects(&round, 0, u32::MAX), []);
+        index.marks_mut().swept(&round, false);
+        assert!(index.marks().covered(Sequence(5)).unwrap().complete);
+    }
+
+    #[test]
+    fn a_soft_mark_on_a_target_leaves_it_there_and_says_how_many_variants_it_covers() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        let soft = mark(3, true);
+        assert_eq!(index.mark(soft, &Selector::Url(key(1))), (vec![], Some(1)));
+        assert!(index.contains(key(1), Sequence(1)));
+        let names = Names::default();
+        let verdict = |sequence| index.verdict(Sequence(sequence), key(1), &names);
+        assert_eq!(verdict(1), Verdict::Stale(soft.at));
+        assert_eq!(verdict(3), Verdict::Clear);
+        let covered = index.marks().covered(Sequence(3)).unwrap();
+        assert_eq!((covered.entries, covered.complete), (1, true));
+        index.insert(&put(2, 1, b"two")).unwrap();
+    }
+
+    #[test]
+    fn a_soft_mark_on_a_target_is_a_hard_one_after_a_week() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        drop(index.mark(mark(3, true), &Selector::Url(key(1))));
+        let day = std::time::Duration::from_secs(86_400);
+        let at = |days| SystemTime::UNIX_EPOCH + day * days;
+        assert_eq!(index.tidy_marks(at(6)), []);
+        assert_eq!(index.tidy_marks(at(8)), [Sequence(1)]);
+        assert_eq!(index.insert(&put(2, 1, b"two")), Err(Refused::Covered));
+    }
+
+    #[test]
+    fn only_entries_with_the_bits_of_a_purge_are_suspects() {
+        let mut index = Index::new();
+        let site = |name: &str| crate::rules::tag::TagKey::of_site(name);
+        for (n, name) in [(1, "a"), (2, "b")] {
+            let signature = Signature::of(site(name));
+            let put = put(n.into(), n, &[n]);
+            index.insert(&Put { signature, ..put }).unwrap();
+        }
+        drop(index.mark(mark(5, false), &Selector::Site(site("b"))));
+        let round = index.marks().round().unwrap();
+        let suspects = index.suspects(&round, 0, u32::MAX);
+        let suspects: Vec<u64> = suspects.iter().map(|put| put.sequence.0).collect();
+        assert_eq!(suspects, [2]);
     }
 
     #[test]
@@ -2053,7 +2136,7 @@ mod tests {
 
     #[test]
     fn an_entry_takes_few_bytes() {
-        assert_eq!(size_of::<Option<Entry>>(), 76);
+        assert_eq!(size_of::<Option<Entry>>(), 84);
         assert_eq!(size_of::<Option<Body>>(), 36);
     }
 

@@ -12,6 +12,7 @@ pub mod eviction;
 pub mod health;
 pub mod hit_for_miss;
 pub mod index;
+pub mod marks;
 pub mod orders;
 pub mod roster;
 mod slab;

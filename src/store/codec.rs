@@ -65,6 +65,11 @@ impl<'a> Cursor<'a> {
         self.take(usize::try_from(count).ok()?)
     }
 
+    /// Takes what `read` takes off the front of what remains.
+    pub(super) fn read<T>(&mut self, read: impl FnOnce(&mut &'a [u8]) -> Option<T>) -> Option<T> {
+        read(&mut self.rest)
+    }
+
     /// How many bytes remain.
     pub(super) fn len(&self) -> usize {
         self.rest.len()

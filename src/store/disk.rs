@@ -38,6 +38,7 @@ use super::writer::Threads;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
@@ -317,15 +318,11 @@ impl Store {
     /// Journals a purge and returns when its records are written (not before). After an error, which
     /// comes at once when the disk hangs, they are written when it recovers. Dropped half-way: once polled, they are written all the
     /// same.
-    pub async fn record_purge(
-        &self,
-        sequence: Sequence,
-        selectors: &[Selector],
-    ) -> Result<(), StoreError> {
+    pub async fn record_purge(&self, mark: Mark, selectors: &[Selector]) -> Result<(), StoreError> {
         let (reply, written) = oneshot::channel();
         let line = |selector: &Selector| {
             let selector = selector.clone();
-            Line::Record(Record::Purge { sequence, selector })
+            Line::Record(Record::Purge { mark, selector })
         };
         self.check_started()?;
         let lines = selectors.iter().map(line).collect();

@@ -19,6 +19,7 @@ use crate::rules::part::Part;
 use crate::rules::range::Span;
 use crate::rules::stored::StaleWindow;
 use crate::rules::stored::StoredResponse;
+use crate::rules::tag::Names;
 use crate::rules::tag::TagKey;
 use crate::rules::validation::Validators;
 use bytes::Bytes;
@@ -33,7 +34,8 @@ use std::time::SystemTime;
 pub fn encode(sequence: Sequence, response: &StoredResponse) -> Bytes {
     let fields = response.headers.iter();
     let fields: usize = fields.map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
-    let mut out = Vec::with_capacity(512_usize.saturating_add(fields));
+    let names = response.names.url.len() + response.names.tags.len() * 16;
+    let mut out = Vec::with_capacity(512_usize.saturating_add(fields).saturating_add(names));
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
@@ -59,8 +61,10 @@ pub fn encode(sequence: Sequence, response: &StoredResponse) -> Bytes {
     for name in &response.vary {
         put_run(&mut out, name.as_str().as_bytes());
     }
-    out.extend_from_slice(&length(response.tags.len()).to_le_bytes());
-    for tag in &response.tags {
+    out.extend_from_slice(&response.names.site.0);
+    put_run(&mut out, response.names.url.as_bytes());
+    out.extend_from_slice(&length(response.names.tags.len()).to_le_bytes());
+    for tag in &response.names.tags {
         out.extend_from_slice(&tag.0);
     }
     out.extend_from_slice(&length(response.headers.len()).to_le_bytes());
@@ -122,7 +126,7 @@ fn fields(cursor: &mut Cursor<'_>) -> Option<StoredResponse> {
         validators: validators(cursor)?,
         part: part(cursor)?,
         vary: vary(cursor)?,
-        tags: tags(cursor)?,
+        names: names(cursor)?,
         headers: headers(cursor)?,
         body_bytes,
         body,
@@ -194,11 +198,15 @@ fn vary(cursor: &mut Cursor<'_>) -> Option<Vec<HeaderName>> {
     (0..cursor.u32()?).map(|_| name(cursor)).collect()
 }
 
-fn tags(cursor: &mut Cursor<'_>) -> Option<Vec<TagKey>> {
-    // Each takes bytes of its own, so a false count ends with the bytes.
-    (0..cursor.u32()?)
-        .map(|_| Some(TagKey(cursor.array()?)))
-        .collect()
+fn names(cursor: &mut Cursor<'_>) -> Option<Names> {
+    Some(Names {
+        site: TagKey(cursor.array()?),
+        url: std::str::from_utf8(cursor.run()?).ok()?.into(),
+        // Each takes bytes of its own, so a false count ends with the bytes.
+        tags: (0..cursor.u32()?)
+            .map(|_| Some(TagKey(cursor.array()?)))
+            .collect::<Option<Vec<TagKey>>>()?,
+    })
 }
 
 fn headers(cursor: &mut Cursor<'_>) -> Option<HeaderMap> {
@@ -252,7 +260,7 @@ fn duration(cursor: &mut Cursor<'_>) -> Option<Duration> {
 }
 
 const MAGIC: [u8; 8] = *b"ldr-head";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const LENGTH_AT: usize = 12;
 const CHECK_BYTES: usize = 32;
 const VALIDATE_ALWAYS: u8 = 1;
@@ -274,7 +282,11 @@ pub(super) mod tests {
             key: PrimaryKey([7; 16]),
             variant: VariantKey(9),
             vary: vec![HeaderName::from_static("accept-encoding")],
-            tags: vec![TagKey([1; 16]), TagKey([2; 16])],
+            names: Names {
+                site: TagKey([9; 16]),
+                url: "a.test/style.css?v=1".into(),
+                tags: vec![TagKey([1; 16]), TagKey([2; 16])],
+            },
             status: StatusCode::OK,
             headers,
             timing: Timing {

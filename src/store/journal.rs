@@ -30,10 +30,11 @@ use crate::rules::address::PackId;
 use crate::rules::address::Parts;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
-use crate::rules::tag::TagKey;
+use crate::rules::tag::Signature;
 use http::HeaderName;
 use std::io;
 use std::io::Read;
@@ -66,20 +67,12 @@ impl Line {
                 out.push(KIND_REMOVE);
                 out.extend_from_slice(&sequence.0.to_le_bytes());
             }),
-            Self::Record(Record::Purge { sequence, selector }) => frame(out, |out| {
+            Self::Record(Record::Purge { mark, selector }) => frame(out, |out| {
                 out.push(KIND_PURGE);
-                out.extend_from_slice(&sequence.0.to_le_bytes());
-                match selector {
-                    Selector::All => out.push(SELECT_ALL),
-                    Selector::Tag(tag) => {
-                        out.push(SELECT_TAG);
-                        out.extend_from_slice(&tag.0);
-                    }
-                    Selector::Url(key) => {
-                        out.push(SELECT_URL);
-                        out.extend_from_slice(&key.0);
-                    }
-                }
+                out.extend_from_slice(&mark.sequence.0.to_le_bytes());
+                out.extend_from_slice(&mark.micros().to_le_bytes());
+                out.push(u8::from(mark.soft));
+                selector.write(out);
             }),
             Self::Sealed(pack, address, bytes) => frame(out, |out| {
                 out.push(KIND_SEALED);
@@ -96,16 +89,18 @@ impl Line {
         let line = match cursor.u8()? {
             KIND_DROPPED => Self::Dropped(PackId(cursor.u32()?)),
             KIND_PURGE => Self::Record(Record::Purge {
-                sequence: Sequence(cursor.u64()?),
-                selector: match cursor.u8()? {
-                    SELECT_ALL => Selector::All,
-                    SELECT_TAG => Selector::Tag(TagKey(cursor.array()?)),
-                    SELECT_URL => Selector::Url(PrimaryKey(cursor.array()?)),
-                    _ => return None,
+                mark: Mark {
+                    sequence: Sequence(cursor.u64()?),
+                    at: Mark::time(cursor.u64()?),
+                    soft: match cursor.u8()? {
+                        0 => false,
+                        1 => true,
+                        _ => return None,
+                    },
                 },
+                selector: cursor.read(Selector::read)?,
             }),
             KIND_PUT => Self::Record(Record::Put(decode_put(&mut cursor)?)),
-            KIND_PUT_WHOLE => Self::Record(Record::Put(decode_put_whole(&mut cursor)?)),
             KIND_REMOVE => Self::Record(Record::Remove(Sequence(cursor.u64()?))),
             KIND_SEALED => Self::Sealed(
                 PackId(cursor.u32()?),
@@ -125,6 +120,7 @@ fn encode_put(put: &Put, out: &mut Vec<u8>) {
         out.extend_from_slice(&put.sequence.0.to_le_bytes());
         out.extend_from_slice(&put.key.0);
         out.extend_from_slice(&put.variant.0.to_le_bytes());
+        out.extend_from_slice(&put.signature.0.to_le_bytes());
         out.extend_from_slice(&put.body.0);
         out.extend_from_slice(&put.useless_at.to_le_bytes());
         put_place(out, put.head);
@@ -158,7 +154,7 @@ pub(super) fn put_bytes(put: &Put) -> u64 {
         Parts::One(_) => 13,
         Parts::Many(segments) => segments.len().saturating_mul(44).saturating_add(5),
     };
-    let total = names.saturating_add(parts).saturating_add(83);
+    let total = names.saturating_add(parts).saturating_add(91);
     total.try_into().unwrap_or(u64::MAX)
 }
 
@@ -167,6 +163,7 @@ fn decode_put(cursor: &mut Cursor<'_>) -> Option<Put> {
         sequence: Sequence(cursor.u64()?),
         key: PrimaryKey(cursor.array()?),
         variant: VariantKey(cursor.u64()?),
+        signature: Signature(cursor.u64()?),
         body: BodyName(cursor.array()?),
         useless_at: cursor.u64()?,
         head: place(cursor)?,
@@ -174,35 +171,9 @@ fn decode_put(cursor: &mut Cursor<'_>) -> Option<Put> {
         parts: match cursor.u8()? {
             PARTS_NONE => Parts::None,
             PARTS_ONE => Parts::One(place(cursor)?),
-            PARTS_MANY => Parts::Many(segments(cursor, |cursor| Some(Digest(cursor.array()?)))?),
+            PARTS_MANY => Parts::Many(segments(cursor)?),
             _ => return None,
         },
-    })
-}
-
-/// Reads a put as it was written before bodies had short names.
-fn decode_put_whole(cursor: &mut Cursor<'_>) -> Option<Put> {
-    let sequence = Sequence(cursor.u64()?);
-    let key = PrimaryKey(cursor.array()?);
-    let variant = VariantKey(cursor.u64()?);
-    let body = Digest(cursor.array()?);
-    let useless_at = cursor.u64()?;
-    let head = place(cursor)?;
-    let vary = vary(cursor)?;
-    let segments = segments(cursor, |cursor| match cursor.u8()? {
-        0 => Some(Digest(cursor.array()?)),
-        1 => Some(body),
-        _ => None,
-    })?;
-    Some(Put {
-        sequence,
-        key,
-        variant,
-        vary,
-        head,
-        body: body.name(),
-        parts: Parts::of(body, segments),
-        useless_at,
     })
 }
 
@@ -214,14 +185,11 @@ fn vary(cursor: &mut Cursor<'_>) -> Option<Vec<HeaderName>> {
         .collect()
 }
 
-fn segments(
-    cursor: &mut Cursor<'_>,
-    digest: impl Fn(&mut Cursor<'_>) -> Option<Digest>,
-) -> Option<Vec<Segment>> {
+fn segments(cursor: &mut Cursor<'_>) -> Option<Vec<Segment>> {
     (0..cursor.u32()?)
         .map(|_| {
             Some(Segment {
-                digest: digest(cursor)?,
+                digest: Digest(cursor.array()?),
                 location: place(cursor)?,
             })
         })
@@ -633,7 +601,7 @@ pub(super) fn new_header(next_pack: u32) -> Vec<u8> {
 }
 
 const MAGIC: [u8; 8] = *b"ldr-jrnl";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The length of a file without records.
 pub(super) const HEADER_BYTES: usize = 20;
 /// Two bytes that no text holds side by side.
@@ -643,7 +611,6 @@ const FRAME_BYTES: usize = 10;
 /// The put of a body of 256 GiB is shorter.
 const RECORD_BYTES_MAX: usize = 16 << 20;
 const BLOCK_BYTES: u64 = 1 << 20;
-const KIND_PUT_WHOLE: u8 = 1;
 const KIND_REMOVE: u8 = 2;
 const KIND_PURGE: u8 = 3;
 const KIND_SEALED: u8 = 4;
@@ -652,13 +619,12 @@ const KIND_PUT: u8 = 6;
 const PARTS_NONE: u8 = 0;
 const PARTS_ONE: u8 = 1;
 const PARTS_MANY: u8 = 2;
-const SELECT_ALL: u8 = 0;
-const SELECT_URL: u8 = 1;
-const SELECT_TAG: u8 = 2;
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::rules::invalidate::Pattern;
+    use crate::rules::tag::TagKey;
     use proptest::prelude::*;
     use std::fs;
 
@@ -673,6 +639,7 @@ pub(super) mod tests {
             sequence: Sequence(sequence),
             key: PrimaryKey([u8::try_from(sequence % 256).unwrap(); 16]),
             variant: VariantKey(sequence),
+            signature: Signature(sequence),
             vary: vec![HeaderName::from_static("accept-encoding")],
             head: *head,
             body: body.name(),
@@ -689,6 +656,17 @@ pub(super) mod tests {
         }
     }
 
+    fn purge(sequence: u64, soft: bool, selector: Selector) -> Line {
+        Line::Record(Record::Purge {
+            mark: Mark {
+                sequence: Sequence(sequence),
+                at: Mark::time(1_700_000_000_123_456),
+                soft,
+            },
+            selector,
+        })
+    }
+
     fn lines() -> Vec<Line> {
         let large = put(2, &[at(1), at(2), at(3)]);
         vec![
@@ -697,18 +675,16 @@ pub(super) mod tests {
             Line::Record(Record::Put(large)),
             Line::Record(Record::Put(put(3, &[at(1)]))),
             Line::Record(Record::Remove(Sequence(1))),
-            Line::Record(Record::Purge {
-                sequence: Sequence(4),
-                selector: Selector::All,
-            }),
-            Line::Record(Record::Purge {
-                sequence: Sequence(5),
-                selector: Selector::Url(PrimaryKey([9; 16])),
-            }),
-            Line::Record(Record::Purge {
-                sequence: Sequence(8),
-                selector: Selector::Tag(TagKey([9; 16])),
-            }),
+            purge(4, false, Selector::All),
+            purge(5, false, Selector::Url(PrimaryKey([9; 16]))),
+            purge(8, true, Selector::Tag(None, TagKey([9; 16]))),
+            purge(9, true, Selector::prefix("a.test/b").unwrap()),
+            purge(9, false, Selector::Site(TagKey([7; 16]))),
+            purge(
+                10,
+                false,
+                Selector::Regex(Some(TagKey([7; 16])), Pattern::new("/a.*b$").unwrap()),
+            ),
             Line::Dropped(PackId(1)),
         ]
     }
@@ -734,7 +710,7 @@ pub(super) mod tests {
     fn every_line_comes_back_as_it_was() {
         let (found, scan) = read(&file().0);
         assert_eq!(found, lines());
-        assert_eq!((scan.records, scan.damaged, scan.next_pack), (9, 0, 12));
+        assert_eq!((scan.records, scan.damaged, scan.next_pack), (12, 0, 12));
     }
 
     #[test]
@@ -784,28 +760,6 @@ pub(super) mod tests {
             assert_eq!(found, lines());
             assert_eq!(scan.next_pack, 0);
         }
-    }
-
-    #[test]
-    fn a_put_with_a_whole_digest_is_read() {
-        let body = Digest::of(&1_u64.to_le_bytes());
-        let expected = put(1, &[at(1), at(2)]);
-        let mut bytes = new_header(0);
-        frame(&mut bytes, |out| {
-            out.push(KIND_PUT_WHOLE);
-            out.extend_from_slice(&1_u64.to_le_bytes());
-            out.extend_from_slice(&expected.key.0);
-            out.extend_from_slice(&expected.variant.0.to_le_bytes());
-            out.extend_from_slice(&body.0);
-            out.extend_from_slice(&expected.useless_at.to_le_bytes());
-            put_place(out, at(1));
-            out.extend_from_slice(&1_u32.to_le_bytes());
-            put_run(out, b"accept-encoding");
-            out.extend_from_slice(&1_u32.to_le_bytes());
-            out.push(1);
-            put_place(out, at(2));
-        });
-        assert_eq!(read(&bytes).0, [Line::Record(Record::Put(expected))]);
     }
 
     #[test]

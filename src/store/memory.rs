@@ -23,6 +23,22 @@ pub struct Hot {
     pub response: Arc<StoredResponse>,
     /// Its whole body, when it is small enough to be kept in memory.
     pub body: Option<Bytes>,
+    /// No mark up to this one covers it, but for what shows in its head.
+    pub checked: Sequence,
+    /// Its head was made stale by a soft purge.
+    pub soft: bool,
+}
+
+impl Hot {
+    /// One that no mark was looked at for.
+    pub fn new(response: Arc<StoredResponse>, body: Option<Bytes>) -> Self {
+        Self {
+            response,
+            body,
+            checked: Sequence(0),
+            soft: false,
+        }
+    }
 }
 
 /// Hot responses by the sequence that names their entry.
@@ -93,8 +109,7 @@ impl Memory {
             .body
             .filter(|body| bytes_of(body) <= self.body_bytes_max());
         let weight = weight(&hot.response, body.as_ref());
-        let response = hot.response;
-        let hot = Hot { response, body };
+        let hot = Hot { body, ..hot };
         cache.insert(sequence.0, Weighed { hot, weight });
     }
 
@@ -154,8 +169,10 @@ fn weight(response: &StoredResponse, body: Option<&Bytes>) -> u64 {
         }) => bytes_of(etag.as_bytes()) + bytes_of(last_modified.as_bytes()),
     };
     let vary = FIELD_BYTES.saturating_mul(response.vary.len().try_into().unwrap_or(u64::MAX));
+    let tags = TAG_BYTES.saturating_mul(response.names.tags.len().try_into().unwrap_or(u64::MAX));
+    let names = tags.saturating_add(bytes_of(response.names.url.as_bytes()));
     let body = body.map_or(0, |body| bytes_of(body));
-    [fields, validators, vary, body]
+    [fields, validators, vary, names, body]
         .into_iter()
         .fold(HEAD_BYTES, u64::saturating_add)
 }
@@ -179,6 +196,8 @@ const ITEM_BYTES: u64 = 8 << 10;
 const ITEMS_MAX: usize = 1 << 20;
 /// A head without its fields, its `Arc`, and the cache's slot for it.
 const HEAD_BYTES: u64 = 640;
+/// One tag.
+const TAG_BYTES: u64 = 16;
 /// A field's places in the header map, without its text.
 const FIELD_BYTES: u64 = 120;
 
@@ -188,10 +207,7 @@ mod tests {
     use super::*;
 
     fn hot(body_bytes: usize) -> Hot {
-        Hot {
-            response: Arc::new(sample()),
-            body: Some(Bytes::from(vec![1; body_bytes])),
-        }
+        Hot::new(Arc::new(sample()), Some(Bytes::from(vec![1; body_bytes])))
     }
 
     #[test]

@@ -48,6 +48,7 @@ use crate::rules::address::Digest;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use bytes::Bytes;
@@ -80,10 +81,10 @@ pub enum Record {
     Put(Put),
     /// An entry was removed. Not handed out at a start: what it says has been heeded.
     Remove(Sequence),
-    /// A purge: entries it covers with a smaller sequence are gone.
+    /// A purge: entries it covers with a smaller sequence are gone, or stale.
     Purge {
-        /// Orders it among the fills.
-        sequence: Sequence,
+        /// When it was made, and how it treats them.
+        mark: Mark,
         /// What it covers.
         selector: Selector,
     },

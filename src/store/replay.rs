@@ -32,6 +32,7 @@ use super::table::Table;
 use crate::rules::address::Location;
 use crate::rules::address::PackId;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use hashbrown::HashMap;
@@ -40,6 +41,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Reads the journal and hands puts and purges to `heir`, in order, puts left out that were removed
 /// or whose packs are missing or short. Deletes contents that no surviving put names. Starts a journal file of its own, and
@@ -309,7 +311,7 @@ impl Kept {
         }
         if let Some(sequence) = self.doubtful {
             each(Record::Purge {
-                sequence,
+                mark: Mark::hard(sequence, SystemTime::UNIX_EPOCH),
                 selector: Selector::All,
             });
         }
@@ -424,7 +426,10 @@ impl Packs {
         if let Line::Record(
             Record::Put(Put { sequence, .. })
             | Record::Remove(sequence)
-            | Record::Purge { sequence, .. },
+            | Record::Purge {
+                mark: Mark { sequence, .. },
+                ..
+            },
         ) = line
         {
             self.newest = self.newest.max(*sequence);
@@ -447,13 +452,18 @@ impl Packs {
             Line::Record(Record::Remove(sequence)) => {
                 self.removed.insert(*sequence);
             }
-            Line::Record(Record::Purge { sequence, selector }) => match selector {
-                Selector::All => self.purged_all = self.purged_all.max(*sequence),
-                // Which responses bear a tag only their heads say: they stay, and are found out.
-                Selector::Tag(_) => {}
+            // What is stale stays.
+            Line::Record(Record::Purge { mark, .. }) if mark.soft => {}
+            Line::Record(Record::Purge { mark, selector }) => match selector {
+                Selector::All => self.purged_all = self.purged_all.max(mark.sequence),
+                // What these cover only heads say: it stays, and is found out.
+                Selector::Prefix(_)
+                | Selector::Regex(..)
+                | Selector::Site(_)
+                | Selector::Tag(..) => {}
                 Selector::Url(key) => {
                     let newest = self.purged_urls.entry(*key).or_default();
-                    *newest = (*newest).max(*sequence);
+                    *newest = (*newest).max(mark.sequence);
                 }
             },
         }

@@ -16,6 +16,7 @@ use std::sync::Condvar;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 const KEY: PrimaryKey = PrimaryKey([1; 16]);
@@ -105,6 +106,10 @@ fn bytes(seed: u64, count: usize) -> Bytes {
         .finalize_xof()
         .fill(&mut out);
     Bytes::from(out)
+}
+
+pub(super) fn hard(sequence: u64) -> Mark {
+    Mark::hard(Sequence(sequence), SystemTime::UNIX_EPOCH)
 }
 
 /// Stores a head and a body of one segment, and returns the put that was recorded.
@@ -383,7 +388,7 @@ fn a_pack_that_the_heir_needs_stays_though_what_names_it_was_purged() {
     let (store, _) = started(dir.path());
     store_one(&store, 1, &bytes(1, 100));
     wait(store.flush()).unwrap();
-    wait(store.record_purge(Sequence(2), &[Selector::All])).unwrap();
+    wait(store.record_purge(hard(2), &[Selector::All])).unwrap();
     drop(store);
     for needs in [true, false] {
         let store = Store::open(&params(dir.path(), 32), &mut Needs(needs)).unwrap();
@@ -463,7 +468,7 @@ fn a_journal_cut_at_any_byte_never_stops_a_start() {
         .map(|n| store_one(&store, n, &bytes(n, 100)))
         .collect();
     wait(store.flush()).unwrap();
-    wait(store.record_purge(Sequence(9), &[Selector::Url(PrimaryKey([2; 16]))])).unwrap();
+    wait(store.record_purge(hard(9), &[Selector::Url(PrimaryKey([2; 16]))])).unwrap();
     let journal = dir.path().join("journal/0000000000000001.journal");
     let whole = fs::read(&journal).unwrap();
     let mut most = 0;
@@ -533,14 +538,14 @@ fn removals_are_heeded_and_purges_come_back_and_both_free_their_packs() {
     }
     store.record_remove(Sequence(1));
     let url = Selector::Url(PrimaryKey([2; 16]));
-    wait(store.record_purge(Sequence(5), std::slice::from_ref(&url))).unwrap();
+    wait(store.record_purge(hard(5), std::slice::from_ref(&url))).unwrap();
     let copy = killed(dir.path());
     let (store, records) = open(copy.path());
     let sequences: Vec<_> = puts(&records).iter().map(|put| put.sequence).collect();
     assert_eq!(sequences, [Sequence(2), Sequence(3)]);
     assert_eq!(records.len(), 3);
     let purge = Record::Purge {
-        sequence: Sequence(5),
+        mark: hard(5),
         selector: url,
     };
     assert_eq!(records[2], purge);
@@ -878,12 +883,12 @@ fn a_start_on_a_disk_that_takes_no_journal_passes_through_and_recovers() {
     assert!(matches!(store.condition(), Condition::PassThrough(_)));
     store.start(Arc::new(Wants::default()));
     assert!(store.read(old.head).is_ok());
-    assert!(wait(store.record_purge(Sequence(3), &[Selector::All])).is_err());
+    assert!(wait(store.record_purge(hard(3), &[Selector::All])).is_err());
     fs::remove_dir(&taken).unwrap();
     wait_for(|| store.condition() == Condition::Healthy);
     drop(store);
     let purge = Record::Purge {
-        sequence: Sequence(3),
+        mark: hard(3),
         selector: Selector::All,
     };
     assert_eq!(open_records(dir.path()), [Record::Put(old), purge]);
@@ -902,7 +907,7 @@ fn a_pack_that_cannot_be_written_is_written_when_the_disk_works_again() {
     assert!(store.read(late.head).is_ok(), "it is in memory");
     let refused = store.append(None, Sequence(2), KEY, &[]);
     assert!(matches!(refused, Err(StoreError::PassThrough(_))));
-    wait(store.record_purge(Sequence(3), &[Selector::All])).unwrap();
+    wait(store.record_purge(hard(3), &[Selector::All])).unwrap();
     fs::remove_file(dir.path().join("tmp")).unwrap();
     wait_for(|| store.condition() == Condition::Healthy);
     keeper.wait_until(|sealed, lost| sealed == [late.head.pack] && lost.is_empty());
@@ -918,11 +923,11 @@ fn a_purge_during_trouble_is_written_after_it() {
     let (store, _) = started(&inner);
     fs::remove_dir_all(&inner).unwrap();
     wait_for(|| store.condition() != Condition::Healthy);
-    drop(wait(store.record_purge(Sequence(3), &[Selector::All])));
+    drop(wait(store.record_purge(hard(3), &[Selector::All])));
     wait_for(|| store.condition() == Condition::Healthy);
     drop(store);
     let purge = Record::Purge {
-        sequence: Sequence(3),
+        mark: hard(3),
         selector: Selector::All,
     };
     assert_eq!(open_records(&inner), [purge]);
@@ -965,7 +970,7 @@ fn a_closed_store_still_reads() {
     let refused = store.append(None, Sequence(2), KEY, &[]);
     assert!(matches!(refused, Err(StoreError::PassThrough(_))));
     assert!(wait(store.flush()).is_err());
-    assert!(wait(store.record_purge(Sequence(3), &[Selector::All])).is_err());
+    assert!(wait(store.record_purge(hard(3), &[Selector::All])).is_err());
 }
 
 /// Flips one bit of a file.
@@ -985,7 +990,7 @@ fn purged_in_the_middle() -> TempDir {
         store_one(&store, n, &bytes(n, 100));
     }
     wait(store.flush()).unwrap();
-    wait(store.record_purge(Sequence(5), &[Selector::Url(PURGED)])).unwrap();
+    wait(store.record_purge(hard(5), &[Selector::Url(PURGED)])).unwrap();
     store_one(&store, 6, &bytes(6, 100));
     wait(store.flush()).unwrap();
     killed(dir.path())
@@ -1046,11 +1051,11 @@ fn when_a_journal_and_its_copy_are_damaged_everything_before_is_purged() {
         flip(&dir.path().join("journal").join(name), 8 * 30);
     }
     let (store, records) = open(dir.path());
-    let Some(Record::Purge { sequence, selector }) = records.last() else {
+    let Some(Record::Purge { mark, selector }) = records.last() else {
         panic!("{records:?}");
     };
     assert_eq!(*selector, Selector::All);
-    assert!(*sequence > Sequence(6) && *sequence <= store.newest());
+    assert!(mark.sequence > Sequence(6) && mark.sequence <= store.newest());
     assert_eq!(store.usage().corrupt, 2);
     assert_eq!(store.packs(), [], "what is purged is deleted");
     assert!(
@@ -1076,7 +1081,7 @@ fn a_journal_of_an_older_larder_has_no_copy_and_counts() {
     let (store, records) = open(dir.path());
     assert_eq!(puts(&records).len(), 2);
     assert!(!records.contains(&Record::Purge {
-        sequence: Sequence(6),
+        mark: hard(6),
         selector: Selector::All
     }));
     assert_eq!(store.usage().corrupt, 0, "a kill is no corruption");
@@ -1098,7 +1103,7 @@ fn the_marks_of_a_damaged_snapshot_are_in_its_copy() {
     let put = store_one(&store, 1, &bytes(1, 100));
     wait(store.flush()).unwrap();
     let mark = Record::Purge {
-        sequence: Sequence(2),
+        mark: hard(2),
         selector: Selector::Url(PURGED),
     };
     let mut batch = vec![mark.clone(), Record::Put(put)];
@@ -1134,7 +1139,7 @@ fn what_is_left_out_while_a_disk_hangs_undoes_no_purge() {
     for _ in 0..=disk::HELD_LINES_MAX {
         store.record_remove(Sequence(7));
     }
-    let purge = store.record_purge(Sequence(8), &[Selector::All]);
+    let purge = store.record_purge(hard(8), &[Selector::All]);
     assert!(matches!(wait(purge), Err(StoreError::Slow)));
     faults.end();
     wait_for(|| store.condition() == Condition::Healthy);

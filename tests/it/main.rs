@@ -67,6 +67,7 @@ mod preconditions;
 mod properties;
 mod proxy_protocol;
 mod purge;
+mod purge_kinds;
 mod range;
 mod reload;
 mod requests;

@@ -196,8 +196,13 @@ impl Drive {
                 Done::Waits
             }
             GiverAction::Heed(message) => {
-                if let Message::Purge { number, selectors } = message {
-                    let holds = self.runtime.block_on(self.engine.heed(&selectors));
+                if let Message::Purge {
+                    number,
+                    soft,
+                    selectors,
+                } = message
+                {
+                    let holds = self.runtime.block_on(self.engine.heed(soft, &selectors));
                     drop(self.wire.say(&Message::Heard { number, holds }));
                 }
                 Done::Waits

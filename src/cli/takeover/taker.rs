@@ -244,8 +244,16 @@ impl Taking {
     }
 
     fn heed(&self, purge: Message, engine: Option<&Arc<Engine>>) {
-        if let (Message::Purge { number, selectors }, Some(engine)) = (purge, engine) {
-            let holds = self.runtime.block_on(engine.heed(&selectors));
+        let Message::Purge {
+            number,
+            soft,
+            selectors,
+        } = purge
+        else {
+            return;
+        };
+        if let Some(engine) = engine {
+            let holds = self.runtime.block_on(engine.heed(soft, &selectors));
             drop(self.wire.say(&Message::Heard { number, holds }));
         }
     }

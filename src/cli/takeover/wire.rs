@@ -5,10 +5,12 @@
 //! finds the end of the stream.
 
 use crate::flow::Peer;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::state::takeover::message::BYTES_MAX;
 use crate::state::takeover::message::Message;
-use crate::state::takeover::message::SELECTORS_MAX;
+use crate::state::takeover::message::SELECTORS_BYTES_MAX;
+use crate::state::takeover::message::selectors_bytes;
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::RecvAncillaryBuffer;
@@ -199,11 +201,12 @@ impl Wire {
 }
 
 impl Peer for Wire {
-    fn tell(&self, selectors: &[Selector]) -> oneshot::Receiver<bool> {
+    fn tell(&self, mark: Mark, selectors: &[Selector]) -> oneshot::Receiver<bool> {
         let (answer, answered) = oneshot::channel();
         let number = {
             let mut waiting = self.waiting();
-            let full = waiting.answers.len() >= WAITING_MAX || selectors.len() > SELECTORS_MAX;
+            let too_long = selectors_bytes(selectors) > SELECTORS_BYTES_MAX;
+            let full = waiting.answers.len() >= WAITING_MAX || too_long;
             if waiting.ended || full {
                 return answered;
             }
@@ -214,6 +217,7 @@ impl Peer for Wire {
         };
         let purge = Message::Purge {
             number,
+            soft: mark.soft,
             selectors: selectors.to_vec(),
         };
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
@@ -233,9 +237,15 @@ const WAITING_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::address::Sequence;
     use crate::rules::tag::TagKey;
     use std::net::TcpStream;
     use std::sync::mpsc;
+    use std::time::SystemTime;
+
+    fn mark() -> Mark {
+        Mark::hard(Sequence(1), SystemTime::UNIX_EPOCH)
+    }
 
     fn pair() -> (Arc<Wire>, Arc<Wire>) {
         let (own, other) = Wire::pair().unwrap();
@@ -275,12 +285,16 @@ mod tests {
     fn a_purge_is_answered_by_its_number_and_the_longest_arrives_whole() {
         let (own, other) = pair();
         own.listen(|_| {}).unwrap();
-        let many = vec![Selector::Tag(TagKey([7; 16])); SELECTORS_MAX];
-        let (first, second) = (own.tell(&many), own.tell(&[Selector::All]));
+        let many = vec![Selector::Site(TagKey([7; 16])); SELECTORS_BYTES_MAX / 17];
+        let (first, second) = (own.tell(mark(), &many), own.tell(mark(), &[Selector::All]));
         let mut numbers = Vec::new();
         for expected in [many.len(), 1] {
-            let Received::Message(Message::Purge { number, selectors }, _) =
-                other.receive(None).unwrap()
+            let Received::Message(
+                Message::Purge {
+                    number, selectors, ..
+                },
+                _,
+            ) = other.receive(None).unwrap()
             else {
                 panic!("a purge");
             };
@@ -300,17 +314,19 @@ mod tests {
         let (end, ended) = mpsc::channel();
         own.listen(move |message| end.send(message).unwrap())
             .unwrap();
-        let told = own.tell(&[Selector::All]);
+        let told = own.tell(mark(), &[Selector::All]);
         drop(other);
         assert_eq!(ended.recv().unwrap(), None);
         assert!(told.blocking_recv().is_err());
-        assert!(own.tell(&[Selector::All]).blocking_recv().is_err());
+        assert!(own.tell(mark(), &[Selector::All]).blocking_recv().is_err());
     }
 
     #[test]
     fn purges_that_nobody_answers_are_bounded() {
         let (own, _other) = pair();
-        let told: Vec<_> = (0..WAITING_MAX + 9).map(|_| own.tell(&[])).collect();
+        let told: Vec<_> = (0..WAITING_MAX + 9)
+            .map(|_| own.tell(mark(), &[]))
+            .collect();
         assert!(own.waiting().answers.len() <= WAITING_MAX);
         assert_eq!(told.len(), WAITING_MAX + 9);
     }

@@ -15,6 +15,7 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::stored::StoredResponse;
 use crate::state::index::Found;
 use crate::state::index::Index;
+use crate::state::marks::Verdict;
 use crate::store::StoreError;
 use crate::store::head;
 use crate::store::survey::Holdings;
@@ -95,7 +96,7 @@ impl Catalog {
         self.with_index(Index::live_bytes)
     }
 
-    /// Some responses, from a place on, in the order of their heads, those among them whose tags
+    /// Some responses, from a place on, in the order of their heads, those among them whose names
     /// were purged; and where to go on. The index is locked for `PLACES` places.
     ///
     /// What is there all the while is met once. What is stored or renewed meanwhile may be passed
@@ -164,12 +165,16 @@ impl Held<'_> {
         &self.put
     }
 
-    /// Reads and checks its head. `None` when one of its tags was purged.
+    /// Reads and checks its head. `None` when it was purged by one of its names.
     pub fn head(&self) -> Result<Option<StoredResponse>, StoreError> {
         let put = &self.put;
         let response = self.noted(self.read_head())?;
-        let covered = |index: &Index| index.covers_tags(put.sequence, &response.tags);
-        Ok((!self.catalog.with_index(covered)).then_some(response))
+        let verdict = |index: &Index| index.verdict(put.sequence, put.key, &response.names);
+        Ok(match self.catalog.with_index(verdict) {
+            Verdict::Clear => Some(response),
+            Verdict::Stale(since) => Some(response.stale_since(since)),
+            Verdict::Gone => None,
+        })
     }
 
     /// Reads and checks its body, part by part. Its head says what the body is called.

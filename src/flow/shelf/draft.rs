@@ -111,11 +111,8 @@ impl Draft {
         self.end_lane();
         let parts = Parts::of(response.body, segments);
         let put = put_of(self.sequence, &response, head, parts);
-        let put = self.shelf.insert(put, &response.tags)?;
-        let hot = Hot {
-            response: Arc::new(response),
-            body: None,
-        };
+        let put = self.shelf.insert(put, &response.names)?;
+        let hot = Hot::new(Arc::new(response), None);
         self.shelf.memory.insert(self.sequence, hot.clone());
         let found = Found {
             sequence: put.sequence,

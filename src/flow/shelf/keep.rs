@@ -11,8 +11,9 @@ use crate::rules::address::Parts;
 use crate::rules::address::Put;
 use crate::rules::address::Sequence;
 use crate::rules::stored::StoredResponse;
-use crate::rules::tag::TagKey;
+use crate::rules::tag::Names;
 use crate::state::index::Found;
+use crate::state::marks::Verdict;
 use crate::store::NewPiece;
 use crate::store::StoreError;
 use crate::store::head;
@@ -39,10 +40,7 @@ impl Shelf {
                 Err(error) => return Err(NotKept::from(&error)),
                 Ok(put) => {
                     let put = put?;
-                    let hot = Hot {
-                        response: Arc::clone(&response),
-                        body: Some(body.clone()),
-                    };
+                    let hot = Hot::new(Arc::clone(&response), Some(body.clone()));
                     self.memory.insert(sequence, hot);
                     return Ok(Stored {
                         found: Found {
@@ -52,6 +50,7 @@ impl Shelf {
                         },
                         response,
                         body: StoredBody::Memory(body),
+                        soft: false,
                     });
                 }
             }
@@ -81,10 +80,7 @@ impl Shelf {
                         key: put.key,
                         variant: put.variant,
                     };
-                    let hot = Hot {
-                        response,
-                        body: None,
-                    };
+                    let hot = Hot::new(response, None);
                     self.memory.insert(sequence, hot.clone());
                     return self.stored(found, hot).ok_or(NotKept::Purged);
                 }
@@ -122,13 +118,14 @@ impl Shelf {
             _ => return Err(StoreError::NoRoom),
         };
         let put = put_of(sequence, response, *head, parts);
-        Ok(self.insert(put, &response.tags))
+        Ok(self.insert(put, &response.names))
     }
 
-    pub(super) fn insert(&self, put: Put, tags: &[TagKey]) -> Result<Put, NotKept> {
+    pub(super) fn insert(&self, put: Put, names: &Names) -> Result<Put, NotKept> {
         let (gone, put) = {
             let mut index = self.write_index();
-            if index.covers_tags(put.sequence, tags) {
+            // What a soft mark covers is kept: it is stale when it is loaded.
+            if index.verdict(put.sequence, put.key, names) == Verdict::Gone {
                 return Err(NotKept::Purged);
             }
             let gone = index.insert(&put).map_err(NotKept::from)?;
@@ -174,6 +171,7 @@ pub(super) fn put_of(
         sequence,
         key: response.key,
         variant: response.variant,
+        signature: response.names.signature(),
         vary: response.vary.clone(),
         head,
         body: response.body.name(),

@@ -9,7 +9,10 @@ use crate::rules::address::PackId;
 use crate::rules::address::Parts;
 use crate::rules::address::Put;
 use crate::rules::address::Segment;
+use crate::rules::address::Sequence;
+use crate::rules::tag::Names;
 use crate::state::index::Found;
+use crate::state::marks::Verdict;
 use crate::store::StoreError;
 use crate::store::head;
 use crate::store::memory::Hot;
@@ -24,42 +27,20 @@ impl Shelf {
     /// Loads what was found, from memory or from disk. `None` when it is gone or fails its check:
     /// then it has been forgotten, and the request is a miss.
     ///
-    /// A mark on one of its tags makes it gone: that shows here, where its tags are known.
+    /// A mark on one of its names makes it gone, or stale: that shows here, where they are known.
     pub async fn load(self: &Arc<Self>, found: Found) -> Option<Stored> {
-        let stored = self.load_marked(found).await?;
-        if self.covers_tags(found.sequence, &stored.response.tags) {
-            self.remove(found);
-            return None;
-        }
-        Some(stored)
-    }
-
-    /// As [`load`](Self::load), but nothing changes: it is not marked as used, not taken into memory,
-    /// and not forgotten when it cannot be read. What a mark on one of its tags has made invalid is
-    /// loaded too.
-    pub async fn view(self: &Arc<Self>, found: Found) -> Option<Stored> {
-        if let Some(hot) = self.memory.peek(found.sequence)
-            && let Some(stored) = self.stored(found, hot)
-        {
-            return Some(stored);
-        }
-        let place = self.read_index().place(found.key, found.sequence)?;
-        let hot = self.load_from(&place).await.ok()?;
-        self.stored(found, hot)
-    }
-
-    async fn load_marked(self: &Arc<Self>, found: Found) -> Option<Stored> {
-        if let Some(hot) = self.memory.get(found.sequence)
-            && let Some(stored) = self.stored(found, hot)
-        {
-            return Some(stored);
+        if let Some(hot) = self.memory.get(found.sequence) {
+            let hot = self.judged(found, hot)?;
+            if let Some(stored) = self.stored(found, hot) {
+                return Some(stored);
+            }
         }
         for _ in 0..LOADS_MAX {
             let place = self.read_index().place(found.key, found.sequence)?;
             match self.load_from(&place).await {
                 Ok(hot) => {
                     self.memory.insert(found.sequence, hot.clone());
-                    return self.stored(found, hot);
+                    return self.stored(found, self.judged(found, hot)?);
                 }
                 // It was moved to another pack meanwhile: look there.
                 Err(_) if self.read_index().place(found.key, found.sequence) != Some(place) => {}
@@ -71,6 +52,71 @@ impl Shelf {
             }
         }
         None
+    }
+
+    /// As [`load`](Self::load), but nothing changes: it is not marked as used, not taken into memory,
+    /// and not forgotten when it cannot be read. What marks made gone is loaded too; says what they
+    /// make of it.
+    pub async fn view(self: &Arc<Self>, found: Found) -> Option<(Stored, Verdict)> {
+        let hot = match self.memory.peek(found.sequence) {
+            Some(hot) => hot,
+            None => {
+                let place = self.read_index().place(found.key, found.sequence)?;
+                self.load_from(&place).await.ok()?
+            }
+        };
+        let verdict = self.verdict(found.sequence, &hot.response);
+        let hot = match verdict {
+            Verdict::Stale(since) => Hot {
+                response: Arc::new(hot.response.stale_since(since)),
+                soft: true,
+                ..hot
+            },
+            Verdict::Clear | Verdict::Gone => hot,
+        };
+        Some((self.stored(found, hot)?, verdict))
+    }
+
+    /// What marks make of a response that was loaded. What was looked at once, up to the newest mark,
+    /// is not looked at again for as long as it is hot.
+    fn judged(&self, found: Found, hot: Hot) -> Option<Hot> {
+        let newest = Sequence(self.newest_mark.load(Ordering::Relaxed));
+        // The common case: one compare.
+        if found.sequence >= newest || hot.checked >= newest {
+            return Some(hot);
+        }
+        let names = &hot.response.names;
+        let verdict = self.read_index().verdict(found.sequence, found.key, names);
+        let judged = match verdict {
+            Verdict::Clear => hot,
+            Verdict::Stale(since) => Hot {
+                response: Arc::new(hot.response.stale_since(since)),
+                soft: true,
+                ..hot
+            },
+            Verdict::Gone => {
+                self.remove_purged(found, names);
+                return None;
+            }
+        };
+        let judged = Hot {
+            checked: newest,
+            ..judged
+        };
+        self.memory.insert(found.sequence, judged.clone());
+        Some(judged)
+    }
+
+    /// Removes an entry that turned out to be purged.
+    fn remove_purged(&self, found: Found, names: &Names) {
+        let mut index = self.write_index();
+        if index.remove(found.key, found.sequence) {
+            let marks = index.marks_mut();
+            marks.count_gone(found.sequence, found.key, names);
+            drop(index);
+            self.store.record_remove(found.sequence);
+        }
+        self.memory.remove(found.sequence);
     }
 
     async fn load_from(self: &Arc<Self>, place: &Put) -> Result<Hot, StoreError> {
@@ -162,6 +208,7 @@ impl Shelf {
             found,
             response: hot.response,
             body,
+            soft: hot.soft,
         })
     }
 
@@ -220,10 +267,7 @@ impl Shelf {
         if !is_it {
             return Err(corrupt());
         }
-        Ok(Hot {
-            response: Arc::new(response),
-            body,
-        })
+        Ok(Hot::new(Arc::new(response), body))
     }
 
     fn check(&self, segment: Segment, bytes: Bytes) -> Result<Bytes, StoreError> {

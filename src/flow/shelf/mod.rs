@@ -20,6 +20,7 @@ mod model;
 mod patience;
 mod pins;
 mod record;
+mod search;
 pub mod space;
 #[cfg(test)]
 mod stress;
@@ -35,15 +36,16 @@ use self::upkeep::Upkeep;
 use crate::rules::address::PackId;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::stored::StoredResponse;
-use crate::rules::tag::TagKey;
 use crate::state::eviction;
 use crate::state::index::Found;
 use crate::state::index::Index;
 use crate::state::index::Lookup;
 use crate::state::index::Refused;
+use crate::state::marks::Verdict;
 use crate::store::Condition;
 use crate::store::Store;
 use crate::store::StoreError;
@@ -92,8 +94,8 @@ pub struct Shelf {
     /// Reads that were given up and still stand on their threads.
     overdue: Arc<AtomicUsize>,
     sequence: Arc<AtomicU64>,
-    /// The newest mark on a tag, so that most hits need not ask the index.
-    newest_tag_mark: AtomicU64,
+    /// The newest mark that the index does not show, so that most hits need not ask for it.
+    newest_mark: AtomicU64,
     scrub_bytes_per_second: AtomicU64,
     pub(super) upkeep: Upkeep,
     /// Wakes the thread that makes room.
@@ -118,6 +120,8 @@ pub struct Stored {
     pub response: Arc<StoredResponse>,
     /// Its body.
     pub body: StoredBody,
+    /// A soft purge made its head stale.
+    pub soft: bool,
 }
 
 /// Where a stored body's bytes are to be had.
@@ -207,7 +211,7 @@ impl Shelf {
         let (index, untold) = replay.finish();
         let next = store.newest().0.saturating_add(1);
         common.sequence.fetch_max(next, Ordering::SeqCst);
-        let newest_tag_mark = AtomicU64::new(index.newest_tag_mark().0);
+        let newest_mark = AtomicU64::new(index.marks().newest().0);
         let lanes_max = (fill_bytes_max.min(params.disk_bytes_max / 4) / LANE_BYTES).clamp(1, 64);
         let shelf = Arc::new(Self {
             index: RwLock::new(index),
@@ -221,7 +225,7 @@ impl Shelf {
             overdue: Arc::default(),
             lanes_max: usize::try_from(lanes_max).unwrap_or(1),
             sequence: Arc::clone(&common.sequence),
-            newest_tag_mark,
+            newest_mark,
             scrub_bytes_per_second: AtomicU64::new(0),
             upkeep: Upkeep::default(),
             wanting: (Mutex::default(), Condvar::new()),
@@ -285,15 +289,17 @@ impl Shelf {
     pub fn contains(&self, stored: &Stored) -> bool {
         let Found { key, sequence, .. } = stored.found;
         self.read_index().contains(key, sequence)
-            && !self.covers_tags(sequence, &stored.response.tags)
+            && self.verdict(sequence, &stored.response) != Verdict::Gone
     }
 
-    /// Is a response that bears these tags made invalid by a mark on one of them?
-    pub fn covers_tags(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
+    /// What marks make of a response, as far as its names are concerned.
+    pub fn verdict(&self, sequence: Sequence, response: &StoredResponse) -> Verdict {
         // The common case: one compare.
-        !tags.is_empty()
-            && sequence.0 < self.newest_tag_mark.load(Ordering::Relaxed)
-            && self.read_index().covers_tags(sequence, tags)
+        if sequence.0 >= self.newest_mark.load(Ordering::Relaxed) {
+            return Verdict::Clear;
+        }
+        let (key, names) = (response.key, &response.names);
+        self.read_index().verdict(sequence, key, names)
     }
 
     /// The largest body that will be kept: half of the disk's limit.
@@ -331,23 +337,29 @@ impl Shelf {
         self.overdue.load(Ordering::Relaxed) >= OVERDUE_MANY
     }
 
-    /// Removes all variants of `keys` that are older than `sequence` and makes all that bears one of
-    /// `tags` and is as old invalid by a mark; in this directory only. Returns what went by its key:
-    /// it is to be forgotten when the index is no longer locked.
+    /// Sets a mark on all that `selectors` cover, in this directory only. Returns what went at once: it
+    /// is to be forgotten when the index is no longer locked; and how many entries are covered, where
+    /// that is known.
     pub fn mark(
         &self,
         index: &mut Index,
-        sequence: Sequence,
-        keys: &[PrimaryKey],
-        tags: &[TagKey],
-    ) -> Vec<Sequence> {
-        for tag in tags {
-            index.mark_tag(*tag, sequence);
+        mark: Mark,
+        selectors: &[Selector],
+    ) -> (Vec<Sequence>, Option<u64>) {
+        let (mut gone, mut covered) = (Vec::new(), Some(0));
+        for selector in selectors {
+            let (went, entries) = index.mark(mark, selector);
+            gone.extend(went);
+            covered = covered.zip(entries).map(|(one, other)| one + other);
         }
-        let newest = index.newest_tag_mark().0;
-        self.newest_tag_mark.store(newest, Ordering::Relaxed);
-        let gone = keys.iter().flat_map(|key| index.mark_key(*key, sequence));
-        gone.collect()
+        self.note_newest(index);
+        (gone, covered)
+    }
+
+    /// Has lookups know of the newest mark.
+    pub(super) fn note_newest(&self, index: &Index) {
+        let newest = index.marks().newest().0;
+        self.newest_mark.store(newest, Ordering::Relaxed);
     }
 
     /// Removes all variants of a key that are older than `mark`: what replaces them is stored in
@@ -362,20 +374,20 @@ impl Shelf {
 
     /// Writes a purge to the journal; says whether it is durable. A disk that hangs is not waited
     /// for: then the purge is written when it goes on.
-    pub async fn record_purge(&self, sequence: Sequence, selectors: &[Selector]) -> bool {
+    pub async fn record_purge(&self, mark: Mark, selectors: &[Selector]) -> bool {
         let until = Instant::now() + PURGE_WAIT;
-        self.record_purge_until(sequence, selectors, until).await
+        self.record_purge_until(mark, selectors, until).await
     }
 
     /// As [`record_purge`](Self::record_purge), but waits until then.
     pub async fn record_purge_until(
         &self,
-        sequence: Sequence,
+        mark: Mark,
         selectors: &[Selector],
         until: Instant,
     ) -> bool {
         // It is handed to the store, also when there is no time left to wait for it.
-        let written = self.store.record_purge(sequence, selectors);
+        let written = self.store.record_purge(mark, selectors);
         matches!(timeout_at(until, written).await, Ok(Ok(())))
     }
 
@@ -492,6 +504,8 @@ pub(in crate::flow) mod tests {
     use crate::rules::freshness::Timing;
     use crate::rules::key::VariantKey;
     use crate::rules::stored::StaleWindow;
+    use crate::rules::tag::Names;
+    use crate::rules::tag::TagKey;
     use bytes::Bytes;
     use http::StatusCode;
     use std::path::Path;
@@ -540,7 +554,7 @@ pub(in crate::flow) mod tests {
             key,
             variant: VariantKey::ONLY,
             vary: Vec::new(),
-            tags: Vec::new(),
+            names: Names::default(),
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             timing: Timing {
@@ -568,24 +582,24 @@ pub(in crate::flow) mod tests {
     }
 
     impl Shelf {
-        /// Purges keys and tags in this directory.
-        pub(in crate::flow) fn purge(
-            &self,
-            keys: &[PrimaryKey],
-            tags: &[TagKey],
-        ) -> (Sequence, u64) {
-            let sequence = self.next_sequence();
-            let gone = self.mark(&mut self.write_index(), sequence, keys, tags);
-            self.forget_hot(&gone);
-            (sequence, gone.len() as u64)
+        /// Purges in this directory.
+        pub(in crate::flow) fn purge(&self, selectors: &[Selector]) -> Mark {
+            self.purge_softly(None, selectors)
         }
 
-        /// Purges everything in this directory.
-        pub(super) fn purge_all(&self) -> Sequence {
-            let sequence = self.next_sequence();
-            self.write_index().mark_all(sequence);
-            self.memory.clear();
-            sequence
+        /// Purges softly in this directory, if a time is given.
+        pub(super) fn purge_softly(&self, at: Option<SystemTime>, selectors: &[Selector]) -> Mark {
+            let mark = Mark {
+                sequence: self.next_sequence(),
+                at: at.unwrap_or(SystemTime::UNIX_EPOCH),
+                soft: at.is_some(),
+            };
+            let (gone, _) = self.mark(&mut self.write_index(), mark, selectors);
+            self.forget_hot(&gone);
+            if selectors.contains(&Selector::All) {
+                self.memory.clear();
+            }
+            mark
         }
     }
 
@@ -612,8 +626,8 @@ pub(in crate::flow) mod tests {
         let shelf = open(&dir);
         keep(&shelf, KEY, "body").await;
         shelf.store.flush().await.unwrap();
-        let sequence = shelf.purge_all();
-        assert!(shelf.record_purge(sequence, &[Selector::All]).await);
+        let mark = shelf.purge(&[Selector::All]);
+        assert!(shelf.record_purge(mark, &[Selector::All]).await);
         shelf.close();
         drop(shelf);
         let shelf = open(&dir);
@@ -628,7 +642,10 @@ pub(in crate::flow) mod tests {
     async fn keep_tagged(shelf: &Arc<Shelf>, n: u8, tags: &[TagKey]) -> Stored {
         let plain = keep(shelf, PrimaryKey([n; 16]), "body").await;
         let response = StoredResponse {
-            tags: tags.to_vec(),
+            names: Names {
+                tags: tags.to_vec(),
+                ..Names::default()
+            },
             ..StoredResponse::clone(&plain.response)
         };
         let sequence = shelf.next_sequence();
@@ -644,7 +661,7 @@ pub(in crate::flow) mod tests {
         let covered = keep_tagged(&shelf, 1, &[one, other]).await;
         let kept = keep_tagged(&shelf, 2, &[other]).await;
         let plain = keep(&shelf, KEY, "body").await;
-        shelf.purge(&[], &[one]);
+        shelf.purge(&[Selector::Tag(None, one)]);
         assert!(!shelf.contains(&covered));
         assert!(shelf.contains(&kept) && shelf.contains(&plain));
         assert!(shelf.load(covered.found).await.is_none());
@@ -660,7 +677,7 @@ pub(in crate::flow) mod tests {
         let tag = TagKey([1; 16]);
         let before = keep_tagged(&shelf, 1, &[tag]).await;
         let sequence = shelf.next_sequence();
-        shelf.purge(&[], &[tag]);
+        shelf.purge(&[Selector::Tag(None, tag)]);
         let late = shelf.keep_head(sequence, &before, Arc::clone(&before.response));
         assert_eq!(late.await.unwrap_err(), NotKept::Purged);
         let mut draft = shelf.draft(sequence, PrimaryKey([1; 16]));
@@ -677,14 +694,19 @@ pub(in crate::flow) mod tests {
         let covered = keep_tagged(&shelf, 1, &[tag]).await;
         let kept = keep_tagged(&shelf, 2, &[TagKey([2; 16])]).await;
         shelf.store.flush().await.unwrap();
-        let (sequence, _) = shelf.purge(&[], &[tag]);
-        assert!(shelf.record_purge(sequence, &[Selector::Tag(tag)]).await);
+        let selector = Selector::Tag(None, tag);
+        let mark = shelf.purge(std::slice::from_ref(&selector));
+        assert!(
+            shelf
+                .record_purge(mark, std::slice::from_ref(&selector))
+                .await
+        );
         assert!(shelf.snapshot());
         shelf.close();
         let (covered, kept) = (covered.found, kept.found);
         drop(shelf);
         let shelf = open(&dir);
-        assert_eq!(shelf.read_index().tag_marks(), [(tag, sequence)]);
+        assert_eq!(shelf.read_index().marks().all(), [(mark, selector)]);
         assert!(shelf.load(covered).await.is_none());
         assert!(shelf.load(kept).await.is_some());
     }
@@ -738,14 +760,14 @@ pub(in crate::flow) mod tests {
         let dir = TempDir::new().unwrap();
         let shelf = open(&dir);
         runtime.block_on(keep(&shelf, KEY, "body"));
-        let sequence = shelf.next_sequence();
+        let mark = Mark::hard(shelf.next_sequence(), SystemTime::UNIX_EPOCH);
         let selectors = [Selector::All, Selector::Url(KEY)];
         // The writing thread stands still where it asks whether the entry is wanted.
         let index = shelf.write_index();
         runtime.block_on(async {
             let now = Instant::now();
             assert!(timeout_at(now, shelf.store.flush()).await.is_err());
-            assert!(!shelf.record_purge_until(sequence, &selectors, now).await);
+            assert!(!shelf.record_purge_until(mark, &selectors, now).await);
         });
         drop(index);
         shelf.close();

@@ -12,9 +12,11 @@ use crate::rules::address::PackId;
 use crate::rules::address::Parts;
 use crate::rules::address::Put;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
+use crate::rules::tag::Signature;
 use crate::state::index::Index;
 use crate::state::index::Lookup;
 use crate::store::NewPiece;
@@ -40,6 +42,7 @@ use shuttle::thread;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A rule of the shelf, broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +173,7 @@ impl World {
             head: places[0],
             body: digest.name(),
             parts: known.unwrap_or_else(|| Parts::One(places[1])),
+            signature: Signature::default(),
             useless_at: 6000,
         };
         let (gone, put) = {
@@ -265,8 +269,8 @@ impl World {
         for line in written {
             match line {
                 Line::Record(Record::Put(put)) => drop(truth.durable.insert(put.sequence)),
-                Line::Record(Record::Purge { sequence, selector }) => {
-                    truth.answered.push((selector, sequence));
+                Line::Record(Record::Purge { mark, selector }) => {
+                    truth.answered.push((selector, mark.sequence));
                 }
                 Line::Record(Record::Remove(_)) | Line::Sealed(..) | Line::Dropped(_) => {}
             }
@@ -391,7 +395,8 @@ impl World {
                 None => truth.purged_all = sequence,
             }
         }
-        let line = Line::Record(Record::Purge { sequence, selector });
+        let mark = Mark::hard(sequence, SystemTime::UNIX_EPOCH);
+        let line = Line::Record(Record::Purge { mark, selector });
         self.paper.lock().unwrap().tasks.push_back(Task::Line(line));
     }
 
@@ -414,7 +419,7 @@ impl World {
     fn sweep(&self) {
         let mut index = self.index.write().unwrap();
         let (gone, _) = index.sweep(0, u32::MAX, 0);
-        let mark = index.mark();
+        let mark = index.mark_on_everything();
         drop(index);
         gone.into_iter()
             .filter(|s| *s >= mark)
@@ -617,7 +622,9 @@ fn start_again(flaw: Flaw, disk: Disk, truth: &Truth, must: &[Put]) {
         let covered = |put: &Put| match selector {
             Selector::All => put.sequence < *sequence,
             Selector::Url(key) => put.key == *key && put.sequence < *sequence,
-            Selector::Tag(_) => false,
+            Selector::Prefix(_) | Selector::Regex(..) | Selector::Site(_) | Selector::Tag(..) => {
+                false
+            }
         };
         assert!(!puts.iter().any(covered), "a purge was undone by a kill");
     }

@@ -6,7 +6,6 @@ use crate::rules::address::BodyName;
 use crate::rules::address::PackId;
 use crate::rules::address::Put;
 use crate::rules::address::Sequence;
-use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::state::index::Index;
 use crate::state::index::VARIANTS_MAX;
@@ -85,13 +84,9 @@ impl Heir for Replay {
                 }
             }
             Record::Remove(_) => {}
-            Record::Purge { sequence, selector } => {
+            Record::Purge { mark, selector } => {
                 self.settle();
-                match selector {
-                    Selector::All => self.index.mark_all(sequence),
-                    Selector::Tag(tag) => self.index.mark_tag(tag, sequence),
-                    Selector::Url(key) => drop(self.index.mark_key(key, sequence)),
-                }
+                self.index.restore_mark(mark, &selector);
             }
         }
     }

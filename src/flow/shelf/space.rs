@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! asked, or once a second:
-//!   entries that a purge covers or that can serve nothing are swept, some at a time
+//!   entries that a purge covers or that can serve nothing are swept, some at a time; those that a
+//!     purge covers by what their heads say are looked for, see `search`
 //!   packs with nothing alive ─► dropped
 //!   no pack empty enough     ─► evict the coldest entries, so that packs empty out
 //!   the emptiest packs       ─► what is alive in them moves into one pack; dropped
@@ -17,6 +18,7 @@
 use super::Shelf;
 use super::catalog::Finding;
 use super::lock;
+use super::search::Search;
 use super::upkeep::Task;
 use crate::clock;
 use crate::rules::address::Digest;
@@ -26,9 +28,7 @@ use crate::rules::address::Parts;
 use crate::rules::address::Put;
 use crate::rules::address::Segment;
 use crate::rules::address::Sequence;
-use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
-use crate::rules::tag::TagKey;
 use crate::state::index::Index;
 use crate::store::Lane;
 use crate::store::NewPiece;
@@ -73,12 +73,14 @@ pub fn close(shelf: &Shelf) {
 fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
     let mut next_sweep = None;
     let mut snapshots = Snapshots::default();
+    let mut search = Search::default();
+    let mut wait = TICK;
     loop {
         let wanting = lock(&shelf.wanting.0);
         let (mut wanting, _) = shelf
             .wanting
             .1
-            .wait_timeout_while(wanting, TICK, |w| !w.room && !w.close)
+            .wait_timeout_while(wanting, wait, |w| !w.room && !w.close)
             .unwrap_or_else(PoisonError::into_inner);
         if wanting.close {
             break;
@@ -88,6 +90,10 @@ fn run(shelf: &Arc<Shelf>, mut scrubber: Scrubber) {
         let tidying = lock(&shelf.tidying);
         shelf.upkeep.begin(Task::Sweeping);
         next_sweep = shelf.sweep(next_sweep.unwrap_or(0));
+        wait = match search.tend(shelf, clock::instant()) {
+            true => SEARCH_TICK,
+            false => TICK,
+        };
         shelf.make_room();
         shelf.room.notify_waiters();
         shelf.drop_empty_packs();
@@ -555,28 +561,34 @@ impl Shelf {
     /// Sweeps some places, and goes on for as long as most of what it finds must go, as after a
     /// purge of everything: nothing that is wanted is to be evicted before.
     fn sweep(&self, from: u32) -> Option<u32> {
-        let now = clock::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
         let mut from = from;
         let mut steps = 0;
         loop {
-            let (gone, next, mark) = {
-                let mut index = self.write_index();
-                let (gone, next) = index.sweep(from, SWEEP, now.as_secs());
-                (gone, next, index.mark())
-            };
-            self.forget_hot(&gone);
-            // What a mark covers, the record of its purge covers too.
-            for sequence in gone.iter().filter(|sequence| **sequence >= mark) {
-                self.store.record_remove(*sequence);
-            }
+            let (gone, next) = self.sweep_some(from, SWEEP);
             steps += 1;
-            if gone.len() < SWEEP_MANY && steps >= SWEEPS {
+            if gone < SWEEP_MANY && steps >= SWEEPS {
                 return next;
             }
             from = next?;
         }
+    }
+
+    /// Sweeps so many places; says how much went, and where to go on.
+    pub(super) fn sweep_some(&self, from: u32, places: u32) -> (usize, Option<u32>) {
+        let now = clock::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let (gone, next, mark) = {
+            let mut index = self.write_index();
+            let (gone, next) = index.sweep(from, places, now.as_secs());
+            (gone, next, index.mark_on_everything())
+        };
+        self.forget_hot(&gone);
+        // What a mark covers, the record of its purge covers too.
+        for sequence in gone.iter().filter(|sequence| **sequence >= mark) {
+            self.store.record_remove(*sequence);
+        }
+        (gone.len(), next)
     }
 
     pub(super) fn snapshot(&self) -> bool {
@@ -585,9 +597,10 @@ impl Shelf {
         let written = self.store.snapshot(&mut || {
             // Taken after the new journal began: later marks are in that.
             if std::mem::take(&mut marks) {
-                let marks = self.read_index().tag_marks();
+                let marks = self.read_index().marks().all();
                 if !marks.is_empty() {
-                    return marks.into_iter().map(marked).collect();
+                    let record = |(mark, selector)| Record::Purge { mark, selector };
+                    return marks.into_iter().map(record).collect();
                 }
             }
             while let Some(start) = from {
@@ -660,14 +673,6 @@ impl Scrubber {
             self.next = PackId(pack.0.saturating_add(1));
             self.credit -= i128::from(allocated).saturating_mul(1000);
         }
-    }
-}
-
-/// The record of a mark on a tag.
-fn marked((tag, sequence): (TagKey, Sequence)) -> Record {
-    Record::Purge {
-        sequence,
-        selector: Selector::Tag(tag),
     }
 }
 
@@ -749,6 +754,8 @@ fn block_on<T>(done: impl Future<Output = Result<T, StoreError>>) -> bool {
 
 const PACK_BYTES: u64 = PACK_BYTES_MIN as u64;
 const TICK: Duration = Duration::from_secs(1);
+/// The same while purges are looked for.
+const SEARCH_TICK: Duration = Duration::from_millis(50);
 const ROUNDS_MAX: usize = 1024;
 /// What is alive in the packs that are emptied at once: with its table it fits into one pack.
 const MOVED_BYTES_MAX: u64 = PACK_BYTES / 16 * 15;

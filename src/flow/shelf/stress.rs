@@ -19,7 +19,9 @@ use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
 use crate::rules::stored::StaleWindow;
 use crate::rules::stored::StoredResponse;
+use crate::rules::tag::Names;
 use crate::rules::tag::TagKey;
+use crate::state::marks::Verdict;
 use bytes::Bytes;
 use hashbrown::HashSet;
 use http::HeaderMap;
@@ -83,7 +85,7 @@ fn key(n: u64) -> PrimaryKey {
 }
 
 fn tag(n: u64) -> TagKey {
-    TagKey([u8::try_from(n % TAGS).unwrap(); 16])
+    TagKey([u8::try_from(n % TAGS + 1).unwrap(); 16])
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -120,7 +122,10 @@ fn response(n: u64, body: &Bytes) -> StoredResponse {
         key: key(n),
         variant: VariantKey::ONLY,
         vary: Vec::new(),
-        tags: vec![tag(n)],
+        names: Names {
+            tags: vec![tag(n)],
+            ..Names::default()
+        },
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         timing: Timing {
@@ -233,18 +238,16 @@ impl Stage {
         let mut chance = Chance(seed);
         for round in 0..rounds(120) {
             let n = chance.below(KEYS);
-            let (sequence, selector, floor) = if round % 40 == 39 {
-                (self.shelf.purge_all(), Selector::All, &self.all)
+            let (selector, floor) = if round % 40 == 39 {
+                (Selector::All, &self.all)
             } else if round % 8 == 7 {
-                let (sequence, _) = self.shelf.purge(&[], &[tag(n)]);
-                let floor = &self.tags[place(n % TAGS)];
-                (sequence, Selector::Tag(tag(n)), floor)
+                (Selector::Tag(None, tag(n)), &self.tags[place(n % TAGS)])
             } else {
-                let (sequence, _) = self.shelf.purge(&[key(n)], &[]);
-                (sequence, Selector::Url(key(n)), &self.keys[place(n)])
+                (Selector::Url(key(n)), &self.keys[place(n)])
             };
-            floor.fetch_max(sequence.0, Ordering::SeqCst);
-            assert!(wait(self.shelf.record_purge(sequence, &[selector])));
+            let mark = self.shelf.purge(std::slice::from_ref(&selector));
+            floor.fetch_max(mark.sequence.0, Ordering::SeqCst);
+            assert!(wait(self.shelf.record_purge(mark, &[selector])));
         }
     }
 
@@ -372,7 +375,7 @@ fn all_at_once_on_a_small_store_adds_up_when_all_is_quiet() {
     room.join().unwrap();
     assert!(stage.hits.load(Ordering::Relaxed) > 0 && stage.kept.load(Ordering::Relaxed) > 0);
     check_quiet(&shelf, dir.path());
-    let (before, marks) = (puts(&shelf), shelf.read_index().tag_marks().len());
+    let (before, marks) = (puts(&shelf), shelf.read_index().marks().all().len());
     println!(
         "{} hits, {} kept, {} evicted, {} left in {} packs",
         stage.hits.load(Ordering::Relaxed),
@@ -385,14 +388,15 @@ fn all_at_once_on_a_small_store_adds_up_when_all_is_quiet() {
     drop((stage, shelf));
     let shelf = Shelf::open(&params, 0, 8 << 20).unwrap();
     assert_eq!(puts(&shelf), before, "the journal says something else");
-    assert_eq!(shelf.read_index().tag_marks().len(), marks);
+    assert_eq!(shelf.read_index().marks().all().len(), marks);
     check_quiet(&shelf, dir.path());
     for n in 0..KEYS {
         let Some(found) = found(&shelf, key(n)) else {
             continue;
         };
         if let Some(stored) = wait(shelf.load(found)) {
-            assert!(!shelf.covers_tags(found.sequence, &stored.response.tags));
+            let verdict = shelf.verdict(found.sequence, &stored.response);
+            assert_eq!(verdict, Verdict::Clear);
         }
     }
 }

@@ -172,10 +172,9 @@ pub(super) fn closed(dir: &Path) {
     }
     wait(shelf.store.flush()).unwrap();
     assert!(shelf.snapshot());
-    let (sequence, _) = shelf.purge(&[key(PURGED)], &[]);
-    assert!(wait(
-        shelf.record_purge(sequence, &[Selector::Url(key(PURGED))])
-    ));
+    let selectors = [Selector::Url(key(PURGED))];
+    let mark = shelf.purge(&selectors);
+    assert!(wait(shelf.record_purge(mark, &selectors)));
     for n in COUNT / 2..COUNT {
         fill(&shelf, n);
     }

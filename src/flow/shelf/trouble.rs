@@ -165,7 +165,7 @@ impl Cell {
             let other = Arc::clone(&shelf);
             std::thread::spawn(move || {
                 let all = keys().all(|n| found(&other, key(n)).is_some());
-                other.purge(&[key(DOOMED)], &[]);
+                other.purge(&[Selector::Url(key(DOOMED))]);
                 let gone = found(&other, key(DOOMED)).is_none();
                 tell.send(all && gone)
             });
@@ -215,8 +215,9 @@ impl Cell {
 
     /// Purges one entry: it is gone at once, whatever the disk says.
     fn purge_one(&self, shelf: &Arc<Shelf>) -> bool {
-        let (sequence, _) = shelf.purge(&[key(DOOMED)], &[]);
-        let durable = wait(shelf.record_purge(sequence, &[Selector::Url(key(DOOMED))]));
+        let selectors = [Selector::Url(key(DOOMED))];
+        let mark = shelf.purge(&selectors);
+        let durable = wait(shelf.record_purge(mark, &selectors));
         assert!(!sees(shelf, DOOMED), "{self:?}: purged and served");
         durable
     }

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::flow::shelf::lock;
 use crate::flow::shelf::space;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::store::StoreError;
 use std::fmt::Debug;
@@ -30,9 +31,9 @@ use tokio::time::timeout_at;
 
 /// Another process that serves the same responses for a while.
 pub trait Peer: Debug + Send + Sync {
-    /// Tells it of a purge. The answer says that it holds there, durably if it has the store; none
-    /// comes when the other has ended.
-    fn tell(&self, selectors: &[Selector]) -> oneshot::Receiver<bool>;
+    /// Tells it of a purge, which gets a sequence of its own there. The answer says that it holds there,
+    /// durably if it has the store; none comes when the other has ended.
+    fn tell(&self, mark: Mark, selectors: &[Selector]) -> oneshot::Receiver<bool>;
 }
 
 /// What another process is to this one.
@@ -107,14 +108,14 @@ impl Shelves {
     pub(super) async fn record_beside(
         self: &Arc<Self>,
         beside: &Beside,
-        sequence: Sequence,
+        mark: Mark,
         selectors: &[Selector],
     ) -> bool {
         match beside {
-            Beside::Heir(heir) => self.record_or_tell(&**heir, sequence, selectors).await,
+            Beside::Heir(heir) => self.record_or_tell(&**heir, mark, selectors).await,
             Beside::Elder(elder) => {
-                let told = elder.tell(selectors);
-                let durable = self.record_here(sequence, selectors).await;
+                let told = elder.tell(mark, selectors);
+                let durable = self.record_here(mark, selectors).await;
                 let until = Instant::now() + ELDER_WAIT;
                 if timeout_at(until, told).await.is_err() {
                     tracing::warn!("the process before this one does not answer to a purge");
@@ -127,19 +128,19 @@ impl Shelves {
     async fn record_or_tell(
         self: &Arc<Self>,
         heir: &dyn Peer,
-        sequence: Sequence,
+        mark: Mark,
         selectors: &[Selector],
     ) -> bool {
         let until = Instant::now() + HEIR_WAIT;
         while !self.is_lent() {
-            let durable = self.record_here(sequence, selectors).await;
+            let durable = self.record_here(mark, selectors).await;
             if durable || !self.is_lent() {
                 return durable;
             }
         }
-        self.hand_over(sequence, selectors).await;
+        self.hand_over(mark, selectors).await;
         loop {
-            let told = timeout_at(until, heir.tell(selectors)).await;
+            let told = timeout_at(until, heir.tell(mark, selectors)).await;
             if matches!(told, Ok(Ok(true))) {
                 return true;
             }
@@ -150,16 +151,16 @@ impl Shelves {
             let soon = until.min(Instant::now() + THAW_WAIT);
             drop(timeout_at(soon, self.changes.subscribe().changed()).await);
             if !self.is_lent() {
-                return self.record_here(sequence, selectors).await;
+                return self.record_here(mark, selectors).await;
             }
         }
     }
 
     /// Hands a purge to all writers, which write it when they can.
-    async fn hand_over(&self, sequence: Sequence, selectors: &[Selector]) {
+    async fn hand_over(&self, mark: Mark, selectors: &[Selector]) {
         for shelf in self.opened() {
             let now = Instant::now();
-            shelf.record_purge_until(sequence, selectors, now).await;
+            shelf.record_purge_until(mark, selectors, now).await;
         }
     }
 

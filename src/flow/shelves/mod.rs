@@ -24,6 +24,7 @@ mod watch;
 
 use self::handover::Beside;
 use self::watch::Watch;
+use super::purge::Manner;
 use super::shelf::Common;
 use super::shelf::NotKept;
 use super::shelf::Shelf;
@@ -32,15 +33,18 @@ use super::shelf::catalog::Catalog;
 use super::shelf::lock;
 use super::shelf::space;
 use super::shelf::upkeep::Done;
+use crate::clock;
 use crate::rules::address::Sequence;
+use crate::rules::invalidate::Mark;
 use crate::rules::invalidate::Selector;
 use crate::rules::key::PrimaryKey;
 use crate::rules::stored::StoredResponse;
-use crate::rules::tag::TagKey;
 use crate::state::eviction;
 use crate::state::index::Found;
 use crate::state::index::Index;
 use crate::state::index::Lookup;
+use crate::state::marks::Covered;
+use crate::state::marks::Verdict;
 use crate::state::roster::DirId;
 use crate::state::spread::Spread;
 use crate::store::StoreError;
@@ -56,6 +60,7 @@ use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
+use std::sync::RwLockWriteGuard;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -218,7 +223,7 @@ impl Shelves {
 
     /// Loads what was found as [`load`](Self::load) does, but nothing changes; see
     /// [`Shelf::view`](super::shelf::Shelf::view).
-    pub async fn view(&self, found: Found) -> Option<Stored> {
+    pub async fn view(&self, found: Found) -> Option<(Stored, Verdict)> {
         let shelf = self.holder(found)?;
         shelf.view(found).await
     }
@@ -294,9 +299,10 @@ impl Shelves {
             .cloned()
     }
 
-    /// Is a response that bears these tags made invalid by a mark on one of them?
-    pub fn covers_tags(&self, sequence: Sequence, tags: &[TagKey]) -> bool {
-        self.opened().any(|shelf| shelf.covers_tags(sequence, tags))
+    /// Does a mark cover a response by one of its names, so that it is gone or stale?
+    pub fn covers(&self, sequence: Sequence, response: &StoredResponse) -> bool {
+        self.opened()
+            .any(|shelf| shelf.verdict(sequence, response) != Verdict::Clear)
     }
 
     /// The field names that responses under `key` vary by, as far as is known.
@@ -376,95 +382,133 @@ impl Shelves {
         self.opened().for_each(|shelf| shelf.remove(found));
     }
 
-    /// Removes all variants of `keys`, at once, and makes all that bears one of `tags` invalid by a
-    /// mark; says how many entries went by their keys.
-    pub fn purge(&self, keys: &[PrimaryKey], tags: &[TagKey]) -> (Sequence, u64) {
-        let mut indexes: Vec<_> = self
-            .opened()
-            .map(|shelf| (shelf, shelf.write_index()))
-            .collect();
-        // Taken while they are locked: of two purges the later one's is greater.
-        let sequence = self.next_sequence();
-        let mut gone = Vec::new();
-        for (shelf, index) in &mut indexes {
-            gone.extend(shelf.mark(index, sequence, keys, tags));
-        }
+    /// Marks all that `selectors` cover, at once; says how many entries those are, where that is known
+    /// by now.
+    pub fn purge(&self, how: Manner, selectors: &[Selector]) -> (Mark, Option<u64>) {
+        let mut indexes = self.write_indexes();
+        let (mark, gone, covered) = self.mark(&mut indexes, how, selectors);
         drop(indexes);
-        self.forget_hot(&gone);
-        (sequence, gone.len() as u64)
+        self.tidy(mark, selectors, &gone);
+        (mark, covered)
+    }
+
+    /// As [`purge`](Self::purge), but not where that would be too many patterns at a time.
+    pub fn try_purge(&self, how: Manner, selectors: &[Selector]) -> Option<(Mark, Option<u64>)> {
+        let is_pattern = |selector: &&Selector| matches!(selector, Selector::Regex(..));
+        let patterns = selectors.iter().filter(is_pattern).count();
+        let mut indexes = self.write_indexes();
+        let full =
+            |(_, index): &(_, RwLockWriteGuard<'_, Index>)| !index.marks().has_room(patterns);
+        if patterns > 0 && indexes.iter().any(full) {
+            return None;
+        }
+        let (mark, gone, covered) = self.mark(&mut indexes, how, selectors);
+        drop(indexes);
+        self.tidy(mark, selectors, &gone);
+        Some((mark, covered))
     }
 
     /// As [`purge`](Self::purge), by a response that was asked for at `since` and is to be kept as
-    /// its own target's next one. Returns the purge's sequence, and the one to keep the response
+    /// its own target's next one. Returns the purge's mark, and the sequence to keep the response
     /// under; none when another purge has covered it meanwhile.
     pub fn supersede(
         &self,
-        keys: &[PrimaryKey],
-        tags: &[TagKey],
+        selectors: &[Selector],
         heir: &StoredResponse,
         since: Sequence,
-    ) -> (Sequence, Option<Sequence>) {
-        let mut indexes: Vec<_> = self
-            .opened()
-            .map(|shelf| (shelf, shelf.write_index()))
-            .collect();
+    ) -> (Mark, Option<Sequence>) {
+        let mut indexes = self.write_indexes();
         let covered = indexes.iter().any(|(_, index)| {
             index.covers(heir.key, since)
                 || index.covers(heir.key.family(), since)
-                || index.covers_tags(since, &heir.tags)
+                || index.verdict(since, heir.key, &heir.names) != Verdict::Clear
         });
-        let sequence = self.next_sequence();
-        let mut gone = Vec::new();
-        for (shelf, index) in &mut indexes {
-            gone.extend(shelf.mark(index, sequence, keys, tags));
-        }
+        let (mark, gone, _) = self.mark(&mut indexes, Manner::Hard, selectors);
         let next = (!covered).then(|| self.next_sequence());
         drop(indexes);
-        self.forget_hot(&gone);
-        (sequence, next)
+        self.tidy(mark, selectors, &gone);
+        (mark, next)
     }
 
-    /// Removes everything, at once, by a mark.
-    pub fn purge_all(&self) -> Sequence {
-        let mut indexes: Vec<_> = self.opened().map(|shelf| shelf.write_index()).collect();
+    fn write_indexes(&self) -> Vec<(&Arc<Shelf>, RwLockWriteGuard<'_, Index>)> {
+        self.opened()
+            .map(|shelf| (shelf, shelf.write_index()))
+            .collect()
+    }
+
+    fn mark(
+        &self,
+        indexes: &mut [(&Arc<Shelf>, RwLockWriteGuard<'_, Index>)],
+        how: Manner,
+        selectors: &[Selector],
+    ) -> (Mark, Vec<Sequence>, Option<u64>) {
+        let (soft, at) = (how == Manner::Soft, clock::now());
+        // Taken while they are locked: of two purges the later one's is greater.
         let sequence = self.next_sequence();
-        indexes
-            .iter_mut()
-            .for_each(|index| index.mark_all(sequence));
-        drop(indexes);
-        self.common.memory().clear();
-        self.opened().for_each(|shelf| shelf.ask_for_room());
-        sequence
+        let mark = Mark { sequence, at, soft };
+        let (mut gone, mut covered) = (Vec::new(), Some(0));
+        for (shelf, index) in indexes {
+            let (went, entries) = shelf.mark(index, mark, selectors);
+            gone.extend(went);
+            covered = covered.zip(entries).map(|(one, other)| one + other);
+        }
+        (mark, gone, covered)
+    }
+
+    /// Drops what a purge took away out of memory, and has the rest looked for.
+    fn tidy(&self, mark: Mark, selectors: &[Selector], gone: &[Sequence]) {
+        if !mark.soft && selectors.contains(&Selector::All) {
+            self.common.memory().clear();
+        } else {
+            self.forget_hot(gone);
+        }
+        if !selectors.iter().all(|it| matches!(it, Selector::Url(_))) {
+            self.opened().for_each(|shelf| shelf.ask_for_room());
+        }
+    }
+
+    /// How many entries the purge of this sequence has covered, as far as it is known. `None` when it
+    /// was too long ago, or by targets alone.
+    pub fn covered(&self, sequence: Sequence) -> Option<Covered> {
+        let known = self
+            .opened()
+            .map(|shelf| shelf.read_index().marks().covered(sequence));
+        let mut sum = None;
+        for covered in known.flatten() {
+            let before = sum.unwrap_or(Covered {
+                entries: 0,
+                complete: true,
+            });
+            sum = Some(Covered {
+                entries: before.entries.saturating_add(covered.entries),
+                complete: before.complete && covered.complete,
+            });
+        }
+        sum
     }
 
     /// Writes a purge to the journals of all directories; says whether it is durable: in all that
     /// are in use, of which there is one at least, and those that are not are noted to be out.
     /// A disk that hangs is not waited for. Where another process serves beside this one, it has
     /// learnt of the purge, or does not answer.
-    pub async fn record_purge(
-        self: &Arc<Self>,
-        sequence: Sequence,
-        selectors: &[Selector],
-    ) -> bool {
+    pub async fn record_purge(self: &Arc<Self>, mark: Mark, selectors: &[Selector]) -> bool {
         match self.beside() {
-            None => self.record_here(sequence, selectors).await,
-            Some(beside) => self.record_beside(&beside, sequence, selectors).await,
+            None => self.record_here(mark, selectors).await,
+            Some(beside) => self.record_beside(&beside, mark, selectors).await,
         }
     }
 
     /// As [`record_purge`](Self::record_purge), in this process alone.
-    pub async fn record_here(self: &Arc<Self>, sequence: Sequence, selectors: &[Selector]) -> bool {
+    pub async fn record_here(self: &Arc<Self>, mark: Mark, selectors: &[Selector]) -> bool {
         if let Some(shelf) = self.alone() {
-            return shelf.record_purge(sequence, selectors).await;
+            return shelf.record_purge(mark, selectors).await;
         }
         let until = Instant::now() + PURGE_WAIT;
         let selectors: Arc<[Selector]> = selectors.into();
         let writes: Vec<_> = (0..self.places.len())
             .map(|place| {
                 let (shelves, selectors) = (Arc::clone(self), Arc::clone(&selectors));
-                tokio::spawn(
-                    async move { shelves.record_in(place, sequence, &selectors, until).await },
-                )
+                tokio::spawn(async move { shelves.record_in(place, mark, &selectors, until).await })
             })
             .collect();
         let mut durable = false;
@@ -482,7 +526,7 @@ impl Shelves {
     async fn record_in(
         &self,
         place: usize,
-        sequence: Sequence,
+        mark: Mark,
         selectors: &[Selector],
         until: Instant,
     ) -> Recorded {
@@ -495,12 +539,12 @@ impl Shelves {
                 // It is handed over all the same, and written before the directory comes back,
                 // unless that has begun meanwhile.
                 let now = Instant::now();
-                shelf.record_purge_until(sequence, selectors, now).await;
+                shelf.record_purge_until(mark, selectors, now).await;
                 if self.is_away(place) {
                     return Recorded::Out;
                 }
             }
-            let write = shelf.record_purge_until(sequence, selectors, until);
+            let write = shelf.record_purge_until(mark, selectors, until);
             tokio::select! {
                 written = write => if written {
                     return Recorded::Durable;

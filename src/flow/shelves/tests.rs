@@ -5,6 +5,8 @@ mod handover;
 use super::*;
 use crate::flow::shelf::StoredBody;
 use crate::flow::shelf::tests::response;
+use crate::rules::tag::Names;
+use crate::rules::tag::TagKey;
 use crate::store::faults::Fault;
 use crate::store::faults::Faults;
 use crate::store::files::Step;
@@ -82,9 +84,9 @@ fn flush(shelves: &Shelves) {
 }
 
 fn purge(shelves: &Arc<Shelves>, keys: &[PrimaryKey]) -> bool {
-    let (sequence, _) = shelves.purge(keys, &[]);
     let selectors: Vec<Selector> = keys.iter().copied().map(Selector::Url).collect();
-    wait(shelves.record_purge(sequence, &selectors))
+    let (mark, _) = shelves.purge(Manner::Hard, &selectors);
+    wait(shelves.record_purge(mark, &selectors))
 }
 
 /// Waits until a directory is in, or out.
@@ -417,8 +419,8 @@ fn keys_of_one_request_are_looked_for_where_each_lies() {
         );
     }
     assert_eq!(shelves.candidates(keys, &HeaderMap::new()).len(), 2);
-    let sequence = shelves.purge_all();
-    assert!(wait(shelves.record_purge(sequence, &[Selector::All])));
+    let (mark, _) = shelves.purge(Manner::Hard, &[Selector::All]);
+    assert!(wait(shelves.record_purge(mark, &[Selector::All])));
     assert_eq!(shelves.lookup(keys, &HeaderMap::new()), Lookup::UriMiss);
     shelves.close();
 }
@@ -431,21 +433,27 @@ fn what_supersedes_is_kept_unless_a_purge_came_between() {
     let old = keep(&shelves, key, "old").unwrap();
     let tag = TagKey([3; 16]);
     let heir = StoredResponse {
-        tags: [tag].into(),
+        names: Names {
+            tags: [tag].into(),
+            ..Names::default()
+        },
         ..StoredResponse::clone(&old.response)
     };
-    let next = |since| shelves.supersede(&[key], &[], &heir, since);
+    let next = |since| shelves.supersede(&[Selector::Url(key)], &heir, since);
+    let purge = |selector| {
+        shelves.purge(Manner::Hard, &[selector]);
+    };
     let (mark, kept) = next(shelves.next_sequence());
     assert!(!shelves.contains(&old));
-    assert!(kept.is_some_and(|kept| kept > mark));
+    assert!(kept.is_some_and(|kept| kept > mark.sequence));
     let since = shelves.next_sequence();
-    shelves.purge(&[key], &[]);
+    purge(Selector::Url(key));
     assert_eq!(next(since).1, None);
     let since = shelves.next_sequence();
-    shelves.purge(&[], &[tag]);
+    purge(Selector::Tag(None, tag));
     assert_eq!(next(since).1, None);
     let since = shelves.next_sequence();
-    shelves.purge_all();
+    purge(Selector::All);
     assert_eq!(next(since).1, None);
     assert!(next(shelves.next_sequence()).1.is_some());
     shelves.close();

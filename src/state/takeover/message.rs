@@ -6,8 +6,6 @@
 
 use crate::rules::address::Sequence;
 use crate::rules::invalidate::Selector;
-use crate::rules::key::PrimaryKey;
-use crate::rules::tag::TagKey;
 use std::net::SocketAddr;
 
 /// One message.
@@ -36,6 +34,8 @@ pub enum Message {
     Purge {
         /// Names it in the answer.
         number: u64,
+        /// What it covers is stale from now on; else it is gone.
+        soft: bool,
         /// What it covers.
         selectors: Vec<Selector>,
     },
@@ -49,7 +49,8 @@ pub enum Message {
 }
 
 impl Message {
-    /// Its bytes; at most [`BYTES_MAX`] if it has at most [`SELECTORS_MAX`] selectors. A reason is cut.
+    /// Its bytes; at most [`BYTES_MAX`] if its selectors take at most [`SELECTORS_BYTES_MAX`]. A reason is
+    /// cut.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
@@ -73,12 +74,17 @@ impl Message {
                 out.push(FAILED);
                 out.extend(reason.bytes().take(REASON_BYTES_MAX));
             }
-            Self::Purge { number, selectors } => {
+            Self::Purge {
+                number,
+                soft,
+                selectors,
+            } => {
                 out.push(PURGE);
                 out.extend(number.to_le_bytes());
-                for selector in selectors {
-                    encode_selector(selector, &mut out);
-                }
+                out.push(u8::from(*soft));
+                selectors
+                    .iter()
+                    .for_each(|selector| selector.write(&mut out));
             }
             Self::Heard { number, holds } => {
                 out.push(HEARD);
@@ -106,13 +112,7 @@ impl Message {
             READY if rest.is_empty() => Self::Ready,
             GO if rest.is_empty() => Self::Go,
             FAILED => Self::Failed(String::from_utf8_lossy(rest).into_owned()),
-            PURGE => {
-                let (number, rest) = rest.split_first_chunk()?;
-                Self::Purge {
-                    number: u64::from_le_bytes(*number),
-                    selectors: decode_selectors(rest)?,
-                }
-            }
+            PURGE => decode_purge(rest)?,
             HEARD => {
                 let (number, rest) = rest.split_first_chunk()?;
                 Self::Heard {
@@ -130,45 +130,39 @@ impl Message {
     }
 }
 
-fn encode_selector(selector: &Selector, out: &mut Vec<u8>) {
-    match selector {
-        Selector::All => out.push(ALL),
-        Selector::Tag(TagKey(tag)) => {
-            out.push(TAG);
-            out.extend(tag);
-        }
-        Selector::Url(PrimaryKey(key)) => {
-            out.push(URL);
-            out.extend(key);
-        }
-    }
+/// How many bytes some selectors take in a message.
+pub fn selectors_bytes(selectors: &[Selector]) -> usize {
+    let mut out = Vec::new();
+    selectors
+        .iter()
+        .for_each(|selector| selector.write(&mut out));
+    out.len()
 }
 
-fn decode_selectors(mut bytes: &[u8]) -> Option<Vec<Selector>> {
+fn decode_purge(bytes: &[u8]) -> Option<Message> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    let (soft, mut rest) = rest.split_first()?;
     let mut selectors = Vec::new();
-    while let Some((kind, rest)) = bytes.split_first() {
-        if *kind == ALL {
-            selectors.push(Selector::All);
-            bytes = rest;
-            continue;
-        }
-        let (name, rest) = rest.split_first_chunk()?;
-        selectors.push(match *kind {
-            TAG => Selector::Tag(TagKey(*name)),
-            URL => Selector::Url(PrimaryKey(*name)),
-            _ => return None,
-        });
-        bytes = rest;
+    while !rest.is_empty() {
+        selectors.push(Selector::read(&mut rest)?);
     }
-    Some(selectors)
+    Some(Message::Purge {
+        number: u64::from_le_bytes(*number),
+        soft: match soft {
+            0 => false,
+            1 => true,
+            _ => return None,
+        },
+        selectors,
+    })
 }
 
 /// The version spoken here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest packet.
 pub const BYTES_MAX: usize = 128 << 10;
-/// Most selectors in one purge: five keys of each of a thousand URLs.
-pub const SELECTORS_MAX: usize = 7000;
+/// Most bytes of selectors in one purge; five keys of each of a thousand URLs take fewer.
+pub const SELECTORS_BYTES_MAX: usize = 120_000;
 const REASON_BYTES_MAX: usize = 4096;
 
 const HELLO: u8 = 1;
@@ -181,19 +175,24 @@ const FAILED: u8 = 7;
 const PURGE: u8 = 8;
 const HEARD: u8 = 9;
 
-const ALL: u8 = 0;
-const URL: u8 = 1;
-const TAG: u8 = 2;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::invalidate::Pattern;
+    use crate::rules::key::PrimaryKey;
+    use crate::rules::tag::TagKey;
     use proptest::prelude::*;
 
     fn selectors() -> impl Strategy<Value = Vec<Selector>> {
         let selector = prop_oneof![
             Just(Selector::All),
-            any::<[u8; 16]>().prop_map(|tag| Selector::Tag(TagKey(tag))),
+            any::<([u8; 16], Option<[u8; 16]>)>()
+                .prop_map(|(tag, site)| Selector::Tag(site.map(TagKey), TagKey(tag))),
+            any::<[u8; 16]>().prop_map(|site| Selector::Site(TagKey(site))),
+            "[a-z]{1,9}/[!-~]{0,40}".prop_filter_map("a prefix", |text| Selector::prefix(&text)),
+            "[a-z]{1,9}.*".prop_filter_map("a pattern", |text| {
+                Some(Selector::Regex(None, Pattern::new(&text).ok()?))
+            }),
             any::<[u8; 16]>().prop_map(|key| Selector::Url(PrimaryKey(key))),
         ];
         prop::collection::vec(selector, 0..9)
@@ -210,8 +209,13 @@ mod tests {
             Just(Message::Ready),
             Just(Message::Go),
             ".{0,40}".prop_map(Message::Failed),
-            (any::<u64>(), selectors())
-                .prop_map(|(number, selectors)| Message::Purge { number, selectors }),
+            (any::<u64>(), any::<bool>(), selectors()).prop_map(|(number, soft, selectors)| {
+                Message::Purge {
+                    number,
+                    soft,
+                    selectors,
+                }
+            }),
             any::<(u64, bool)>().prop_map(|(number, holds)| Message::Heard { number, holds }),
         ]
     }
@@ -231,7 +235,11 @@ mod tests {
 
         #[test]
         fn what_is_cut_short_is_no_purge_of_more(cut in 1_usize..16) {
-            let whole = Message::Purge { number: 1, selectors: vec![Selector::Url(PrimaryKey([7; 16]))] };
+            let whole = Message::Purge {
+                number: 1,
+                soft: false,
+                selectors: vec![Selector::Url(PrimaryKey([7; 16]))],
+            };
             let bytes = whole.encode();
             prop_assert_eq!(Message::decode(&bytes[..bytes.len() - cut]), None);
         }
@@ -241,7 +249,8 @@ mod tests {
     fn the_longest_purge_and_the_longest_reason_fit_into_a_packet() {
         let purge = Message::Purge {
             number: u64::MAX,
-            selectors: vec![Selector::Tag(TagKey([1; 16])); SELECTORS_MAX],
+            soft: true,
+            selectors: vec![Selector::Url(PrimaryKey([1; 16])); SELECTORS_BYTES_MAX / 17],
         };
         assert!(purge.encode().len() <= BYTES_MAX);
         let failed = Message::Failed("x".repeat(2 * BYTES_MAX));

@@ -23,6 +23,7 @@ fn listener() -> TakerEvent {
 fn purge() -> Message {
     Message::Purge {
         number: 1,
+        soft: false,
         selectors: vec![Selector::All],
     }
 }

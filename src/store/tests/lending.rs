@@ -32,7 +32,7 @@ fn a_lent_store_writes_and_deletes_nothing() {
     assert!(matches!(refused, Err(StoreError::PassThrough(_))));
     assert!(!store.drop_pack(put.head.pack));
     store.record_remove(Sequence(1));
-    assert!(wait(store.record_purge(Sequence(3), &[Selector::All])).is_err());
+    assert!(wait(store.record_purge(hard(3), &[Selector::All])).is_err());
     assert!(store.snapshot(&mut Vec::new).is_err());
     store.tick();
     assert!(wait(store.flush()).is_err());
@@ -55,7 +55,7 @@ fn a_store_that_is_taken_back_goes_on_and_writes_what_came_meanwhile() {
     store.lend(WAIT).unwrap();
     assert!(store.unlock());
     drop(open(dir.path()));
-    assert!(wait(store.record_purge(Sequence(2), &[Selector::Url(OTHER)])).is_err());
+    assert!(wait(store.record_purge(hard(2), &[Selector::Url(OTHER)])).is_err());
     assert!(store.take_back());
     let more = store_one(&store, 3, &bytes(3, 100));
     assert!(store.wants_snapshot());
@@ -63,7 +63,7 @@ fn a_store_that_is_taken_back_goes_on_and_writes_what_came_meanwhile() {
     let (_, records) = open(dir.path());
     assert_eq!(puts(&records), [kept, more]);
     let purge = Record::Purge {
-        sequence: Sequence(2),
+        mark: hard(2),
         selector: Selector::Url(OTHER),
     };
     assert!(records.contains(&purge));

@@ -12,17 +12,10 @@ enum Other {
 }
 
 impl Peer for Other {
-    fn tell(&self, selectors: &[Selector]) -> oneshot::Receiver<bool> {
+    fn tell(&self, _mark: Mark, selectors: &[Selector]) -> oneshot::Receiver<bool> {
         let (answer, told) = oneshot::channel();
         if let Self::Lives(shelves) = self {
-            let keys: Vec<PrimaryKey> = selectors
-                .iter()
-                .filter_map(|selector| match selector {
-                    Selector::Url(key) => Some(*key),
-                    Selector::All | Selector::Tag(_) => None,
-                })
-                .collect();
-            shelves.purge(&keys, &[]);
+            shelves.purge(Manner::Hard, selectors);
             answer.send(true).unwrap();
         }
         told
