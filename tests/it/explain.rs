@@ -468,6 +468,26 @@ fn a_purge_is_seen_at_once() {
 }
 
 #[test]
+fn what_a_soft_purge_made_stale_is_foreseen() {
+    let scene = Scene::usual();
+    let window = "max-age=600, stale-while-revalidate=600";
+    scene.origin.says("/window", Reply::ok("v1").cache(window));
+    let tagged = Reply::ok("v1").cache("max-age=600").tagged("\"1\"");
+    scene.origin.says("/tagged", tagged);
+    for target in ["/window", "/tagged"] {
+        scene.get(target).stored();
+    }
+    let body = json!({"urls": [url("/window"), url("/tagged")], "soft": true});
+    scene.operate("POST", "/purge", &body.to_string()).is(200);
+    for (target, act) in [("/window", "stale-hit"), ("/tagged", "revalidate")] {
+        let told = foreseen(&scene, act, "GET", target, &[]);
+        assert_eq!(word(&told, "/would/reason"), "soft-purged");
+        assert_eq!(word(&told, "/stored/0/state"), "soft-purged");
+        assert!(!word(&told, "/stored/0/soft_purged_at").is_empty());
+    }
+}
+
+#[test]
 fn conditions_and_ranges_are_foreseen() {
     let scene = Scene::usual();
     scene
