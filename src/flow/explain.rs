@@ -359,7 +359,8 @@ impl Engine {
     }
 
     async fn look_in_store(&self, mut told: Explanation, ask: &Ask) -> Explanation {
-        let finding = self.find(ask, Glance::Look).await;
+        let seen = self.sight(ask.keys(), ask.request.headers(), Glance::Look);
+        let finding = self.find(ask, seen, Glance::Look).await;
         let chosen = match &finding {
             Finding::Nothing(_) => None,
             Finding::Stored(stored, weighed) => {

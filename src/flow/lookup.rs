@@ -26,6 +26,7 @@ use super::trip::Landing;
 use super::trip::Trip;
 use super::trip::TripKey;
 use crate::clock;
+use crate::rules::address::Sequence;
 use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
@@ -164,6 +165,8 @@ struct Need {
     fetch: Fetch,
     /// Shares only what helps those whom a part does not help.
     whole: bool,
+    /// Which entry was found in the store.
+    seen: Option<Sequence>,
 }
 
 /// What came of a shared trip.
@@ -173,6 +176,8 @@ enum Shared {
     Again(Vec<HeaderName>),
     /// A part that does not help this request: share a trip for everything.
     Whole,
+    /// The store has something else than when this request looked.
+    Changed,
 }
 
 impl Shared {
@@ -228,14 +233,6 @@ impl Engine {
         }
         let (mut key, mut vary) = (ask.shared_key(), self.known_vary(&ask));
         for _ in 0..TRIPS_MAX {
-            let stale = need.stale.as_ref();
-            if stale.is_some_and(|stale| !self.shelf.contains(stale)) {
-                // Freshened, replaced or purged since it was looked up.
-                need = match self.look_up(&ask).await {
-                    Ok(answer) => return answer,
-                    Err(need) => need,
-                };
-            }
             match self.share_trip(&ask, &need, key, &vary).await {
                 Shared::Answer(answer) => return *answer,
                 // What others brought was not for this target: from here on by its own key.
@@ -244,6 +241,10 @@ impl Engine {
                     need.fetch = Fetch::Whole;
                     need.whole = true;
                 }
+                Shared::Changed => match self.look_up(&ask).await {
+                    Ok(answer) => return answer,
+                    Err(other) => need = other,
+                },
             }
         }
         self.pass(ask, alone(Detail::CollapseFull)).await
@@ -269,7 +270,17 @@ impl Engine {
 
     /// Answers from the store, or says what is needed.
     async fn look_up(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Need> {
-        match self.find(ask, Glance::Use).await.next() {
+        let seen = self.sight(ask.keys(), ask.request.headers(), Glance::Use);
+        let answer = self.answer_with(ask, seen).await;
+        answer.map_err(|need| Need {
+            seen: seen.sequence(),
+            ..need
+        })
+    }
+
+    /// Answers with what was found in the store, if it does.
+    async fn answer_with(self: &Arc<Self>, ask: &Ask, seen: Lookup) -> Result<Answer, Need> {
+        match self.find(ask, seen, Glance::Use).await.next() {
             Next::Serve(stored, outcome) => self.serve_stored(ask, stored, outcome).await,
             Next::ServeAndValidate(stored, outcome) => {
                 self.validate_behind(ask, &stored);
@@ -282,10 +293,9 @@ impl Engine {
         }
     }
 
-    /// Finds what the store has for a request.
-    pub(super) async fn find(&self, ask: &Ask, glance: Glance) -> Finding {
-        let headers = ask.request.headers();
-        let found = match self.sight(ask.keys(), headers, glance) {
+    /// Loads what was found in the store for a request, and finds out what it may do.
+    pub(super) async fn find(&self, ask: &Ask, seen: Lookup, glance: Glance) -> Finding {
+        let found = match seen {
             Lookup::Found(found) => found,
             Lookup::UriMiss => return Finding::Nothing(Forward::UriMiss),
             Lookup::VaryMiss => return Finding::Nothing(Forward::VaryMiss),
@@ -356,6 +366,7 @@ impl Engine {
             stale,
             fetch,
             whole: false,
+            seen: None,
         }
     }
 
@@ -402,12 +413,40 @@ impl Engine {
             whole: false,
             era: ask.era(),
         };
-        let trip = lock(&self.trips).lead(key, || self.new_trip());
+        let trip = {
+            let mut trips = lock(&self.trips);
+            // Else somebody has just validated it.
+            let still = self.shelf.contains(stored);
+            still.then(|| trips.lead(key, || self.new_trip())).flatten()
+        };
         if let Some(trip) = trip {
             let fetch = self.need(ask, Forward::Stale, None, None).fetch;
             let errand = Errand::new(ask, Some(stored), fetch, key);
             self.depart(trip, errand);
         }
+    }
+
+    /// Gives a request its part in a trip, unless the store has something else for it now than when
+    /// it looked: a trip ends after what it brought is stored, so whoever sees neither makes the first.
+    fn join_as_seen(
+        &self,
+        ask: &Ask,
+        need: &Need,
+        key: TripKey,
+        by_itself: bool,
+    ) -> Option<Role<Arc<Trip>>> {
+        let mut trips = lock(&self.trips);
+        let as_seen = match &need.stale {
+            Some(stale) => self.shelf.contains(stale),
+            None => {
+                let now = self.shelf.lookup(ask.keys(), ask.request.headers());
+                now.sequence().is_none_or(|now| need.seen == Some(now))
+            }
+        };
+        as_seen.then(|| match by_itself {
+            true => Role::Leader(self.new_trip()),
+            false => trips.join(key, || self.new_trip()),
+        })
     }
 
     pub(super) fn join(&self, key: TripKey) -> Role<Arc<Trip>> {
@@ -436,11 +475,9 @@ impl Engine {
             !is_for_many(&stale.response)
                 || lock(&self.hit_for_miss).contains(ask.key, clock::now())
         });
-        let role = if by_itself {
-            // The answer is not likely to be for others: nobody waits for it.
-            Role::Leader(self.new_trip())
-        } else {
-            self.join(key)
+        // Where the answer is not likely to be for others nobody waits for it.
+        let Some(role) = self.join_as_seen(ask, need, key, by_itself) else {
+            return Shared::Changed;
         };
         let (trip, leads) = match role {
             Role::Alone => {

@@ -267,6 +267,16 @@ pub enum Lookup {
     VaryMiss,
 }
 
+impl Lookup {
+    /// Names the entry that was found.
+    pub fn sequence(&self) -> Option<Sequence> {
+        match self {
+            Self::Found(found) => Some(found.sequence),
+            Self::UriMiss | Self::VaryMiss => None,
+        }
+    }
+}
+
 /// A found entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {

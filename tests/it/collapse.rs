@@ -297,3 +297,26 @@ fn when_the_origin_fails_one_of_the_waiting_tries_again() {
     assert!(asked <= 3, "{asked} requests for one broken answer");
     scene.get("/a").is(200).sees("v1").by("hit");
 }
+
+#[test]
+fn clients_that_walk_over_the_same_targets_ask_the_origin_once_for_each() {
+    const TARGETS: usize = 500;
+    let scene = Scene::new().server("workers", "2").start();
+    let targets: Vec<String> = (0..TARGETS).map(|n| format!("/{n}")).collect();
+    for target in &targets {
+        scene.origin.says(target, Reply::ok(target.clone()).fresh());
+    }
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = scene.connect();
+                for target in &targets {
+                    client.get(target).answer("GET").is(200).sees(target);
+                }
+            });
+        }
+    });
+    for target in &targets {
+        scene.origin.saw(target, 1);
+    }
+}
