@@ -8,13 +8,23 @@ use criterion::Criterion;
 use criterion::criterion_group;
 use criterion::criterion_main;
 use http::HeaderMap;
+use http::Method;
 use http::Request;
+use http::StatusCode;
+use http::Uri;
+use http::Version;
+use larder::flow::Report;
+use larder::flow::Stats;
+use larder::ops::metrics::Certificates;
+use larder::ops::metrics::Metrics;
+use larder::ops::metrics::exposition::Form;
 use larder::rules::address::Digest;
 use larder::rules::address::Location;
 use larder::rules::address::PackId;
 use larder::rules::address::Parts;
 use larder::rules::address::Put;
 use larder::rules::address::Sequence;
+use larder::rules::cache_status::Outcome;
 use larder::rules::directives::ResponseDirectives;
 use larder::rules::key::KeyPolicy;
 use larder::rules::key::PrimaryKey;
@@ -22,10 +32,16 @@ use larder::rules::key::VariantKey;
 use larder::rules::request::NormalRequest;
 use larder::rules::request::Params;
 use larder::rules::request::Scheme;
-use larder::rules::tag::Signature;
+use larder::state::curve::Told;
 use larder::state::eviction::Queues;
 use larder::state::index::Index;
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::SystemTime;
 
 fn request() -> http::request::Parts {
     let request = Request::get("/blog/2026/a-post?page=2")
@@ -65,7 +81,6 @@ fn put(number: u32) -> Put {
         head: at(0),
         body: digest.name(),
         parts: Parts::One(at(1024)),
-        signature: Signature::default(),
         useless_at: u64::from(u32::MAX),
     }
 }
@@ -126,5 +141,66 @@ fn state(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, rules, state);
+/// A hit at one of so many sites.
+fn hit(site: usize) -> Report {
+    Report {
+        client: ([192, 0, 2, 7], 4711).into(),
+        at: SystemTime::UNIX_EPOCH,
+        head_after: Duration::from_micros(20),
+        took: Duration::from_micros(30),
+        method: Method::GET,
+        uri: Uri::from_static("/a"),
+        version: Version::HTTP_11,
+        host: None,
+        referer: None,
+        user_agent: None,
+        cipher: None,
+        trace: None,
+        site: Some(Arc::from(format!("www{site}.example.com"))),
+        key: None,
+        status: StatusCode::OK,
+        body_bytes: 1024,
+        complete: true,
+        outcome: Outcome {
+            hit: true,
+            ttl: Some(59),
+            ..Outcome::default()
+        },
+        refusal: None,
+        error: None,
+        backend: None,
+    }
+}
+
+/// What counting a request costs the thread that serves it, alone and while others count too; and
+/// what a scrape costs.
+fn metrics(c: &mut Criterion) {
+    let sites: Vec<Report> = (0..100).map(hit).collect();
+    let metrics = Arc::new(Metrics::default());
+    let mut reports = sites.iter().cycle();
+    let mut count = |metrics: &Metrics| metrics.count(black_box(reports.next().unwrap()));
+    c.bench_function("count a hit at one of 100 sites", |b| {
+        b.iter(|| count(&metrics));
+    });
+    let over = Arc::new(AtomicBool::new(false));
+    let (beside, end) = (Arc::clone(&metrics), Arc::clone(&over));
+    let other = thread::spawn(move || {
+        let report = hit(0);
+        while !end.load(Ordering::Relaxed) {
+            beside.count(black_box(&report));
+        }
+    });
+    c.bench_function("count a hit while another thread does", |b| {
+        b.iter(|| count(&metrics));
+    });
+    over.store(true, Ordering::Relaxed);
+    other.join().unwrap();
+    let (stats, certificates) = (Stats::default(), Certificates::default());
+    let curve = Told::default();
+    c.bench_function("scrape 100 sites", |b| {
+        b.iter(|| metrics.expose(Form::Text, &stats, &certificates, &curve));
+    });
+}
+
+criterion_group!(benches, rules, state, metrics);
 criterion_main!(benches);

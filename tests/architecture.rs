@@ -59,6 +59,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cacache::", &["store"]),
     ("clap::", &["cli", "main.rs"]),
     ("instant_acme::", &["acme"]),
+    ("ratatui::", &["cli"]),
     ("rustls::", &["acme", "net", "upstream"]),
     ("tokio_rustls::", &["net", "upstream"]),
     ("toml::", &["config"]),

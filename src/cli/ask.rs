@@ -9,6 +9,7 @@ use crate::ops::admin::Token;
 use anyhow::Context;
 use bytes::Buf;
 use bytes::Bytes;
+use http::Method;
 use http::Request;
 use http::StatusCode;
 use http::header;
@@ -69,13 +70,22 @@ impl Listener {
         format!("http://{}", self.address)
     }
 
+    /// Asks for what is there and returns when the head of the answer is. Blocking.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Reply> {
+        self.ask(Method::GET, path, String::new())
+    }
+
     /// Sends JSON and returns when the head of the answer is there. Blocking.
     pub(super) fn post(&self, path: &str, body: String) -> anyhow::Result<Reply> {
+        self.ask(Method::POST, path, body)
+    }
+
+    fn ask(&self, method: Method, path: &str, body: String) -> anyhow::Result<Reply> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("could not start a runtime")?;
-        let asked = runtime.block_on(self.send(path, body));
+        let asked = runtime.block_on(self.send(method, path, body));
         let (status, body) = asked.with_context(|| format!("could not ask {}", self.url()))?;
         Ok(Reply {
             status,
@@ -85,7 +95,12 @@ impl Listener {
         })
     }
 
-    async fn send(&self, path: &str, body: String) -> anyhow::Result<(StatusCode, Incoming)> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> anyhow::Result<(StatusCode, Incoming)> {
         let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await;
         let stream = connecting
             .context("nobody answered in time")?
@@ -93,7 +108,9 @@ impl Listener {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the runtime; whether it ended well the body says.
         tokio::spawn(async move { drop(connection.await) });
-        let mut request = Request::post(path)
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(header::HOST, self.address.to_string())
             .header(header::CONNECTION, "close")
             .header(header::CONTENT_TYPE, "application/json");

@@ -37,9 +37,13 @@ use crate::ops::Observer;
 use crate::ops::access_log::AccessLog;
 use crate::ops::access_log::Destination;
 use crate::ops::admin::Admin;
+use crate::ops::admin::Seen;
+use crate::ops::live::Live;
 use crate::ops::metrics::Metrics;
 use crate::ops::reload::Reloaded;
 use crate::ops::reload::Reloads;
+use crate::ops::traces;
+use crate::ops::traces::Tracer;
 use anyhow::Context;
 use rustix::process::Resource;
 use rustix::process::Rlimit;
@@ -60,10 +64,13 @@ pub(super) struct House {
     logging: Logging,
     pub(super) engine: Arc<Engine>,
     pub(super) metrics: Arc<Metrics>,
+    live: Arc<Live>,
     pub(super) observer: Arc<Observer>,
     bounds: Bounds,
     /// Shared with whoever ends them.
     pub(super) listeners: Arc<Mutex<Listeners>>,
+    /// Where spans go now.
+    traced: Option<traces::Params>,
     tls: Arc<OnceLock<Arc<tls::Front>>>,
     watcher: Option<Watcher>,
     acme: Acme,
@@ -84,6 +91,8 @@ struct Operators {
 /// What a change needs, ready for use.
 struct Next {
     access_log: NextLog,
+    /// Another, where spans go elsewhere.
+    tracer: Option<Option<Tracer>>,
     tls: Option<NextTls>,
     acme: Option<acme::Prepared>,
     /// Another, where the interval is another.
@@ -116,8 +125,10 @@ impl House {
         raise_open_files_limit(plan.net.connections_max);
 
         let metrics = Arc::new(Metrics::default());
-        let access_log = open_log(&plan)?;
-        let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
+        let access_log = open_log(&plan, &metrics)?;
+        let live = Arc::new(live(&plan));
+        let observer = Observer::new(Arc::clone(&metrics), Arc::clone(&live), access_log);
+        let observer = Arc::new(observer);
         let mut inherited = start.inherited();
         if start.takes_over() {
             rehearse(&plan, &mut inherited)?;
@@ -131,7 +142,12 @@ impl House {
         let told = acme.teller();
         let look = Box::new(move || certificates::tell(shown.get().map(Arc::as_ref), told()));
         let token = plan.admin.as_ref().and_then(|admin| admin.token.clone());
-        let admin = Admin::new(engine.clone(), Arc::clone(&metrics), look, reloads, token);
+        let seen = Seen {
+            metrics: Arc::clone(&metrics),
+            live: Arc::clone(&live),
+            certificates: look,
+        };
+        let admin = Admin::new(engine.clone(), seen, reloads, token);
         let (workers, bounds, assign) = Workers::start(&plan, &engine, &metrics)?;
         let mut house = Self {
             path: path.to_owned(),
@@ -139,9 +155,11 @@ impl House {
             logging,
             engine,
             metrics,
+            live,
             observer,
             bounds,
             listeners: Arc::new(Mutex::new(Listeners::new(assign))),
+            traced: None,
             tls,
             watcher: None,
             acme,
@@ -211,10 +229,10 @@ impl House {
     /// The access log is opened anew, so that a file which was moved away is left alone.
     fn next_log(&self, plan: &Plan) -> anyhow::Result<NextLog> {
         let (before, log) = (&self.plan.log, &plan.log);
-        if log.access == Destination::Stdout && *before == *log {
+        if log.access.destination == Destination::Stdout && *before == *log {
             return Ok(NextLog::Same);
         }
-        open_log(plan).map(NextLog::Other)
+        open_log(plan, &self.metrics).map(NextLog::Other)
     }
 
     /// Reads, binds and starts what a plan needs beside what there is; fails with every reason.
@@ -230,6 +248,8 @@ impl House {
         let acme = plan.acme.as_ref().map(acme::Prepared::new).transpose();
         let acme = acme.map_err(|error| errors.push(error.to_string()));
         let acme = acme.ok().flatten();
+        let tracer = self.next_tracer(plan);
+        let tracer = tracer.map_err(|error| errors.push(format!("could not trace: {error}")));
         let listeners = lock(&self.listeners).prepare(&wanted(plan), inherited);
         let listeners = listeners.map_err(|failed| errors.extend(failed)).ok();
         let operators = self.operators.as_ref();
@@ -242,7 +262,9 @@ impl House {
         });
         let socket = socket.transpose().map(Option::flatten);
         let socket = socket.map_err(|error: NetError| errors.push(error.to_string()));
-        let (Some(listeners), Ok(socket), true) = (listeners, socket, errors.is_empty()) else {
+        let (Some(listeners), Ok(socket), Ok(tracer), true) =
+            (listeners, socket, tracer, errors.is_empty())
+        else {
             return Err(errors);
         };
         let threads = || {
@@ -268,12 +290,23 @@ impl House {
         let (watcher, operators) = threads().map_err(|error| vec![format!("{error:#}")])?;
         Ok(Next {
             access_log,
+            tracer,
             tls,
             acme,
             watcher,
             listeners,
             operators,
         })
+    }
+
+    /// Spans go on as before where nothing has changed about them; none go nowhere at first.
+    fn next_tracer(&self, plan: &Plan) -> std::io::Result<Option<Option<Tracer>>> {
+        if self.traced == plan.traces {
+            return Ok(None);
+        }
+        let traces = plan.traces.as_ref();
+        let tracer = traces.map(|params| Tracer::start(params, &self.metrics));
+        tracer.transpose().map(Some)
     }
 
     fn prepare_tls(&self, plan: &Plan) -> Result<Option<NextTls>, NetError> {
@@ -302,6 +335,7 @@ impl House {
     /// their files.
     fn adopt(&mut self, plan: Plan, next: Next) -> Vec<String> {
         self.engine.adopt(&plan.flow);
+        self.live.choose_by(plan.flow.eviction);
         let mut renewed = Vec::new();
         match next.tls {
             Some(NextTls::First(front)) => drop(self.tls.set(front)),
@@ -318,6 +352,10 @@ impl House {
         lock(&self.listeners).adopt(next.listeners, self.tls.get());
         if let NextLog::Other(access_log) = next.access_log {
             self.observer.log_to(access_log);
+        }
+        if let Some(tracer) = next.tracer {
+            self.observer.trace_to(tracer);
+            self.traced.clone_from(&plan.traces);
         }
         self.logging.set(plan.log.level);
         self.admin
@@ -398,8 +436,13 @@ fn wanted(plan: &Plan) -> Vec<Wanted> {
     [all(&plan.http, false), all(&plan.https, true)].concat()
 }
 
-fn open_log(plan: &Plan) -> anyhow::Result<Option<AccessLog>> {
-    AccessLog::open(&plan.log.access, plan.log.format).context("could not open the access log")
+fn live(plan: &Plan) -> Live {
+    let store_bytes = plan.store.iter().map(|store| store.disk_bytes_max).sum();
+    Live::new(store_bytes, plan.flow.eviction, clock::now())
+}
+
+fn open_log(plan: &Plan, metrics: &Arc<Metrics>) -> anyhow::Result<Option<AccessLog>> {
+    AccessLog::open(&plan.log.access, metrics).context("could not open the access log")
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

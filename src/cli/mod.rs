@@ -16,6 +16,7 @@ mod reload;
 mod serve;
 mod store;
 mod takeover;
+mod top;
 mod workers;
 
 use crate::config;
@@ -30,6 +31,7 @@ use std::io;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Caching HTTP accelerator: a reverse proxy with a content-addressed store on disk.
 #[derive(Debug, Parser)]
@@ -65,16 +67,8 @@ enum Command {
     Purge {
         #[command(flatten)]
         config: ConfigArg,
-        /// Remove everything
-        #[arg(long)]
-        all: bool,
-        /// Absolute URLs to remove, each with all its variants
-        #[arg(
-            value_name = "URL",
-            conflicts_with = "all",
-            required_unless_present = "all"
-        )]
-        urls: Vec<String>,
+        #[command(flatten)]
+        purge: purge::Purge,
     },
     /// Have a running larder read its config again, and print what has changed, or everything that is wrong
     Reload {
@@ -99,6 +93,14 @@ enum Command {
         json: bool,
         #[command(subcommand)]
         action: store::Action,
+    },
+    /// Watch a running larder in a terminal: rates, ratios, the heaviest URLs, other sizes of the store
+    Top {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// How long to wait between two looks, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+        interval: u64,
     },
 }
 
@@ -144,8 +146,8 @@ impl Command {
                 Some(path) => explain::run(&path, &request),
                 None => Ok(no_config()),
             },
-            Self::Purge { config, all, urls } => match config.path() {
-                Some(path) => purge::run(&path, all, &urls),
+            Self::Purge { config, purge } => match config.path() {
+                Some(path) => purge.run(&path),
                 None => Ok(no_config()),
             },
             Self::Reload { config } => match config.path() {
@@ -170,6 +172,10 @@ impl Command {
                     store::run_all(&dirs, Some((&path, &plan.flow)), &action, json)
                 }
                 (None, None) => Ok(no_config()),
+            },
+            Self::Top { config, interval } => match config.path() {
+                Some(path) => top::run(&path, Duration::from_secs(interval)),
+                None => Ok(no_config()),
             },
         }
     }
@@ -218,12 +224,21 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_names_urls_or_everything_but_not_both() {
+    fn a_purge_names_items_or_everything_but_not_both() {
         let parse = |args: &[&str]| Cli::try_parse_from([&["larder", "purge"], args].concat());
         assert!(parse(&["http://a/"]).is_ok());
+        assert!(parse(&["--url", "http://a/", "--tag", "t", "--soft", "--wait"]).is_ok());
+        assert!(parse(&["--tag", "t", "--site", "a", "--refresh", "3"]).is_ok());
         assert!(parse(&["--all"]).is_ok());
-        assert!(parse(&[]).is_err());
-        assert!(parse(&["--all", "http://a/"]).is_err());
+        for wrong in [
+            &[][..],
+            &["--soft"],
+            &["--all", "http://a/"],
+            &["--all", "--host", "a"],
+            &["--tag", "t", "--refresh", "many"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

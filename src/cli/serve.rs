@@ -4,6 +4,7 @@
 //! SIGTERM, SIGINT ─► listeners drain ─► workers end ─► what is pending is written ─► end
 //!        again    ─► cut
 //! SIGHUP          ─► reload: the config is read again, see `reload`
+//! SIGUSR1         ─► the access log is opened anew
 //! SIGUSR2         ─► another process takes over, see `takeover`
 //! ```
 
@@ -19,6 +20,7 @@ use super::takeover::taker::Start;
 use super::workers::Workers;
 use crate::flow::Engine;
 use crate::net::Phase;
+use crate::ops::Observer;
 use crate::ops::admin::Admin;
 use crate::ops::reload::Reloads;
 use anyhow::Context;
@@ -66,6 +68,7 @@ fn live(config: &Path, program: Program, start: &mut Start) -> anyhow::Result<Ex
     let mut serving = Serving {
         listeners: Arc::clone(&house.listeners),
         admin: Arc::clone(&house.admin),
+        observer: Arc::clone(&observer),
         reloads,
         succession: Succession::new(estate, start.opened(&engine)?),
     };
@@ -113,6 +116,7 @@ fn close(engine: &Arc<Engine>) {
 struct Serving {
     listeners: Arc<Mutex<Listeners>>,
     admin: Arc<Admin>,
+    observer: Arc<Observer>,
     reloads: Reloads,
     succession: Succession,
 }
@@ -146,6 +150,11 @@ impl Serving {
                     }
                     continue;
                 }
+                (Asked::Reopen, _) => {
+                    tracing::info!("the access log is opened anew");
+                    self.observer.reopen();
+                    continue;
+                }
                 (Asked::TakeOver, Phase::Hold | Phase::Serve) => {
                     self.succession.begin();
                     continue;
@@ -176,6 +185,7 @@ impl Serving {
 enum Asked {
     End,
     Reload,
+    Reopen,
     TakeOver,
 }
 
@@ -183,6 +193,7 @@ struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    user1: Signal,
     user2: Signal,
 }
 
@@ -193,6 +204,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
         })
     }
@@ -203,6 +215,7 @@ impl Signals {
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.terminate.recv() => Asked::End,
+            _ = self.user1.recv() => Asked::Reopen,
             _ = self.user2.recv() => Asked::TakeOver,
         }
     }

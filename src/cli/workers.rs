@@ -64,6 +64,7 @@ impl Workers {
         engine: &Arc<Engine>,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<(Self, Bounds, Vec<mpsc::Sender<Assignment>>)> {
+        let refresher = Arc::clone(engine);
         let engine = Arc::clone(engine);
         let handler = move |request: Request<RequestBody>, peer: Peer| {
             let engine = Arc::clone(&engine);
@@ -72,6 +73,7 @@ impl Workers {
                     address: peer.address,
                     scheme: peer.scheme,
                     identity: peer.identity,
+                    cipher: peer.cipher,
                 };
                 let mut response = engine.handle(request.map(body), client).await;
                 if let Some(tunnel) = response.body_mut().take_tunnel() {
@@ -95,7 +97,12 @@ impl Workers {
             let runtime = worker_runtime(plan)?;
             let (tell, told) = mpsc::channel(ASSIGNMENTS_MAX);
             let (fronts, token, released) = (Arc::clone(&fronts), token.clone(), released.clone());
-            let work = move || run_to_end(runtime, work(told, fronts, token, released));
+            let refresher = Arc::clone(&refresher);
+            let work = move || {
+                // It ends with the runtime.
+                runtime.spawn(refresher.refresh_purged());
+                run_to_end(runtime, work(told, fronts, token, released));
+            };
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(work).context("could not start a worker")?);
             assign.push(tell);

@@ -36,6 +36,7 @@ fn between_files(before: &File, after: &File) -> Changes {
         ("cache", one(&before.cache), one(&after.cache)),
         ("admin", one(&before.admin), one(&after.admin)),
         ("log", one(&before.log), one(&after.log)),
+        ("traces", one(&before.traces), one(&after.traces)),
     ] {
         keys.extend(compare(path, &before, &after).1);
     }

@@ -13,6 +13,7 @@ use super::keys::Log;
 use super::keys::Server;
 use super::keys::Site;
 use super::keys::Tls;
+use super::keys::Traces;
 use super::keys::Upstream;
 use super::kinds::Kind;
 use super::kinds::nearest;
@@ -41,6 +42,8 @@ pub struct File {
     pub sites: Vec<Site>,
     /// `[log]`.
     pub log: Log,
+    /// `[traces]`.
+    pub traces: Traces,
 }
 
 /// A value and where it came from.
@@ -129,6 +132,7 @@ impl File {
             upstreams: reader.upstreams(root),
             sites: reader.sections(root, "site", "site"),
             log: reader.section(root, "log"),
+            traces: reader.section(root, "traces"),
         };
         (file, reader.problems)
     }
@@ -151,6 +155,7 @@ impl File {
             effective(&mut out, Site::HEADER, site);
         }
         effective(&mut out, Log::HEADER, &self.log);
+        effective(&mut out, Traces::HEADER, &self.traces);
         out
     }
 }
@@ -167,6 +172,7 @@ pub fn reference() -> String {
     reference_section::<Upstream>(&mut out, "[upstream.main]", "");
     reference_section::<Site>(&mut out, Site::HEADER, "");
     reference_section::<Log>(&mut out, Log::HEADER, "");
+    reference_section::<Traces>(&mut out, Traces::HEADER, "");
     out
 }
 
@@ -393,6 +399,7 @@ fn home_of(name: &str) -> Option<&'static str> {
         .or_else(|| has::<Upstream>(name))
         .or_else(|| has::<Site>(name))
         .or_else(|| has::<Log>(name))
+        .or_else(|| has::<Traces>(name))
 }
 
 fn join(path: &str, name: &str) -> String {
@@ -430,7 +437,9 @@ fn reference_section<S: Section>(out: &mut String, header: &str, prefix: &str) {
 }
 
 /// Names at the top of a document.
-const SECTIONS: &[&str] = &["server", "tls", "cache", "admin", "upstream", "site", "log"];
+const SECTIONS: &[&str] = &[
+    "server", "tls", "cache", "admin", "upstream", "site", "log", "traces",
+];
 
 const PREFACE: &str = "\
 # Larder's configuration: every key, what it is for and its default.

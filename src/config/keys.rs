@@ -26,8 +26,10 @@ use crate::acme::Challenge;
 use crate::net::tls::INTERVAL_MAX;
 use crate::net::tls::UnknownName;
 use crate::net::tls::Version;
+use crate::ops::access_log::Facility;
 use crate::ops::access_log::Format;
 use crate::rules::forwarded::Told;
+use crate::rules::guard::PurgeKinds;
 use crate::rules::part::RangePolicy;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::target::Query;
@@ -316,6 +318,8 @@ sections! {
         queue_max: Count(0, 1_000_000) = 1024;
         /// Most idle connections kept to one backend.
         idle_max: Count(0, 65_536) = 256;
+        /// Most requests at a time that only refresh what was purged.
+        refreshes_max: Count(1, 1024) = 4;
         /// How long an idle connection is kept.
         idle_timeout: Time(millis(0), HOUR) = "30s";
         /// Most fields in a response head.
@@ -350,6 +354,11 @@ sections! {
         tag_fields_pass: Flag() = false;
         /// Address blocks whose PURGE requests on the front are obeyed, such as "10.0.0.0/8".
         purge_from: List(0, 256) = [];
+        /// What they may purge: single URLs, or anything of the site, by BAN, PURGEKEYS and the fields that
+        /// plugins of content management systems send (docs/purge.md).
+        purge_kinds: Choice<PurgeKinds>(PURGE_KINDS) = "urls";
+        /// A GET from there for this path with another behind it purges that one; "/purge" is nginx-helper's.
+        purge_path: Text() = "";
         /// Ask clients for a certificate in the handshake. Origins read who it is in X-Client-Cert-Subject
         /// and X-Client-Cert-San, which clients cannot write. Connections made for other hosts get 421.
         client_certificate: Choice<ClientCertificate>(CLIENT_CERTIFICATES) = "off";
@@ -397,10 +406,27 @@ sections! {
     Log in "[log]" {
         /// Least severe events that are logged.
         level: Choice<Level>(LEVELS) = "info";
-        /// "off", "stdout", or a file that is appended to (relative to this file's folder); a reload opens it anew.
+        /// "off", "stdout", "syslog:/dev/log" (a socket), "syslog://host:514" (UDP), or a file that is appended to
+        /// (relative to this file's folder). A reload opens it anew, and so does SIGUSR1.
         access: Text() = "off";
-        /// Form of the access log.
+        /// Form of the access log; "w3c" has the fields below.
         format: Choice<Format>(FORMATS) = "combined";
+        /// Fields of the w3c form, in order; docs/logs.md lists them all.
+        fields: List(1, 64) = ["date", "time", "c-ip", "cs-method", "cs-host", "cs-uri", "sc-status", "sc-bytes", "time-taken", "x-cache", "cs(User-Agent)"];
+        /// What a syslog takes the lines to be of.
+        syslog_facility: Choice<Facility>(FACILITIES) = "local7";
+    }
+
+    /// What single requests do, step by step, for OpenTelemetry: OTLP as JSON over HTTP.
+    Traces in "[traces]" {
+        /// Belong to traces (W3C Trace Context), pass them on to origins, and tell a collector.
+        enabled: Flag() = false;
+        /// Where the collector takes traces, in clear text: it is meant to be near.
+        endpoint: Text() = "http://127.0.0.1:4318/v1/traces";
+        /// One trace in so many is told. A trusted proxy decides it for the requests it passes on.
+        one_in: Count(1, 1_000_000_000) = 100;
+        /// What the collector is told we are (service.name).
+        service: Text() = "larder";
     }
 }
 
@@ -431,6 +457,8 @@ const CLIENT_CACHE_CONTROL: &[(&str, ClientCacheControl)] = &[
     ("honour", ClientCacheControl::Honour),
 ];
 
+const PURGE_KINDS: &[(&str, PurgeKinds)] = &[("urls", PurgeKinds::Urls), ("all", PurgeKinds::All)];
+
 const QUERIES: &[(&str, Query)] = &[
     ("keep", Query::Keep),
     ("sort", Query::Sort),
@@ -459,7 +487,24 @@ const LEVELS: &[(&str, Level)] = &[
     ("trace", Level::Trace),
 ];
 
-const FORMATS: &[(&str, Format)] = &[("combined", Format::Combined), ("json", Format::Json)];
+const FORMATS: &[(&str, Format)] = &[
+    ("combined", Format::Combined),
+    ("json", Format::Json),
+    ("w3c", Format::W3c),
+];
+
+const FACILITIES: &[(&str, Facility)] = &[
+    ("user", Facility::User),
+    ("daemon", Facility::Daemon),
+    ("local0", Facility::Local0),
+    ("local1", Facility::Local1),
+    ("local2", Facility::Local2),
+    ("local3", Facility::Local3),
+    ("local4", Facility::Local4),
+    ("local5", Facility::Local5),
+    ("local6", Facility::Local6),
+    ("local7", Facility::Local7),
+];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -14,9 +14,13 @@ use crate::flow;
 use crate::net;
 use crate::net::tls;
 use crate::net::tls::Protocol;
+use crate::ops::access_log;
+use crate::ops::access_log::Collector;
 use crate::ops::access_log::Destination;
-use crate::ops::access_log::Format;
+use crate::ops::access_log::Facility;
+use crate::ops::access_log::Field;
 use crate::ops::admin::Token;
+use crate::ops::traces;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::guard::Network;
@@ -36,6 +40,7 @@ use crate::rules::tag::TagPolicy;
 use crate::rules::target::QueryPolicy;
 use crate::rules::target::TRACKING;
 use crate::rules::targeted::Targeted;
+use crate::rules::trace::TracePolicy;
 use crate::rules::upgrade;
 use crate::state::eviction;
 use crate::store;
@@ -46,6 +51,8 @@ use crate::upstream::tls::SecurityError;
 use crate::upstream::tls::Settings;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Uri;
+use http::uri::Scheme;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs;
@@ -85,6 +92,8 @@ pub struct Plan {
     pub store: Vec<store::Params>,
     /// Logs.
     pub log: Log,
+    /// Where spans go, if there are any.
+    pub traces: Option<traces::Params>,
 }
 
 /// How worker threads share the work.
@@ -125,10 +134,8 @@ pub struct Admin {
 pub struct Log {
     /// Least severe events.
     pub level: Level,
-    /// Where the access log goes.
-    pub access: Destination,
-    /// Its form.
-    pub format: Format,
+    /// The access log.
+    pub access: access_log::Params,
 }
 
 /// How severe an event must be to be logged.
@@ -182,7 +189,8 @@ impl Plan {
             admin,
             flow,
             store: store_dirs(&file.cache, folder, problems),
-            log: log(&file.log, folder),
+            log: log(&file.log, folder, problems),
+            traces: traces(&file.traces, problems),
         }
     }
 }
@@ -338,6 +346,9 @@ fn flow_params(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> flow:
         tries_max: file.server.tries_max.value,
         upgrades_max: file.server.upgrades_max.value,
         upgrade_idle_timeout: file.server.upgrade_idle_timeout.value,
+        traces: file.traces.enabled.value.then(|| TracePolicy {
+            one_in: file.traces.one_in.value as u64,
+        }),
         variants_max: file.cache.variants_max.value,
         eviction: eviction_params(&file.cache),
     }
@@ -435,6 +446,8 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
             key: key_policy(site, number, problems),
             guard: GuardPolicy {
                 purge_from,
+                purge_kinds: site.purge_kinds.value,
+                purge_path: purge_path(site, number, problems),
                 certificate: certificate_policy(site),
                 redirect_https: site.redirect_https.value,
             },
@@ -447,6 +460,22 @@ fn sites(file: &File, problems: &mut Vec<Problem>) -> Vec<flow::Site> {
         });
     }
     sites
+}
+
+/// The path under which a GET purges.
+fn purge_path(site: &keys::Site, number: usize, problems: &mut Vec<Problem>) -> String {
+    let path = site.purge_path.value.clone();
+    let plain = |c: char| c.is_ascii_graphic() && !"?#%".contains(c);
+    let good = path.is_empty()
+        || (path.starts_with('/') && !path.ends_with('/') && path.chars().all(plain));
+    if !good {
+        problems.push(Problem {
+            line: site.purge_path.line,
+            key: format!("site[{number}].purge_path"),
+            reason: "must be a path such as \"/purge\", without a slash at its end".to_owned(),
+        });
+    }
+    path
 }
 
 /// A site goes by the first of its hosts; no other has that one.
@@ -715,6 +744,7 @@ fn upstreams(
             connections_max: upstream.connections_max.value,
             queue_max: upstream.queue_max.value,
             idle_max: upstream.idle_max.value,
+            refreshes_max: upstream.refreshes_max.value,
             idle_timeout: upstream.idle_timeout.value,
             headers_max: upstream.headers_max.value,
             header_bytes_max: bytes(upstream.header_bytes_max.value),
@@ -973,17 +1003,86 @@ fn client_rules(
     all
 }
 
-fn log(log: &keys::Log, folder: &Path) -> Log {
-    let access = match log.access.value.as_str() {
-        "off" | "" => Destination::Off,
-        "stdout" => Destination::Stdout,
-        path => Destination::File(folder.join(path)),
-    };
+fn log(log: &keys::Log, folder: &Path, problems: &mut Vec<Problem>) -> Log {
+    let mut fields = Vec::new();
+    for name in &log.fields.value {
+        match Field::named(name) {
+            Some(field) => fields.push(field),
+            None => {
+                let known = Field::ALL.iter().map(|field| field.name);
+                let hint = match nearest(name, known) {
+                    Some(field) => format!("; did you mean {field:?}?"),
+                    None => String::new(),
+                };
+                let reason = format!("{name:?} is no field of the w3c form{hint}");
+                problem(problems, &log.fields, "log.fields", &reason);
+            }
+        }
+    }
+    let destination = destination(&log.access.value, log.syslog_facility.value, folder);
+    let destination = destination.unwrap_or_else(|reason| {
+        problem(problems, &log.access, "log.access", &reason);
+        Destination::Off
+    });
     Log {
         level: log.level.value,
-        access,
-        format: log.format.value,
+        access: access_log::Params {
+            destination,
+            format: log.format.value,
+            fields,
+        },
     }
+}
+
+/// Reads where spans go; nowhere unless there are any.
+fn traces(traces: &keys::Traces, problems: &mut Vec<Problem>) -> Option<traces::Params> {
+    if !traces.enabled.value {
+        return None;
+    }
+    let endpoint = traces.endpoint.value.parse::<Uri>().ok();
+    let http = |endpoint: &Uri| {
+        endpoint.scheme() == Some(&Scheme::HTTP)
+            && endpoint.host().is_some_and(|host| !host.is_empty())
+    };
+    let Some(endpoint) = endpoint.filter(http) else {
+        let reason = "is not a url like \"http://127.0.0.1:4318/v1/traces\"";
+        problem(problems, &traces.endpoint, "traces.endpoint", reason);
+        return None;
+    };
+    Some(traces::Params {
+        endpoint,
+        service: traces.service.value.clone(),
+    })
+}
+
+/// Reads where the access log goes.
+fn destination(access: &str, facility: Facility, folder: &Path) -> Result<Destination, String> {
+    let Some(collector) = access.strip_prefix("syslog:") else {
+        return Ok(match access {
+            "off" | "" => Destination::Off,
+            "stdout" => Destination::Stdout,
+            path => Destination::File(folder.join(path)),
+        });
+    };
+    let collector = match collector.strip_prefix("//") {
+        None if collector.starts_with('/') => Collector::Socket(PathBuf::from(collector)),
+        Some(name) if is_host_and_port(name) => Collector::Udp(name.to_owned()),
+        None | Some(_) => {
+            let forms = "\"syslog:/dev/log\" nor \"syslog://host:514\"";
+            return Err(format!("{access:?} is neither like {forms}"));
+        }
+    };
+    Ok(Destination::Syslog(collector, facility))
+}
+
+/// Does it name a host, or an address, and a port?
+fn is_host_and_port(name: &str) -> bool {
+    let Some((host, port)) = name.rsplit_once(':') else {
+        return false;
+    };
+    let bare = !host.contains([':', '/', '@', ' ']);
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    !host.is_empty() && (bare || bracketed) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn addresses(
@@ -1096,6 +1195,52 @@ mod tests {
             "[upstream.main]\nbackends = [{backend:?}]\n[[site]]\n"
         ))
         .concat()
+    }
+
+    #[test]
+    fn a_field_of_the_access_log_that_does_not_exist_suggests_the_nearest() {
+        let found = problems_with("[log]\nfields = [\"c-ip\", \"sc-statis\"]");
+        let expected = "t:2: log.fields: \"sc-statis\" is no field of the w3c form; \
+                        did you mean \"sc-status\"?";
+        assert_eq!(found, [expected]);
+        let found = problems_with("[log]\nfields = [\"cs(Cookie)\"]").concat();
+        assert!(found.contains("\"cs(Cookie)\" is no field"), "{found}");
+    }
+
+    #[test]
+    fn the_access_log_goes_to_a_file_or_a_syslog() {
+        let to = |access: &str| {
+            let (plan, problems) = check(&format!("[log]\naccess = {access:?}\n{SITE}"));
+            (plan.log.access.destination, problems.concat())
+        };
+        let syslog = |collector| Destination::Syslog(collector, Facility::Local7);
+        for (access, expected) in [
+            ("off", Destination::Off),
+            ("stdout", Destination::Stdout),
+            ("a.log", Destination::File(PathBuf::from("/nowhere/a.log"))),
+            (
+                "syslog:/dev/log",
+                syslog(Collector::Socket("/dev/log".into())),
+            ),
+            ("syslog://h:514", syslog(Collector::Udp("h:514".to_owned()))),
+            (
+                "syslog://[::1]:514",
+                syslog(Collector::Udp("[::1]:514".to_owned())),
+            ),
+        ] {
+            assert_eq!(to(access), (expected, String::new()));
+        }
+        for access in [
+            "syslog:",
+            "syslog:log",
+            "syslog://",
+            "syslog://h",
+            "syslog://h:0",
+            "syslog://::1:5",
+        ] {
+            let (_, problems) = to(access);
+            assert!(problems.contains("log.access"), "{access}: {problems}");
+        }
     }
 
     #[test]
@@ -1525,6 +1670,23 @@ mod tests {
         assert_eq!(
             problems(text),
             ["t:2: upstream.main.backends: a file: backend must be the only one"]
+        );
+    }
+
+    #[test]
+    fn a_path_for_purges_is_a_path_without_its_last_slash() {
+        for bad in ["purge", "/", "/purge/", "/pur ge", "/purge?x"] {
+            let found = problems(&format!("{SITE}purge_path = {bad:?}\n"));
+            assert!(
+                found
+                    .concat()
+                    .contains("site[0].purge_path: must be a path"),
+                "{bad}"
+            );
+        }
+        assert_eq!(
+            problems(&format!("{SITE}purge_path = \"/purge\"\n")),
+            [""; 0]
         );
     }
 

@@ -49,6 +49,8 @@ pub(super) enum Arrival {
 /// What its site does with a request that it does not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
+    /// Obeys it as a purge.
+    Purge,
     /// Sends it to the same target by `https`.
     Redirect,
     /// Refuses it.
@@ -62,8 +64,6 @@ pub(super) enum Course {
     Options,
     /// Past the store, as this.
     Pass(Outcome),
-    /// It purges its target.
-    Purge,
     /// It is refused.
     Refuse(Refusal),
     /// The store is asked.
@@ -104,7 +104,7 @@ impl Engine {
             }
             Guard::Admit => None,
             Guard::Answer => Some(Course::Options),
-            Guard::Purge => Some(Course::Purge),
+            Guard::Purge => return Arrival::TurnedAway(site_id, request, Turn::Purge),
         };
         // A handshake by another site's rules is nothing to this site's origin.
         let name = identity.filter(|_| site.guard.certificate.is_some());
@@ -118,6 +118,7 @@ impl Engine {
             key: PrimaryKey::new(&site.name, &request, &site.key),
             directives: RequestDirectives::read(request.headers()),
             sender,
+            trace: None,
             site: site_id,
             setup: Arc::clone(setup),
             request,

@@ -10,6 +10,7 @@ use crate::rules::request::NormalRequest;
 use crate::rules::route::SiteId;
 use crate::rules::tag::Names;
 use crate::rules::tag::TagScope;
+use crate::rules::trace::Trace;
 use http::HeaderMap;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use std::sync::Arc;
 pub(super) struct Ask {
     pub(super) request: NormalRequest,
     pub(super) sender: Sender,
+    /// The trace it belongs to, where there are such.
+    pub(super) trace: Option<Trace>,
     pub(super) site: SiteId,
     /// What counted when it came.
     pub(super) setup: Arc<Setup>,

@@ -329,6 +329,7 @@ impl Engine {
                     request.host(),
                 ));
                 let told = match turn {
+                    Turn::Purge => told.by(Act::Purge, synthetic()),
                     Turn::Redirect => told.answered(Act::Redirect, synth::redirected("").status()),
                     Turn::Refuse(refusal) => told.refused(refusal),
                 };
@@ -339,7 +340,6 @@ impl Engine {
         told.key = Some(KeyShown::of(&ask, &asked));
         let told = match course {
             Course::Options => told.answered(Act::Answer, synth::options().status()),
-            Course::Purge => told.answered(Act::Purge, synth::purged(0).status()),
             Course::Refuse(refusal) => told.refused(refusal),
             Course::Pass(outcome) => told.by(Act::Pass, outcome),
             Course::Upgrade(_) => {

@@ -136,6 +136,15 @@ enum Look {
 }
 
 impl Fill {
+    /// Waits for its end; says whether it is complete.
+    pub(super) async fn ended(&self) -> bool {
+        let mut progress = self.progress.subscribe();
+        let ended = progress.wait_for(|now| !matches!(now, Progress::Open(_)));
+        ended
+            .await
+            .is_ok_and(|end| matches!(*end, Progress::Complete(_)))
+    }
+
     /// Starts a fill. `budget` bounds, in bytes, what all fills hold in memory.
     pub fn start(
         shelf: &Arc<Shelf>,

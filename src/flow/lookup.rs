@@ -20,6 +20,7 @@ use super::shelf::NotKept;
 use super::shelf::Stored;
 use super::shelf::lock;
 use super::slices::Reach;
+use super::span::Step;
 use super::synth;
 use super::trip::Errand;
 use super::trip::Landing;
@@ -197,7 +198,18 @@ impl Shared {
 impl Engine {
     /// Answers a request that may be answered from the store.
     pub(super) async fn serve(self: &Arc<Self>, ask: Ask) -> Answer {
-        match self.look_up(&ask).await {
+        let span = self.begin_span(&ask);
+        let looked = self.look_up(&ask).await;
+        self.end_span(span, || {
+            Step::Lookup(match &looked {
+                Ok(answer) => answer.outcome,
+                Err(need) => Outcome {
+                    fwd: Some(need.forward),
+                    ..Outcome::default()
+                },
+            })
+        });
+        match looked {
             Ok(answer) => answer,
             // Apart, so that a hit does not carry the room a miss needs.
             Err(need) => Box::pin(self.ask_origin(ask, need)).await,
@@ -379,7 +391,7 @@ impl Engine {
         outcome: Outcome,
     ) -> Result<Answer, Need> {
         let share = Share::of(ask, &stored.response);
-        let part = stored.response.part;
+        let (part, bytes) = (stored.response.part, stored.response.body_bytes);
         let partial = || Err(self.need(ask, Forward::Partial, None, part.as_ref()));
         let outcome = match self.reach(ask, &stored.response, &share, Glance::Use) {
             Reach::All => outcome,
@@ -396,7 +408,7 @@ impl Engine {
             return Err(self.need(ask, Forward::Partial, None, None));
         };
         if response.body_mut().prime().await {
-            return Ok(Answer::new(response, outcome));
+            return Ok(Answer::new(response, outcome).from_stored(bytes));
         }
         Err(self.need(ask, Forward::Miss, None, None))
     }

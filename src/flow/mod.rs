@@ -13,20 +13,26 @@ mod arrive;
 mod ask;
 pub mod body;
 mod deliver;
+pub mod dialect;
 pub mod explain;
 pub mod fill;
 mod freshen;
+mod front;
 mod handover;
 mod keys;
+mod ledger;
 mod lookup;
+pub mod meter;
 mod origin;
 mod pass;
 mod purge;
+mod refresh;
 mod report;
 mod setup;
 pub mod shelf;
 pub mod shelves;
 mod slices;
+mod span;
 mod synth;
 mod trip;
 mod tunnel;
@@ -37,6 +43,8 @@ use self::arrive::Course;
 use self::arrive::Turn;
 use self::ask::Ask;
 use self::body::Body;
+use self::ledger::Ledger;
+use self::refresh::Refreshes;
 use self::setup::Setup;
 use self::shelf::lock;
 use self::shelf::upkeep::Done;
@@ -50,10 +58,10 @@ use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::forwarded::Sender;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::identity::Identity;
-use crate::rules::invalidate::Selector;
 use crate::rules::key::KeyPolicy;
 use crate::rules::part::RangePolicy;
 use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::Cipher;
 use crate::rules::request::Refusal;
 use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
@@ -61,6 +69,8 @@ use crate::rules::route::Routes;
 use crate::rules::secret::SecretField;
 use crate::rules::storable::StorePolicy;
 use crate::rules::tag::TagPolicy;
+use crate::rules::trace::Trace;
+use crate::rules::trace::TracePolicy;
 use crate::rules::upgrade::Protocol;
 use crate::state::challenges::Challenges;
 use crate::state::collapse::Table;
@@ -94,20 +104,27 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+pub use self::ledger::TOLD_MAX;
+pub use self::ledger::Told;
+pub use self::origin::BackendStats;
 pub use self::purge::Manner;
 pub use self::purge::PURGE_ITEMS_MAX;
 pub use self::purge::Purge;
 pub use self::purge::PurgeError;
 pub use self::purge::Receipt;
 pub use self::purge::What;
+pub use self::refresh::Progress as RefreshProgress;
 pub use self::report::Report;
 pub use self::report::Sink;
 pub use self::shelf::catalog::Catalog;
 pub use self::shelf::catalog::Finding;
 pub use self::shelf::catalog::Held;
+pub use self::shelf::upkeep::Eviction;
 pub use self::shelves::DirStats;
 pub use self::shelves::handover::Beside;
 pub use self::shelves::handover::Peer;
+pub use self::span::Span;
+pub use self::span::Step;
 pub use self::tunnel::Tunnel;
 pub use self::tunnel::Tunnels;
 pub use crate::state::marks::Covered;
@@ -214,6 +231,8 @@ pub struct Params {
     pub upgrades_max: usize,
     /// How long an upgraded connection may carry nothing.
     pub upgrade_idle_timeout: Duration,
+    /// Which requests are told of step by step, if any.
+    pub traces: Option<TracePolicy>,
     /// Most variants of one target; at least one.
     pub variants_max: usize,
     /// What goes first when room is needed, and what is let in.
@@ -229,6 +248,8 @@ pub struct Client {
     pub scheme: Scheme,
     /// What its handshake found out about it, where a site asks for certificates.
     pub identity: Option<Arc<Identity>>,
+    /// What its handshake agreed on, over TLS.
+    pub cipher: Option<Cipher>,
 }
 
 /// A look at the engine's sizes.
@@ -258,12 +279,10 @@ pub struct Stats {
     pub dirs: Vec<DirStats>,
     /// Why the store passes through, when it does: no directory can be used.
     pub pass_through: Option<Arc<str>>,
-    /// Interim (1xx) responses from all backends; they go no further.
-    pub interim: u64,
     /// Upgraded connections.
     pub tunnels: Tunnels,
-    /// Backends: name, usable.
-    pub backends: Vec<(Arc<str>, bool)>,
+    /// Backends, those of each upstream one after the other.
+    pub backends: Vec<BackendStats>,
 }
 
 /// Serves requests. Shared by all workers.
@@ -285,6 +304,8 @@ pub struct Engine {
     budget_bytes: usize,
     fills_active: AtomicU64,
     tunnels: Arc<tunnel::Counts>,
+    ledger: Ledger,
+    refreshes: Refreshes,
     sink: Arc<dyn Sink>,
 }
 
@@ -295,6 +316,8 @@ struct Answer {
     refusal: Option<Refusal>,
     error: Option<ProxyError>,
     backend: Option<Arc<str>>,
+    /// The length of the stored body that it comes from.
+    stored_bytes: Option<u64>,
 }
 
 impl Answer {
@@ -305,6 +328,7 @@ impl Answer {
             refusal: None,
             error: None,
             backend: None,
+            stored_bytes: None,
         }
     }
 
@@ -316,6 +340,13 @@ impl Answer {
     fn by(self, backend: Arc<str>) -> Self {
         Self {
             backend: Some(backend),
+            ..self
+        }
+    }
+
+    fn from_stored(self, bytes: u64) -> Self {
+        Self {
+            stored_bytes: Some(bytes),
             ..self
         }
     }
@@ -349,6 +380,8 @@ impl Engine {
             budget_bytes,
             fills_active: AtomicU64::new(0),
             tunnels: Arc::default(),
+            ledger: Ledger::default(),
+            refreshes: Refreshes::default(),
             sink,
             setup: ArcSwap::from_pointee(Setup::first(params, instance)),
         }))
@@ -395,6 +428,11 @@ impl Engine {
             false => SocketAddr::new(sender.address, 0),
         };
         let mut report = Report::new(&parts, address, clock::now());
+        report.cipher = client.cipher;
+        if let Some(policy) = setup.params.traces {
+            let trusted = !sender.proxies.is_empty();
+            report.trace = Some(self.trace(&parts.headers, policy, trusted));
+        }
         let identity = client.identity.as_deref();
         let told = match debug {
             None => None,
@@ -404,11 +442,13 @@ impl Engine {
         let answer = answer.await;
         let of_origin = answer.is_of_origin();
         let mut response = answer.response;
+        report.head_after = clock::instant().duration_since(started);
         report.status = response.status();
         report.outcome = answer.outcome;
         report.refusal = answer.refusal;
         report.error = answer.error;
         report.backend = answer.backend;
+        report.stored_bytes = answer.stored_bytes;
         let headers = response.headers_mut();
         // After those of caches nearer the origin (RFC 9211 §2).
         headers.append(
@@ -436,14 +476,9 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let (entries, bodies, live_bytes) = self.shelf.held();
         let dirs = self.shelf.dirs();
-        let now = clock::now();
         let setup = self.setup.load_full();
-        let backends = setup.origins().iter().flat_map(|origin| {
-            let health = lock(&origin.health);
-            (0..origin.upstream.backends())
-                .map(|n| (origin.upstream.name(n), health.is_usable(n, now)))
-                .collect::<Vec<_>>()
-        });
+        let upstreams = setup.params.upstreams.iter().zip(setup.origins());
+        let backends = upstreams.flat_map(|((name, _), origin)| origin.stats(name));
         let crowds = lock(&self.crowds);
         let (variants_pushed_out, crowds) = (crowds.total(), crowds.worst(CROWDS_TOLD));
         Stats {
@@ -456,7 +491,6 @@ impl Engine {
             fill_bytes: (self.budget_bytes - self.budget.available_permits()) as u64,
             memory_bytes: self.shelf.memory_bytes(),
             upkeep: self.shelf.upkeep(),
-            interim: setup.origins().iter().map(|origin| origin.interim()).sum(),
             tunnels: self.tunnels.read(),
             disk: dirs
                 .iter()
@@ -503,19 +537,26 @@ impl Engine {
         identity: Option<&Identity>,
         report: &mut Report,
     ) -> Answer {
-        let (ask, course) = match self.arrive(setup, parts, sender, identity) {
+        // Some of what a purge is asked for by is taken off every request.
+        let spoken = dialect::is_spoken(&parts.method).then(|| parts.headers.clone());
+        let (mut ask, course) = match self.arrive(setup, parts, sender, identity) {
             Arrival::Admitted(ask, course) => (ask, course),
             Arrival::NoSite => return no_site(),
             Arrival::Proof(answer) => return Answer::new(synth::proof(&answer), synthetic()),
             Arrival::Refused(refusal) => return refuse(refusal),
             Arrival::TurnedAway(site, request, turn) => {
-                report.site = Some(site);
+                report.site = setup.name(site);
                 let mut answer = match turn {
                     Turn::Redirect => {
                         let url = request.https_url(setup.params.https_port);
                         Answer::new(synth::redirected(&url), synthetic())
                     }
                     Turn::Refuse(refusal) => refuse(refusal),
+                    Turn::Purge => {
+                        report.key = setup.params.cache_status_key.then(|| request.url());
+                        let site = setup.site(site);
+                        Box::pin(self.obey_front(site, &request, spoken.as_ref())).await
+                    }
                 };
                 let headers = answer.response.headers_mut();
                 let site = setup.site(site);
@@ -523,7 +564,9 @@ impl Engine {
                 return answer;
             }
         };
-        report.site = Some(ask.site);
+        ask.trace = report.trace;
+        report.site = setup.name(ask.site);
+        report.primary = Some(ask.key);
         report.key = setup.params.cache_status_key.then(|| ask.request.url());
         let (site, scheme) = (ask.site, ask.request.scheme());
         let close_after = ask.request.close_after();
@@ -539,20 +582,20 @@ impl Engine {
             Course::Serve => self.serve(ask).await,
             Course::Pass(outcome) => Box::pin(self.pass_unsafe(ask, body, outcome)).await,
             Course::Options => Answer::new(synth::options(), synthetic()),
-            Course::Purge => {
-                let keys = self.keys_of_target(
-                    ask.site(),
-                    ask.request.authority(),
-                    ask.request.target(),
-                    ask.request.scheme(),
-                );
-                let selectors: Vec<Selector> = keys.into_iter().map(Selector::Url).collect();
-                let entries = Box::pin(self.forget(&selectors)).await;
-                Answer::new(synth::purged(entries), synthetic())
-            }
             Course::Refuse(refusal) => refuse(refusal),
             Course::Upgrade(protocol) => Box::pin(self.upgrade(ask, protocol)).await,
         }
+    }
+
+    /// The trace that a request belongs to.
+    fn trace(&self, headers: &HeaderMap, policy: TracePolicy, trusted: bool) -> Trace {
+        let mut chance = [0; 24];
+        let bytes = self.nonce().into_iter().chain(self.nonce());
+        chance
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = from);
+        Trace::decide(headers, policy, trusted, chance)
     }
 
     /// A delimiter that no body can know beforehand (RFC 2046 §5.1.1).

@@ -2,6 +2,9 @@
 
 use super::Engine;
 use super::ask::Ask;
+use super::meter::Histogram;
+use super::meter::Reading;
+use super::span::Step;
 use super::upload::no_body;
 use crate::clock;
 use crate::rules::balance::round_robin;
@@ -11,6 +14,7 @@ use crate::state::health::Health;
 use crate::state::health::Params as HealthParams;
 use crate::upstream;
 use crate::upstream::Body;
+use crate::upstream::Connections;
 use crate::upstream::RequestBody;
 use crate::upstream::Upstream;
 use crate::upstream::UpstreamError;
@@ -26,13 +30,51 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// An upstream and what is known of it.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) upstream: Upstream,
-    pub(super) health: Mutex<Health>,
+    health: Mutex<Health>,
+    /// A permit for each request that refreshes what was purged.
+    pub(super) refreshes: Arc<Semaphore>,
     ticket: AtomicU64,
+    /// Of each backend.
+    tallies: Vec<Tally>,
+}
+
+/// What came of asking one backend. Relaxed: no other memory hangs on it.
+#[derive(Debug, Default)]
+struct Tally {
+    /// By the first digit of the status.
+    answers: [AtomicU64; CLASSES],
+    /// In the order of [`ProxyError::ALL`].
+    errors: [AtomicU64; ProxyError::ALL.len()],
+    /// From the decision to ask to the head of an answer.
+    took: Histogram,
+}
+
+/// One backend, and what came of asking it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendStats {
+    /// The upstream it belongs to.
+    pub upstream: String,
+    /// Its address, as the config has it.
+    pub name: Arc<str>,
+    /// It is asked.
+    pub usable: bool,
+    /// Responses by the first digit of their status, from 1 on.
+    pub answers: [u64; CLASSES],
+    /// Exchanges without a response, by the reason's token.
+    pub errors: Vec<(&'static str, u64)>,
+    /// How long responses took to begin.
+    pub took: Reading,
+    /// Interim (1xx) responses; they go no further.
+    pub interim: u64,
+    /// The connections to it.
+    pub connections: Connections,
 }
 
 /// A response and who gave it.
@@ -60,19 +102,32 @@ pub(super) enum FetchError {
 
 impl Origin {
     pub(super) fn new(params: upstream::Params) -> Self {
+        let refreshes = Arc::new(Semaphore::new(params.refreshes_max));
         let upstream = Upstream::new(params);
         let backends = upstream.backends();
         Self {
             upstream,
+            refreshes,
             health: Mutex::new(Health::new(backends, HealthParams::default())),
             ticket: AtomicU64::new(0),
+            tallies: (0..backends).map(|_| Tally::default()).collect(),
         }
     }
 
-    /// Interim responses from all its backends.
-    pub(super) fn interim(&self) -> u64 {
-        let backends = 0..self.upstream.backends();
-        backends.map(|n| self.upstream.interim(n)).sum()
+    /// Each backend, under the name of this upstream.
+    pub(super) fn stats(&self, upstream: &str) -> Vec<BackendStats> {
+        let now = clock::now();
+        let health = super::shelf::lock(&self.health);
+        let tallies = self.tallies.iter().enumerate();
+        let stats = tallies.map(|(backend, tally)| BackendStats {
+            upstream: upstream.to_owned(),
+            name: self.upstream.name(backend),
+            usable: health.is_usable(backend, now),
+            interim: self.upstream.interim(backend),
+            connections: self.upstream.connections(backend),
+            ..tally.read()
+        });
+        stats.collect()
     }
 
     /// Picks a backend that was not tried yet.
@@ -88,6 +143,43 @@ impl Origin {
         let backend = round_robin(self.ticket.fetch_add(1, Ordering::Relaxed), &usable)?;
         health.ask(backend, now);
         Some(backend)
+    }
+}
+
+impl Tally {
+    fn count(&self, result: Result<StatusCode, &UpstreamError>, took: Duration) {
+        let cell = match result {
+            Ok(status) => {
+                self.took.record(took);
+                let class = usize::from(status.as_u16() / 100);
+                self.answers.get(class.saturating_sub(1))
+            }
+            Err(error) => {
+                let error = error.proxy_error();
+                let place = ProxyError::ALL.iter().position(|known| *known == error);
+                place.and_then(|place| self.errors.get(place))
+            }
+        };
+        if let Some(cell) = cell {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self) -> BackendStats {
+        let mut stats = BackendStats {
+            took: self.took.read(),
+            ..BackendStats::default()
+        };
+        for (read, count) in stats.answers.iter_mut().zip(&self.answers) {
+            *read = count.load(Ordering::Relaxed);
+        }
+        for (error, count) in ProxyError::ALL.iter().zip(&self.errors) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                stats.errors.push((error.token(), count));
+            }
+        }
+        stats
     }
 }
 
@@ -155,7 +247,7 @@ impl Engine {
                 return Err(failed);
             };
             let request = self.outgoing(ask, method, headers, no_body());
-            let error = match self.try_backend(origin, backend, request).await {
+            let error = match self.try_backend(ask, origin, backend, request).await {
                 Ok(exchange) => return Ok(exchange),
                 Err(error) => error,
             };
@@ -184,7 +276,7 @@ impl Engine {
             return Err(FetchError::NoBackend);
         };
         let request = self.outgoing(ask, ask.request.method(), headers, body);
-        Ok(self.try_backend(origin, backend, request).await?)
+        Ok(self.try_backend(ask, origin, backend, request).await?)
     }
 
     fn outgoing(
@@ -210,11 +302,30 @@ impl Engine {
 
     async fn try_backend(
         &self,
+        ask: &Ask,
         origin: &Origin,
         backend: usize,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Exchange, UpstreamError> {
+        let span = self.begin_span(ask);
+        if let (Some(trace), Some(span)) = (&ask.trace, &span) {
+            trace.tell(request.headers_mut(), span.id());
+        }
+        let method = request.method().clone();
+        let asked = clock::instant();
         let result = origin.upstream.exchange(backend, request).await;
+        self.end_span(span, || Step::Exchange {
+            method,
+            backend: origin.upstream.name(backend),
+            result: result
+                .as_ref()
+                .map(Response::status)
+                .map_err(UpstreamError::proxy_error),
+        });
+        if let Some(tally) = origin.tallies.get(backend) {
+            let status = result.as_ref().map(Response::status);
+            tally.count(status, clock::instant().duration_since(asked));
+        }
         let mut health = super::shelf::lock(&origin.health);
         match &result {
             Ok(_) => health.success(backend),
@@ -229,5 +340,7 @@ impl Engine {
     }
 }
 
+/// The first digits a status can have.
+const CLASSES: usize = 5;
 /// How a surrogate says to the origin that directives may be meant for it (Edge Architecture §2.1).
 const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");

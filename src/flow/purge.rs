@@ -265,7 +265,10 @@ impl Params {
         ))
     }
 
-    fn read_url(&self, url: &str) -> Result<(&Site, Scheme, String, String), PurgeError> {
+    pub(super) fn read_url(
+        &self,
+        url: &str,
+    ) -> Result<(&Site, Scheme, String, String), PurgeError> {
         let bad = || PurgeError::BadUrl(url.to_owned());
         let (scheme, authority, target) = parse_url(url).map_err(|_| bad())?;
         let host = match authority.rsplit_once(':') {

@@ -1,10 +1,13 @@
 //! What happened to one request: the one value that Cache-Status, access log, metrics and stats
 //! render, so that they cannot disagree.
 
+use super::span::Span;
 use crate::rules::cache_status::Outcome;
+use crate::rules::key::PrimaryKey;
 use crate::rules::proxy_status::ProxyError;
+use crate::rules::request::Cipher;
 use crate::rules::request::Refusal;
-use crate::rules::route::SiteId;
+use crate::rules::trace::Trace;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -26,6 +29,8 @@ pub struct Report {
     pub client: SocketAddr,
     /// When the request arrived.
     pub at: SystemTime,
+    /// From arrival to the head of the response.
+    pub head_after: Duration,
     /// From arrival to the last byte handed to the connection.
     pub took: Duration,
     /// Method, as received.
@@ -40,8 +45,16 @@ pub struct Report {
     pub referer: Option<HeaderValue>,
     /// User-Agent, as received.
     pub user_agent: Option<HeaderValue>,
-    /// The site it belonged to.
-    pub site: Option<SiteId>,
+    /// What names its target in the store, if it was let in.
+    pub primary: Option<PrimaryKey>,
+    /// The length of the stored body that it was answered from, in bytes.
+    pub stored_bytes: Option<u64>,
+    /// What the handshake of its connection agreed on, over TLS.
+    pub cipher: Option<Cipher>,
+    /// The trace it belongs to, where there are such.
+    pub trace: Option<Trace>,
+    /// The name of the site it belonged to.
+    pub site: Option<Arc<str>>,
     /// The URL it is stored under, where Cache-Status is to say it.
     pub key: Option<String>,
     /// The status sent.
@@ -70,6 +83,7 @@ impl Report {
         Self {
             client,
             at,
+            head_after: Duration::ZERO,
             took: Duration::ZERO,
             method: parts.method.clone(),
             uri,
@@ -77,7 +91,11 @@ impl Report {
             host: authority.or_else(|| field(&header::HOST)),
             referer: field(&header::REFERER),
             user_agent: field(&header::USER_AGENT),
+            cipher: None,
+            trace: None,
             site: None,
+            primary: None,
+            stored_bytes: None,
             key: None,
             status: StatusCode::OK,
             body_bytes: 0,
@@ -104,4 +122,9 @@ fn split(uri: &Uri) -> (Uri, Option<HeaderValue>) {
 pub trait Sink: Send + Sync {
     /// Takes one.
     fn take(&self, report: Report);
+
+    /// Takes a step of a request that is told of; called when it has ended. Must be quick.
+    fn tell(&self, span: Span) {
+        drop(span);
+    }
 }

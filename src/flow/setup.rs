@@ -33,6 +33,8 @@ pub(super) struct Setup {
     origins: Vec<Arc<Origin>>,
     /// Of each site, the number of the setup since which it is as it is.
     eras: Vec<u64>,
+    /// Of each site, its name, for reports.
+    names: Vec<Arc<str>>,
     number: u64,
 }
 
@@ -93,9 +95,11 @@ impl Setup {
             passes_max: params.hops_max,
         };
         let sites = params.sites.iter();
+        let names = sites.clone().map(|site| Arc::from(site.name.as_str()));
         let eras = sites.map(|site| era(site, origins.get(site.upstream)));
         Self {
             eras: eras.collect(),
+            names: names.collect(),
             via: hop.via(Version::HTTP_11).filter(|_| params.via_response),
             hop,
             origins,
@@ -109,6 +113,13 @@ impl Setup {
         &self.origins
     }
 
+    /// An upstream by its name.
+    pub(super) fn origin_called(&self, name: &str) -> Option<&Arc<Origin>> {
+        let mut named = self.params.upstreams.iter().zip(&self.origins);
+        let (_, origin) = named.find(|((upstream, _), _)| upstream == name)?;
+        Some(origin)
+    }
+
     pub(super) fn site(&self, id: SiteId) -> &Site {
         // A site's number comes from the list it is looked up in.
         let number = usize::from(id.0).min(self.params.sites.len() - 1);
@@ -120,6 +131,11 @@ impl Setup {
         let number = self.site(id).upstream.min(self.origins.len() - 1);
         #[expect(clippy::indexing_slicing, reason = "bounded the line before")]
         &self.origins[number]
+    }
+
+    /// A site's name.
+    pub(super) fn name(&self, id: SiteId) -> Option<Arc<str>> {
+        self.names.get(usize::from(id.0)).cloned()
     }
 
     /// Tells trips for a site apart that were made under different setups of it.
@@ -193,6 +209,7 @@ mod tests {
             tries_max: 1,
             upgrades_max: 0,
             upgrade_idle_timeout: second,
+            traces: None,
             variants_max: 1,
             eviction: eviction::Params {
                 favour: Favour::default(),
@@ -216,6 +233,7 @@ mod tests {
             connections_max: 1,
             queue_max: 1,
             idle_max: 1,
+            refreshes_max: 1,
             idle_timeout: second,
             headers_max: 1,
             header_bytes_max: 1,

@@ -1,5 +1,6 @@
 //! Responses of our own: the only place where a refusal or an error becomes a status.
 
+use super::Receipt;
 use super::body::Body;
 use super::origin::FetchError;
 use crate::rules::cache_status::Detail;
@@ -78,8 +79,18 @@ pub(super) fn bad_body(status: StatusCode) -> Response<Body> {
 }
 
 /// A purge that was obeyed.
-pub(super) fn purged(entries: u64) -> Response<Body> {
-    plain(StatusCode::OK, &format!("purged {entries}"))
+pub(super) fn purged(receipt: &Receipt) -> Response<Body> {
+    let id = receipt.id();
+    let text = match receipt.entries {
+        Some(entries) => format!("purged {entries}, receipt {id}"),
+        None => format!("purged, receipt {id}"),
+    };
+    plain(StatusCode::OK, &text)
+}
+
+/// A purge that was not.
+pub(super) fn not_purged(status: StatusCode, why: &str) -> Response<Body> {
+    plain(status, why)
 }
 
 /// The `detail` that an error has in Cache-Status.

@@ -18,6 +18,7 @@ use crate::net::introduction::Unintroduced;
 use crate::net::tls::HandshakeFailure;
 use crate::rules::guard::Network;
 use crate::rules::identity::Identity;
+use crate::rules::request::Cipher;
 use crate::rules::request::Scheme;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,6 +83,8 @@ pub struct Peer {
     pub scheme: Scheme,
     /// What the handshake found out, where the site asked for has rules for client certificates.
     pub identity: Option<Arc<Identity>>,
+    /// What the handshake agreed on, over TLS.
+    pub cipher: Option<Cipher>,
 }
 
 /// What the net room sees that no handler does.

@@ -172,6 +172,7 @@ async fn accept_all<H, F, B>(
             local: listen::canonical(local),
             scheme: tls.map_or(Scheme::Http, |_| Scheme::Https),
             identity: None,
+            cipher: None,
         };
         let arrival = Arrival { tcp, peer, place };
         tokio::spawn(connection(
@@ -308,8 +309,12 @@ async fn connection<H, F, B>(
     let Ok(Some(secured)) = done else {
         return;
     };
-    let identity = secured.identity;
-    let peer = Peer { identity, ..peer };
+    let (identity, cipher) = (secured.identity, secured.cipher);
+    let peer = Peer {
+        identity,
+        cipher,
+        ..peer
+    };
     match secured.protocol {
         Protocol::Http1 => {
             converse(ClientIo::new(secured.stream, limits), peer, &front, phase).await;

@@ -1,44 +1,56 @@
 //! The admin listener's handler: purging, counters, health.
 //!
 //! ```text
-//! POST  /purge     {"urls": ["http://host/path", …]} or {"all": true}  ─► receipt
-//! PURGE URL        the same for one URL (absolute, or Host and path)   ─► receipt
+//! POST  /purge, GET /purges, PURGE, BAN, …   what is purged, and was, see `purges`
 //! GET   /stats     counters and sizes as JSON
 //! POST  /explain   a request  ─► what would become of it now, and why; see [`explain`](super::explain)
+//! GET   /          the dashboard, see `page`; its files need no token
+//! GET   /live      what goes on now, see `picture`
+//! GET   /metrics   the same and more, for Prometheus: text, or OpenMetrics for whoever accepts it
 //! GET   /certificates   every certificate, and every name that one is obtained for, as JSON
 //! POST  /store/stat | list | verify | export   what is stored, see `inventory`  ─► told piece by piece
 //! POST  /reload    reads the config again  ─► what has changed, or 422 with everything that is wrong
+//! GET   /openapi.json   all of this for machines, as OpenAPI 3.1
 //! GET   /healthz   200 while the process answers
 //! GET   /readyz    200, or 503 with the reason why no traffic should come
 //! ```
 //!
-//! With a token, everything but the two health questions needs `Authorization: Bearer TOKEN`.
-//! Without one (only on a loopback listener) a request that a web page sent is refused, so a
-//! browser on the same machine cannot be tricked into purging, or into telling what is stored: that is
-//! asked for by POST, because with a GET a browser need not say where it comes from.
+//! With a token, everything but the two health questions needs `Authorization: Bearer TOKEN`, or the
+//! token in one of the fields that clients of others put theirs in.
+//! Without one (only on a loopback listener) a request that another's web page sent is refused, see
+//! `browser`, so a browser on the same machine cannot be tricked into purging, or into telling what is
+//! stored: that is asked for by POST, because with a GET a browser need not say where it comes from.
 
 use super::answer::Answer;
 use super::answer::Telling;
+use super::browser;
 use super::explain;
 use super::inventory;
 use super::inventory::Question;
 use super::inventory::Topic;
+use super::live::Live;
 use super::metrics::Certificates;
 use super::metrics::Metrics;
+use super::metrics::exposition::Form;
+use super::openapi;
+use super::page::Asset;
+use super::picture;
+use super::picture::Picture;
+use super::purges::Accent;
+use super::purges::Wish;
+use super::purges::object;
 use super::reload::Reloads;
 use crate::clock;
 use crate::flow::Engine;
-use crate::flow::Manner;
-use crate::flow::Purge;
 use crate::flow::PurgeError;
-use crate::flow::Receipt;
 use crate::flow::StoreError;
-use crate::flow::What;
+use crate::flow::dialect::Misspoken;
 use crate::flow::explain::Unanswerable;
 use crate::rules::secret::Secret;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -50,8 +62,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use http_body_util::LengthLimitError;
 use http_body_util::Limited;
-use serde::Deserialize;
-use serde::Serialize;
+use serde_json::Value;
 use serde_json::json;
 use std::fmt;
 use std::fs;
@@ -67,8 +78,7 @@ use tokio::time::timeout;
 /// Answers admin requests.
 pub struct Admin {
     engine: Arc<Engine>,
-    metrics: Arc<Metrics>,
-    certificates: Look,
+    seen: Seen,
     reloads: Reloads,
     token: ArcSwapOption<Token>,
     draining: AtomicBool,
@@ -76,6 +86,16 @@ pub struct Admin {
     tellings: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
     explanations: Semaphore,
+}
+
+/// What is seen of the process beside the engine.
+pub struct Seen {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What requests are for.
+    pub live: Arc<Live>,
+    /// What TLS listeners show.
+    pub certificates: Look,
 }
 
 /// Looks at the certificates that TLS listeners show now.
@@ -106,9 +126,9 @@ pub enum AdminError {
     #[error("the request body could not be read")]
     Body,
     /// A web page sent it, and there is no token to tell friend from foe.
-    #[error("requests from web pages need a token")]
+    #[error("requests from other web pages need a token")]
     ForeignOrigin,
-    /// The JSON is not a purge.
+    /// The JSON, or a parameter, is not what it must be.
     #[error("{0}")]
     Malformed(String),
     /// Another method is needed.
@@ -117,10 +137,14 @@ pub enum AdminError {
         /// The methods that are possible.
         allow: &'static str,
     },
+    /// A purge in the words of others that cannot be done.
+    #[error(transparent)]
+    Misspoken(#[from] Misspoken),
+    /// No purge goes by this, or it was too long ago.
+    #[error("there is no such receipt, or no longer")]
+    NoReceipt,
     /// No such resource.
-    #[error(
-        "there is only /explain, /purge, /reload, /stats, /certificates, /store/…, /healthz and /readyz"
-    )]
+    #[error("there is no such resource; /openapi.json lists all")]
     NotFound,
     /// The question has no answer.
     #[error(transparent)]
@@ -162,43 +186,23 @@ enum Ask {
     Certificates,
     Explain,
     Health,
-    PurgeBody,
-    PurgeUrl(String),
+    Live,
+    Metrics,
+    OpenApi,
+    Page(&'static Asset),
+    Purges(Wish),
     Ready,
     Reload,
     Stats,
     Store(Topic),
 }
 
-/// The body of `POST /purge`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PurgeBody {
-    urls: Option<Vec<String>>,
-    tags: Option<Vec<String>>,
-    prefixes: Option<Vec<String>>,
-    hosts: Option<Vec<String>>,
-    regexes: Option<Vec<String>>,
-    sites: Option<Vec<String>>,
-    site: Option<String>,
-    all: Option<bool>,
-    #[serde(default)]
-    soft: bool,
-}
-
 impl Admin {
     /// Makes the handler.
-    pub fn new(
-        engine: Arc<Engine>,
-        metrics: Arc<Metrics>,
-        certificates: Look,
-        reloads: Reloads,
-        token: Option<Token>,
-    ) -> Self {
+    pub fn new(engine: Arc<Engine>, seen: Seen, reloads: Reloads, token: Option<Token>) -> Self {
         Self {
             engine,
-            metrics,
-            certificates,
+            seen,
             reloads,
             token: ArcSwapOption::from_pointee(token),
             draining: AtomicBool::new(false),
@@ -227,7 +231,7 @@ impl Admin {
         let (parts, body) = request.into_parts();
         match self.answer(&parts, body).await {
             Ok(response) => response,
-            Err(error) => error.respond(),
+            Err(error) => error.respond(Accent::of(parts.uri.path())),
         }
     }
 
@@ -237,23 +241,50 @@ impl Admin {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let ask = Ask::read(parts)?;
-        if !matches!(ask, Ask::Health | Ask::Ready) {
-            authorise(&parts.headers, self.token.load().as_deref())?;
+        if !matches!(ask, Ask::Health | Ask::Page(_) | Ask::Ready) {
+            let token = self.token.load();
+            authorise(&parts.headers, token.as_deref())?;
+            // A page that may not read another's answers may read those it thinks are its own.
+            if ask == Ask::Live && token.is_none() && browser::is_by_name(&parts.headers) {
+                return Err(AdminError::ForeignOrigin);
+            }
         }
         match ask {
             Ask::Certificates => {
-                let certificates = (self.certificates)().render(clock::now());
+                let certificates = (self.seen.certificates)().render(clock::now());
                 Ok(respond(StatusCode::OK, &certificates))
             }
             Ask::Explain => self.explain(&collect(body).await?).await,
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
-            Ask::PurgeBody => self.purge(read_purge(&collect(body).await?)?).await,
-            Ask::PurgeUrl(url) => self.purge(urls(vec![url])).await,
+            Ask::Live => {
+                let (seen, now) = (&self.seen, clock::now());
+                let picture = Picture::new(&seen.live, &seen.metrics, &self.engine, now);
+                Ok(respond(StatusCode::OK, &json!(picture)))
+            }
+            Ask::Metrics => {
+                let form = Form::chosen_by(&parts.headers);
+                let (sizes, certificates) = (self.engine.stats(), (self.seen.certificates)());
+                let curve = self.seen.live.curve();
+                let metrics = &self.seen.metrics;
+                let page = metrics.expose(form, &sizes, &certificates, &curve);
+                Ok(build(StatusCode::OK, form.content_type(), page.into()))
+            }
+            Ask::Page(asset) => Ok(asset.respond()),
+            Ask::OpenApi => Ok(respond(StatusCode::OK, &openapi::DOCUMENT)),
+            Ask::Purges(wish) => {
+                let body = collect(body).await?;
+                wish.answer(&self.engine, parts, &body).await
+            }
             Ask::Ready => Ok(self.ready()),
             Ask::Reload => self.reload().await,
             Ask::Stats => {
-                let (sizes, certificates) = (self.engine.stats(), (self.certificates)());
-                let stats = self.metrics.render(&sizes, &certificates, clock::now());
+                let (sizes, certificates) = (self.engine.stats(), (self.seen.certificates)());
+                let metrics = &self.seen.metrics;
+                let mut stats = metrics.render(&sizes, &certificates, clock::now());
+                if let Value::Object(stats) = &mut stats {
+                    let curve = json!(picture::Curve::new(&self.seen.live));
+                    stats.insert("curve".to_owned(), curve);
+                }
                 Ok(respond(StatusCode::OK, &stats))
             }
             Ask::Store(topic) => {
@@ -303,20 +334,6 @@ impl Admin {
             Topic::List | Topic::Stat | Topic::Verify => "application/x-ndjson",
         };
         Ok(build(StatusCode::OK, content_type, answer))
-    }
-
-    async fn purge(&self, purge: Purge) -> Result<Response<Answer>, AdminError> {
-        let items = purge.what.len();
-        let kind = match purge.what.first() {
-            Some(What::All) => "all",
-            Some(_) | None => "url",
-        };
-        let receipt = self.engine.purge(purge).await?;
-        tracing::info!(kind, items, sequence = receipt.sequence.0, "purged");
-        Ok(respond(
-            StatusCode::OK,
-            &render_receipt(&receipt, kind, items),
-        ))
     }
 
     /// Has the config read again and says what came of it. Dropped half-way, it goes on.
@@ -412,14 +429,16 @@ impl fmt::Debug for Admin {
 impl Ask {
     /// Finds out what a request head asks for.
     fn read(parts: &Parts) -> Result<Self, AdminError> {
-        if parts.method.as_str() == "PURGE" {
-            return Ok(Self::PurgeUrl(url_of(parts)?));
+        if let Some(wish) = Wish::read(parts) {
+            return wish.map(Self::Purges);
         }
         let (ask, allow) = match parts.uri.path() {
             "/certificates" => (Self::Certificates, READ),
             "/explain" => (Self::Explain, "POST"),
             "/healthz" => (Self::Health, READ),
-            "/purge" => (Self::PurgeBody, "POST"),
+            "/live" => (Self::Live, READ),
+            "/metrics" => (Self::Metrics, READ),
+            "/openapi.json" => (Self::OpenApi, READ),
             "/readyz" => (Self::Ready, READ),
             "/reload" => (Self::Reload, "POST"),
             "/stats" => (Self::Stats, READ),
@@ -427,7 +446,10 @@ impl Ask {
             "/store/list" => (Self::Store(Topic::List), "POST"),
             "/store/stat" => (Self::Store(Topic::Stat), "POST"),
             "/store/verify" => (Self::Store(Topic::Verify), "POST"),
-            _ => return Err(AdminError::NotFound),
+            path => match Asset::at(path) {
+                Some(asset) => (Self::Page(asset), READ),
+                None => return Err(AdminError::NotFound),
+            },
         };
         let method = &parts.method;
         let read = matches!(*method, Method::GET | Method::HEAD);
@@ -439,9 +461,11 @@ impl Ask {
 }
 
 impl AdminError {
-    fn respond(&self) -> Response<Answer> {
+    fn respond(&self, accent: Accent) -> Response<Answer> {
         let status = match self {
-            Self::Body | Self::Malformed(_) | Self::Unanswerable(_) => StatusCode::BAD_REQUEST,
+            Self::Body | Self::Malformed(_) | Self::Misspoken(_) | Self::Unanswerable(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::BadToken { .. } | Self::Store(_) | Self::Unreadable { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -450,13 +474,16 @@ impl AdminError {
             }
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => StatusCode::NOT_FOUND,
+            Self::NoReceipt | Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Purge(PurgeError::PatternsFull(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Purge(_) => StatusCode::BAD_REQUEST,
             Self::OtherStore => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
         };
-        let mut response = respond(status, &json!({"error": self.to_string()}));
+        let mut response = respond(status, &accent.error(status, self));
         let headers = response.headers_mut();
         if let Self::Method { allow } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -472,39 +499,20 @@ impl AdminError {
 /// Checks that the sender may do more than ask for health.
 fn authorise(headers: &HeaderMap, token: Option<&Token>) -> Result<(), AdminError> {
     let Some(token) = token else {
-        // Browsers put Origin on every request that a page sends elsewhere with an effect.
-        return match headers.contains_key(header::ORIGIN) {
+        return match browser::is_foreign(headers) {
             true => Err(AdminError::ForeignOrigin),
             false => Ok(()),
         };
     };
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .map(HeaderValue::as_bytes)
-        .unwrap_or_default();
-    let Some((scheme, secret)) = value.split_at_checked(BEARER.len()) else {
-        return Err(AdminError::Unauthorised);
-    };
-    match scheme.eq_ignore_ascii_case(BEARER) && token.matches(secret.trim_ascii()) {
+    let field = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let bearer = field(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, secret) = value.split_at_checked(BEARER.len())?;
+        scheme.eq_ignore_ascii_case(BEARER).then_some(secret)
+    });
+    let secret = bearer.or_else(|| TOKEN_FIELDS.iter().find_map(|name| field(name.clone())));
+    match secret.is_some_and(|secret| token.matches(secret.trim_ascii())) {
         true => Ok(()),
         false => Err(AdminError::Unauthorised),
-    }
-}
-
-/// Finds the URL of a `PURGE` request: its target when absolute, else from Host and path.
-fn url_of(parts: &Parts) -> Result<String, AdminError> {
-    if parts.uri.scheme().is_some() {
-        return Ok(parts.uri.to_string());
-    }
-    let host = parts
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    match (host, parts.uri.path_and_query()) {
-        (Some(host), Some(path)) if !host.is_empty() => Ok(format!("http://{host}{path}")),
-        _ => Err(AdminError::Malformed(
-            "PURGE needs a host and a path".to_owned(),
-        )),
     }
 }
 
@@ -521,102 +529,20 @@ where
     }
 }
 
-/// Reads the JSON of a purge.
-fn read_purge(body: &[u8]) -> Result<Purge, AdminError> {
-    let malformed = |reason: &str| Err(AdminError::Malformed(reason.to_owned()));
-    let body: PurgeBody = serde_json::from_slice(body)
-        .map_err(|error| AdminError::Malformed(format!("not a purge: {error}")))?;
-    let (what, manner) = (body.what(), body.manner());
-    match (body.all, what.is_empty()) {
-        (Some(false), _) => malformed("all can only be true"),
-        (Some(true), false) => malformed("give items or all, not both"),
-        (None, true) => malformed("give items or all"),
-        (Some(true), true) => Ok(Purge {
-            what: vec![What::All],
-            manner,
-        }),
-        (None, false) => Ok(Purge { what, manner }),
-    }
-}
-
-impl PurgeBody {
-    fn what(&self) -> Vec<What> {
-        let each = |list: &Option<Vec<String>>| list.clone().into_iter().flatten();
-        let site = &self.site;
-        let tag = |text| What::Tag {
-            site: site.clone(),
-            text,
-        };
-        let regex = |text| What::Regex {
-            site: site.clone(),
-            text,
-        };
-        each(&self.urls)
-            .map(What::Url)
-            .chain(each(&self.tags).map(tag))
-            .chain(each(&self.prefixes).map(What::Prefix))
-            .chain(each(&self.hosts).map(What::Host))
-            .chain(each(&self.regexes).map(regex))
-            .chain(each(&self.sites).map(What::Site))
-            .collect()
-    }
-
-    fn manner(&self) -> Manner {
-        match self.soft {
-            true => Manner::Soft,
-            false => Manner::Hard,
-        }
-    }
-}
-
-fn urls(urls: Vec<String>) -> Purge {
-    Purge {
-        what: urls.into_iter().map(What::Url).collect(),
-        manner: Manner::Hard,
-    }
-}
-
 /// Reads the JSON of a question about the store; nothing at all asks for everything.
 fn read_question(body: &[u8]) -> Result<Question, AdminError> {
     if body.trim_ascii().is_empty() {
         return Ok(Question::default());
     }
     let malformed = |error: String| AdminError::Malformed(format!("not a question: {error}"));
-    let question: Question =
-        serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+    let question: Question = object(body).map_err(malformed)?;
     match question.selected() {
         Ok(_) => Ok(question),
         Err(error) => Err(malformed(error.to_string())),
     }
 }
 
-/// A receipt as JSON; the names are an interface.
-#[derive(Serialize)]
-struct ReceiptJson<'k> {
-    id: String,
-    sequence: u64,
-    kind: &'k str,
-    items: usize,
-    entries: Option<u64>,
-    at: String,
-    durable: bool,
-}
-
-fn render_receipt(receipt: &Receipt, kind: &str, items: usize) -> String {
-    let receipt = ReceiptJson {
-        id: format!("p-{}", receipt.sequence.0),
-        sequence: receipt.sequence.0,
-        kind,
-        items,
-        entries: receipt.entries,
-        at: humantime::format_rfc3339_millis(receipt.at).to_string(),
-        durable: receipt.durable,
-    };
-    // No key or value of these types can fail to serialise.
-    serde_json::to_string(&receipt).unwrap_or_default()
-}
-
-fn respond(status: StatusCode, body: &impl fmt::Display) -> Response<Answer> {
+pub(super) fn respond(status: StatusCode, body: &impl fmt::Display) -> Response<Answer> {
     build(
         status,
         "application/json",
@@ -629,7 +555,11 @@ fn text(status: StatusCode, body: &str) -> Response<Answer> {
     build(status, "text/plain; charset=utf-8", body)
 }
 
-fn build(status: StatusCode, content_type: &'static str, body: Answer) -> Response<Answer> {
+pub(super) fn build(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Answer,
+) -> Response<Answer> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -651,15 +581,17 @@ const EXPLANATIONS_MAX: usize = 8;
 /// Longest accepted token.
 const TOKEN_BYTES_MAX: usize = 4096;
 const BEARER: &[u8] = b"bearer ";
-const READ: &str = "GET, HEAD";
+/// Where clients of Fastly and Cloudflare put their token.
+const TOKEN_FIELDS: [HeaderName; 2] = [
+    HeaderName::from_static("fastly-key"),
+    HeaderName::from_static("x-auth-key"),
+];
+pub(super) const READ: &str = "GET, HEAD";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::address::Sequence;
     use http_body_util::Full;
-    use std::time::Duration;
-    use std::time::SystemTime;
 
     fn parts(request: http::request::Builder) -> Parts {
         request.body(()).unwrap().into_parts().0
@@ -703,6 +635,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_taken_from_the_fields_of_others() {
+        let token = Token::new(b"s3cret");
+        for field in ["Fastly-Key", "X-Auth-Key"] {
+            let with = |value: &str| parts(Request::get("/").header(field, value)).headers;
+            assert!(authorise(&with("s3cret"), Some(&token)).is_ok(), "{field}");
+            assert!(authorise(&with("s3cre"), Some(&token)).is_err(), "{field}");
+            assert!(authorise(&with(""), Some(&token)).is_err(), "{field}");
+        }
+    }
+
+    #[test]
     fn without_a_token_only_web_pages_are_refused() {
         assert!(authorise(&HeaderMap::new(), None).is_ok());
         let page = parts(Request::post("/purge").header("origin", "http://evil.example"));
@@ -714,7 +657,7 @@ mod tests {
 
     #[test]
     fn a_refusal_for_want_of_a_token_says_which_scheme() {
-        let response = AdminError::Unauthorised.respond();
+        let response = AdminError::Unauthorised.respond(Accent::Own);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(
             response.headers()["www-authenticate"],
@@ -736,35 +679,6 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_names_urls_or_everything() {
-        let urls = urls(vec!["http://a/".to_owned()]);
-        assert_eq!(read_purge(br#"{"urls": ["http://a/"]}"#).unwrap(), urls);
-        let all = read_purge(br#"{"all": true}"#).unwrap();
-        assert_eq!(all.what, [What::All]);
-    }
-
-    #[test]
-    fn anything_else_is_no_purge() {
-        let cases: [&[u8]; 9] = [
-            b"",
-            b"{}",
-            b"[]",
-            b"{\"all\": false}",
-            b"{\"urls\": []}",
-            b"{\"urls\": \"a\"}",
-            b"{\"urls\": [\"a\"], \"all\": true}",
-            b"{\"all\": true} x",
-            b"\xff",
-        ];
-        for case in cases {
-            assert!(
-                matches!(read_purge(case), Err(AdminError::Malformed(_))),
-                "{case:?}"
-            );
-        }
-    }
-
-    #[test]
     fn a_question_is_json_or_nothing() {
         assert_eq!(read_question(b" \n").unwrap().from, 0);
         assert_eq!(read_question(br#"{"from": 7}"#).unwrap().from, 7);
@@ -781,54 +695,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_named() {
-        let error = read_purge(br#"{"al": true}"#).unwrap_err().to_string();
-        assert!(error.contains("unknown field `al`"), "{error}");
-    }
-
-    #[test]
     fn requests_find_their_answers() {
         let ask = |request| Ask::read(&parts(request));
         assert_eq!(ask(Request::get("/stats")).unwrap(), Ask::Stats);
         let certificates = ask(Request::get("/certificates")).unwrap();
         assert_eq!(certificates, Ask::Certificates);
         assert_eq!(ask(Request::head("/healthz?x")).unwrap(), Ask::Health);
-        assert_eq!(ask(Request::post("/purge")).unwrap(), Ask::PurgeBody);
+        assert_eq!(
+            ask(Request::post("/purge")).unwrap(),
+            Ask::Purges(Wish::Body)
+        );
         let list = ask(Request::post("/store/list")).unwrap();
         assert_eq!(list, Ask::Store(Topic::List));
         assert!(ask(Request::get("/store/list")).is_err());
         assert!(matches!(ask(Request::get("/")), Err(AdminError::NotFound)));
-        let error = ask(Request::get("/purge")).unwrap_err();
-        assert_eq!(error.respond().headers()["allow"], "POST");
-        let error = ask(Request::delete("/stats")).unwrap_err();
-        assert_eq!(error.respond().status(), StatusCode::METHOD_NOT_ALLOWED);
-    }
-
-    #[test]
-    fn a_purge_method_names_its_url_either_way() {
-        let purge = |uri: &str| Request::builder().method("PURGE").uri(uri);
-        let url = |request| Ask::read(&parts(request));
-        let expected = Ask::PurgeUrl("http://a.example/x?y".to_owned());
-        assert_eq!(url(purge("http://a.example/x?y")).unwrap(), expected);
-        assert_eq!(
-            url(purge("/x?y").header("host", "a.example")).unwrap(),
-            expected
-        );
-        assert!(url(purge("/x?y")).is_err());
-    }
-
-    #[test]
-    fn a_receipt_says_what_when_and_how_durably() {
-        let receipt = Receipt {
-            sequence: Sequence(7),
-            at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
-            entries: Some(2),
-            durable: true,
-        };
-        assert_eq!(
-            render_receipt(&receipt, "url", 1),
-            r#"{"id":"p-7","sequence":7,"kind":"url","items":1,"entries":2,"at":"1970-01-01T00:00:01.500Z","durable":true}"#
-        );
+        let refused = |request| ask(request).unwrap_err().respond(Accent::Own);
+        assert_eq!(refused(Request::get("/purge")).headers()["allow"], "POST");
+        let refused = refused(Request::delete("/stats"));
+        assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 
     #[test]

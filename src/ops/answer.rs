@@ -82,6 +82,13 @@ impl Telling {
     }
 }
 
+impl Answer {
+    /// Nothing.
+    pub(super) fn empty() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
 impl From<String> for Answer {
     fn from(text: String) -> Self {
         Self::Whole(Full::from(text))

@@ -1,13 +1,26 @@
 //! Counts what happens, under names from one table.
 //!
 //! Counters come from [`Report`]s and from what `cli` passes on of the net room's events; sizes
-//! come from [`Stats`]. [`render`](Metrics::render) writes both as JSON: a name `a.b` is key `b` of
-//! object `a`. Renaming one breaks whoever reads them, so a test holds the table.
+//! come from [`Stats`]. [`expose`](Metrics::expose) writes both for Prometheus, and
+//! [`render`](Metrics::render) as JSON: a name `a.b` is key `b` of object `a`. Renaming one breaks
+//! whoever reads them, so tests hold both tables.
+
+pub mod exposition;
+mod families;
+mod process;
+mod tally;
+
+use self::exposition::Form;
+use self::tally::Handled;
+use self::tally::Tally;
+use self::tally::Totals;
 
 use crate::flow::DirStats;
+use crate::flow::Eviction;
 use crate::flow::Report;
 use crate::flow::Stats;
-use crate::rules::cache_status::Forward;
+use crate::flow::meter::Reading;
+use crate::state::curve::Told;
 use crate::state::orders;
 use http::HeaderName;
 use serde_json::Map;
@@ -54,11 +67,11 @@ impl<K: Ord + Copy + ToString> Labelled<K> {
         *count = count.saturating_add(1);
     }
 
-    fn render(&self) -> Value {
+    fn read(&self) -> BTreeMap<String, u64> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = counts.iter();
         counts
-            .iter()
-            .map(|(label, count)| (label.to_string(), json!(count)))
+            .map(|(label, count)| (label.to_string(), *count))
             .collect()
     }
 }
@@ -69,6 +82,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Metrics {
             $( $(#[doc = $doc])+ pub $field: Counter, )+
+            /// Requests that ended, however they ended.
+            requests: Tally,
             /// Requests refused before anything was looked up, by the refusal's token.
             refused: Labelled<&'static str>,
             /// Bytes that were no request, by the status hyper answered with; 0: none.
@@ -91,52 +106,10 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Requests that ended, however they ended.
-    requests = "requests";
-    /// Satisfied from the store without asking the origin.
-    hits = "hits";
-    /// Forwarded, whatever the reason.
-    misses = "misses";
-    /// Hits that were stale.
-    stale_served = "stale_served";
-    /// Responses that were stored.
-    stored = "stored";
-    /// Requests that shared another's trip to the origin.
-    collapsed = "collapsed";
     /// Configs that were taken up while running.
     reloads_done = "reloads.done";
     /// Configs that were not: something is wrong with them, or needs another process.
     reloads_refused = "reloads.refused";
-    /// Responses whose body was not sent whole.
-    incomplete = "incomplete";
-    /// Body bytes handed to connections.
-    body_bytes = "body_bytes";
-    /// From arrival to the last byte, microseconds, summed over requests.
-    duration_us = "duration_us";
-    /// Forwarded: the cache was configured not to handle the request.
-    forwarded_bypass = "forwarded.bypass";
-    /// Forwarded: the method required it.
-    forwarded_method = "forwarded.method";
-    /// Forwarded: nothing stored for the target.
-    forwarded_uri_miss = "forwarded.uri-miss";
-    /// Forwarded: nothing stored for these request fields.
-    forwarded_vary_miss = "forwarded.vary-miss";
-    /// Forwarded: nothing stored for the target or for these fields.
-    forwarded_miss = "forwarded.miss";
-    /// Forwarded: only a part of it stored.
-    forwarded_partial = "forwarded.partial";
-    /// Forwarded: stored, but stale.
-    forwarded_stale = "forwarded.stale";
-    /// Forwarded: the request's directives required it.
-    forwarded_request = "forwarded.request";
-    /// Responses with a 2xx status.
-    responses_2xx = "responses.2xx";
-    /// Responses with a 3xx status.
-    responses_3xx = "responses.3xx";
-    /// Responses with a 4xx status.
-    responses_4xx = "responses.4xx";
-    /// Responses with a 5xx status.
-    responses_5xx = "responses.5xx";
     /// Connections accepted.
     connections_accepted = "connections.accepted";
     /// Connections that ended.
@@ -161,6 +134,10 @@ counters! {
     handshakes_resumed = "handshakes.resumed";
     /// HTTP/2 connections cut because the client sent too much beside requests.
     floods = "floods";
+    /// Spans that a collector has taken.
+    spans_sent = "traces.sent";
+    /// Spans that were lost: the queue was full, or no collector took them.
+    spans_dropped = "traces.dropped";
     /// Access log lines given up because the writer could not follow.
     access_log_dropped = "access_log.dropped";
 }
@@ -168,21 +145,7 @@ counters! {
 impl Metrics {
     /// Counts one request.
     pub fn count(&self, report: &Report) {
-        self.requests.add(1);
-        self.body_bytes.add(report.body_bytes);
-        self.duration_us
-            .add(u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX));
-        if !report.complete {
-            self.incomplete.add(1);
-        }
-        match report.status.as_u16() {
-            200..=299 => self.responses_2xx.add(1),
-            300..=399 => self.responses_3xx.add(1),
-            400..=499 => self.responses_4xx.add(1),
-            500..=599 => self.responses_5xx.add(1),
-            _ => {}
-        }
-        self.count_outcome(report);
+        self.requests.count(report);
         if let Some(refusal) = report.refusal {
             self.refused.count(refusal.token());
         }
@@ -208,55 +171,46 @@ impl Metrics {
         self.unintroduced.count(reason);
     }
 
-    fn count_outcome(&self, report: &Report) {
-        let outcome = &report.outcome;
-        if outcome.hit {
-            self.hits.add(1);
-            if outcome.ttl.is_some_and(|ttl| ttl < 0) {
-                self.stale_served.add(1);
-            }
-        }
-        if let Some(forward) = outcome.fwd {
-            self.misses.add(1);
-            self.forwarded(forward).add(1);
-        }
-        if outcome.stored {
-            self.stored.add(1);
-        }
-        if outcome.collapsed {
-            self.collapsed.add(1);
-        }
+    /// Writes all counters and sizes for scrapers.
+    pub fn expose(
+        &self,
+        form: Form,
+        stats: &Stats,
+        certificates: &Certificates,
+        curve: &Told,
+    ) -> String {
+        families::page(form, self, stats, certificates, curve)
     }
 
-    fn forwarded(&self, forward: Forward) -> &Counter {
-        match forward {
-            Forward::Bypass => &self.forwarded_bypass,
-            Forward::Method => &self.forwarded_method,
-            Forward::Miss => &self.forwarded_miss,
-            Forward::Partial => &self.forwarded_partial,
-            Forward::Request => &self.forwarded_request,
-            Forward::Stale => &self.forwarded_stale,
-            Forward::UriMiss => &self.forwarded_uri_miss,
-            Forward::VaryMiss => &self.forwarded_vary_miss,
+    /// What was counted of requests, in short.
+    pub fn in_short(&self) -> Short {
+        let totals = self.requests.read();
+        let took = Handled::ALL.iter().zip(totals.took);
+        Short {
+            stale: totals.requests(|handled| handled == Handled::HitStale),
+            collapsed: totals.collapsed,
+            errors: totals.statuses(5),
+            took: took.map(|(handled, took)| (handled.word(), took)).collect(),
         }
     }
 
     /// Writes all counters and sizes as one JSON object.
     pub fn render(&self, stats: &Stats, certificates: &Certificates, now: SystemTime) -> Value {
         let mut root = Map::new();
-        for (name, value) in self.counters() {
+        let totals = requests(&self.requests.read());
+        for (name, value) in totals.into_iter().chain(self.counters()) {
             put(&mut root, name, json!(value));
         }
         let accepted = self.connections_accepted.value();
         let open = accepted.saturating_sub(self.connections_closed.value());
         put(&mut root, "connections.open", json!(open));
-        put(&mut root, "refused", self.refused.render());
-        put(&mut root, "malformed", self.malformed.render());
-        put(&mut root, "errors", self.errors.render());
-        let failures = self.handshake_failures.render();
-        put(&mut root, "handshakes.failures", failures);
-        let reasons = self.unintroduced.render();
-        put(&mut root, "proxy_protocol.refusals", reasons);
+        put(&mut root, "refused", json!(self.refused.read()));
+        put(&mut root, "malformed", json!(self.malformed.read()));
+        put(&mut root, "errors", json!(self.errors.read()));
+        let failures = self.handshake_failures.read();
+        put(&mut root, "handshakes.failures", json!(failures));
+        let reasons = self.unintroduced.read();
+        put(&mut root, "proxy_protocol.refusals", json!(reasons));
         for (name, value) in certificates.sizes(now) {
             put(&mut root, name, value);
         }
@@ -270,6 +224,19 @@ impl Metrics {
         }
         Value::Object(root)
     }
+}
+
+/// What was counted of requests, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Short {
+    /// Hits that were stale.
+    pub stale: u64,
+    /// Shared another's trip to the origin.
+    pub collapsed: u64,
+    /// Responses with a 5xx status.
+    pub errors: u64,
+    /// By outcome, from arrival to the last byte.
+    pub took: Vec<(&'static str, Reading)>,
 }
 
 /// The certificates that TLS listeners show.
@@ -419,10 +386,44 @@ fn seconds(now: SystemTime, then: SystemTime) -> i64 {
 /// How many certificates are named, those that expire first.
 const CERTIFICATES_TOLD: usize = 100;
 
+/// Lists what was counted of requests by name.
+fn requests(totals: &Totals) -> Vec<(&'static str, u64)> {
+    let requests = |wanted| totals.requests(|handled| handled == wanted);
+    let hits = totals.requests(Handled::is_hit);
+    let all = totals.requests(|_| true);
+    vec![
+        ("requests", all),
+        ("hits", hits),
+        ("misses", all - hits - requests(Handled::Own)),
+        ("stale_served", requests(Handled::HitStale)),
+        ("stored", totals.stored),
+        ("collapsed", totals.collapsed),
+        ("incomplete", totals.incomplete),
+        ("body_bytes", totals.bytes()),
+        ("duration_us", totals.took_us()),
+        ("forwarded.bypass", requests(Handled::Bypass)),
+        ("forwarded.method", requests(Handled::Method)),
+        ("forwarded.uri-miss", requests(Handled::UriMiss)),
+        ("forwarded.vary-miss", requests(Handled::VaryMiss)),
+        ("forwarded.miss", requests(Handled::Miss)),
+        ("forwarded.partial", requests(Handled::Partial)),
+        ("forwarded.stale", requests(Handled::Stale)),
+        ("forwarded.request", requests(Handled::Request)),
+        ("responses.2xx", totals.statuses(2)),
+        ("responses.3xx", totals.statuses(3)),
+        ("responses.4xx", totals.statuses(4)),
+        ("responses.5xx", totals.statuses(5)),
+    ]
+}
+
 /// Lists the engine's sizes by name.
 fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
     let backends = stats.backends.iter();
-    let backends = backends.map(|(name, usable)| json!({"name": name.as_ref(), "usable": usable}));
+    let evicted = [Eviction::Room, Eviction::Lost].map(|reason| stats.upkeep.evicted(reason));
+    let evicted: u64 = evicted.iter().sum();
+    let interim: u64 = backends.clone().map(|backend| backend.interim).sum();
+    let backends =
+        backends.map(|backend| json!({"name": backend.name.as_ref(), "usable": backend.usable}));
     let crowds = stats.crowds.iter().map(|crowd| {
         let vary: Vec<&str> = crowd.vary.iter().map(HeaderName::as_str).collect();
         json!({"target": crowd.target, "vary": vary, "pushed_out": crowd.pushed_out})
@@ -431,7 +432,7 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("fills_active", json!(stats.fills_active)),
         ("fill.bytes", json!(stats.fill_bytes)),
         ("memory.bytes", json!(stats.memory_bytes)),
-        ("interim_responses", json!(stats.interim)),
+        ("interim_responses", json!(interim)),
         ("upgrades.open", json!(stats.tunnels.open)),
         ("upgrades.opened", json!(stats.tunnels.opened)),
         (
@@ -447,7 +448,7 @@ fn sizes(stats: &Stats) -> Vec<(&'static str, Value)> {
         ("store.packs", json!(stats.disk.packs)),
         ("store.journaled", json!(stats.disk.journaled)),
         ("store.corrupt", json!(stats.disk.corrupt)),
-        ("store.evicted", json!(stats.upkeep.evicted)),
+        ("store.evicted", json!(evicted)),
         ("store.read_errors", json!(stats.disk.read_errors)),
         ("store.write_errors", json!(stats.disk.write_errors)),
         ("store.packs_dropped", json!(stats.upkeep.dropped)),
@@ -500,7 +501,9 @@ fn put(root: &mut Map<String, Value>, name: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::BackendStats;
     use crate::ops::access_log::tests::report;
+    use crate::rules::cache_status::Forward;
     use crate::rules::cache_status::Outcome;
     use std::sync::Arc;
 
@@ -542,7 +545,7 @@ mod tests {
              store.snapshots store.write_errors stored takeovers.failed timeouts.request \
              timeouts.write \
              tls.certificates tls.expire_first tls.expires_in_s tls.files_refused tls.files_taken \
-             tls.troubled upgrades.bytes_from_clients upgrades.bytes_to_clients upgrades.open \
+             tls.troubled traces.dropped traces.sent upgrades.bytes_from_clients upgrades.bytes_to_clients upgrades.open \
              upgrades.opened variants.crowded variants.pushed_out"
         );
     }
@@ -566,8 +569,9 @@ mod tests {
         let mut stale = report();
         stale.outcome.ttl = Some(-4);
         metrics.count(&stale);
-        assert_eq!(metrics.hits.value(), 1);
-        assert_eq!(metrics.stale_served.value(), 1);
+        let stats = render(&metrics);
+        assert_eq!(stats["hits"], 1);
+        assert_eq!(stats["stale_served"], 1);
     }
 
     #[test]
@@ -607,13 +611,19 @@ mod tests {
         assert_eq!(render(&metrics)["connections"]["open"], 2);
     }
 
+    fn backend(name: &str, usable: bool) -> BackendStats {
+        BackendStats {
+            upstream: "main".to_owned(),
+            name: Arc::from(name),
+            usable,
+            ..BackendStats::default()
+        }
+    }
+
     #[test]
     fn backends_are_listed_with_their_condition() {
         let stats = Stats {
-            backends: vec![
-                (Arc::from("http://a:1"), true),
-                (Arc::from("http://b:1"), false),
-            ],
+            backends: vec![backend("http://a:1", true), backend("http://b:1", false)],
             ..Stats::default()
         };
         assert_eq!(

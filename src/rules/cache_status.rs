@@ -142,6 +142,31 @@ pub enum Detail {
 }
 
 impl Detail {
+    /// Every word of its own, for the tables of counters; beside these there are those of
+    /// [`NotReusable::ALL`], [`NotStorable::ALL`] and [`Refusal::ALL`].
+    pub const ALL: &'static [Self] = &[
+        Self::BodyTooLarge,
+        Self::CollapseFull,
+        Self::FillFailed,
+        Self::FirstRequest,
+        Self::HitForMiss,
+        Self::MaxStale,
+        Self::NoBackend,
+        Self::NoRoom,
+        Self::OnlyIfCached,
+        Self::OriginError,
+        Self::OriginProtocol,
+        Self::OriginTimeout,
+        Self::PurgedDuringFill,
+        Self::RequestBody,
+        Self::SoftPurged,
+        Self::StaleIfError,
+        Self::StaleWhileRevalidate,
+        Self::StoreFailed,
+        Self::Synthetic,
+        Self::Upgrade,
+    ];
+
     /// The token on the wire.
     pub fn token(self) -> &'static str {
         match self {
@@ -313,28 +338,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const WORDS: &[Detail] = &[
-        Detail::BodyTooLarge,
-        Detail::CollapseFull,
-        Detail::FillFailed,
-        Detail::FirstRequest,
-        Detail::HitForMiss,
-        Detail::MaxStale,
-        Detail::NoBackend,
-        Detail::NoRoom,
-        Detail::OnlyIfCached,
-        Detail::OriginError,
-        Detail::OriginProtocol,
-        Detail::OriginTimeout,
-        Detail::PurgedDuringFill,
-        Detail::RequestBody,
-        Detail::SoftPurged,
-        Detail::StaleIfError,
-        Detail::StaleWhileRevalidate,
-        Detail::StoreFailed,
-        Detail::Synthetic,
-    ];
-
     fn line(outcome: &Outcome) -> HeaderValue {
         outcome.field_value("larder", None)
     }
@@ -467,7 +470,7 @@ mod tests {
 
     #[test]
     fn every_detail_has_a_word_of_its_own() {
-        let mut words: Vec<_> = WORDS.iter().map(|detail| detail.token()).collect();
+        let mut words: Vec<_> = Detail::ALL.iter().map(|detail| detail.token()).collect();
         words.extend(Refusal::ALL.iter().map(|refusal| refusal.token()));
         let count = words.len();
         words.sort_unstable();
@@ -477,7 +480,7 @@ mod tests {
 
     #[test]
     fn every_word_is_in_kebab_case() {
-        let words = WORDS.iter().map(|detail| detail.token());
+        let words = Detail::ALL.iter().map(|detail| detail.token());
         let words = words.chain(Forward::ALL.iter().map(|forward| forward.token()));
         for word in words.chain(Refusal::ALL.iter().map(|refusal| refusal.token())) {
             let fits = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
@@ -488,8 +491,9 @@ mod tests {
     #[test]
     fn the_readme_lists_every_word() {
         let readme = include_str!("../../README.md");
-        let words = WORDS.iter().map(|detail| detail.token());
+        let words = Detail::ALL.iter().map(|detail| detail.token());
         let words = words.chain(Refusal::ALL.iter().map(|refusal| refusal.token()));
+        let words = words.chain(NotReusable::ALL.iter().map(|reason| reason.token()));
         for word in words.chain(NotStorable::ALL.iter().map(|reason| reason.token())) {
             assert!(readme.contains(&format!("`{word}`")), "{word}");
         }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! without the certificate that the site wants ─► Refuse, or Redirect when it came in clear text
-//! PURGE from a listed address ─────────────────► Purge
-//! PURGE from any other, TRACE ─────────────────► Refuse
+//! a purge from a listed address ───────────────► Purge
+//! a purge from any other, TRACE ───────────────► Refuse
 //! OPTIONS, Max-Forwards: 0 ────────────────────► Answer
 //! in clear text, to a site that wants TLS ─────► Redirect
 //! everything else ─────────────────────────────► Admit
@@ -33,10 +33,24 @@ use std::str::FromStr;
 pub struct GuardPolicy {
     /// Addresses whose `PURGE` requests on the front are obeyed.
     pub purge_from: Vec<Network>,
+    /// What they may purge.
+    pub purge_kinds: PurgeKinds,
+    /// A GET for this path with another behind it purges that one; empty: none does.
+    pub purge_path: String,
     /// Its rules for client certificates; none when it asks for none.
     pub certificate: Option<CertificatePolicy>,
     /// Requests in clear text are sent to `https`.
     pub redirect_https: bool,
+}
+
+/// What may be purged on the front.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PurgeKinds {
+    /// Anything of the site, and by BAN and PURGEKEYS too.
+    All,
+    /// One URL at a time.
+    #[default]
+    Urls,
 }
 
 /// An address block, as in `10.0.0.0/8`.
@@ -97,13 +111,38 @@ impl Guard {
                 false => Self::Refuse(Refusal::MisdirectedRequest),
             };
         }
+        if policy.purges(request) {
+            return match policy.purge_from.iter().any(|net| net.contains(client)) {
+                true => Self::Purge,
+                false => Self::Refuse(Refusal::PurgeMethod),
+            };
+        }
         match request.method().as_str() {
-            "PURGE" if policy.purge_from.iter().any(|net| net.contains(client)) => Self::Purge,
-            "PURGE" => Self::Refuse(Refusal::PurgeMethod),
             "TRACE" => Self::Refuse(Refusal::TraceMethod),
             "OPTIONS" if request.last_hop() => Self::Answer,
             _ if redirect => Self::Redirect,
             _ => Self::Admit,
+        }
+    }
+}
+
+impl GuardPolicy {
+    /// Finds what a GET for this target would purge.
+    pub fn purged_target<'t>(&self, target: &'t str) -> Option<&'t str> {
+        if self.purge_path.is_empty() {
+            return None;
+        }
+        let rest = target.strip_prefix(self.purge_path.as_str())?;
+        rest.starts_with('/').then_some(rest)
+    }
+
+    /// Is this a request to purge something?
+    fn purges(&self, request: &NormalRequest) -> bool {
+        match request.method().as_str() {
+            "PURGE" => true,
+            "BAN" | "PURGEKEYS" => self.purge_kinds == PurgeKinds::All,
+            "GET" => self.purged_target(request.target()).is_some(),
+            _ => false,
         }
     }
 }
@@ -225,6 +264,7 @@ mod tests {
                 required: false,
             }),
             redirect_https: true,
+            ..GuardPolicy::default()
         };
         let request = request(method, target, scheme, "1");
         Guard::decide(&request, "10.1.2.3".parse().unwrap(), None, &policy)
@@ -248,6 +288,48 @@ mod tests {
     #[test]
     fn a_purge_from_a_listed_address_is_obeyed() {
         assert_eq!(decide("PURGE", "10.1.2.3"), Guard::Purge);
+    }
+
+    #[test]
+    fn a_ban_is_the_origins_business_unless_all_kinds_may_be_purged() {
+        let mut policy = GuardPolicy {
+            purge_from: vec![network("10.0.0.0/8")],
+            ..GuardPolicy::default()
+        };
+        let decide = |policy: &GuardPolicy, method, client: &str| {
+            let request = request(method, "/", Scheme::Http, "1");
+            Guard::decide(&request, client.parse().unwrap(), None, policy)
+        };
+        for method in ["BAN", "PURGEKEYS"] {
+            assert_eq!(decide(&policy, method, "10.1.2.3"), Guard::Admit);
+        }
+        policy.purge_kinds = PurgeKinds::All;
+        for method in ["BAN", "PURGEKEYS"] {
+            assert_eq!(decide(&policy, method, "10.1.2.3"), Guard::Purge);
+            let refused = Guard::Refuse(Refusal::PurgeMethod);
+            assert_eq!(decide(&policy, method, "192.0.2.9"), refused);
+        }
+    }
+
+    #[test]
+    fn a_get_purges_what_follows_the_path_for_purges() {
+        let policy = GuardPolicy {
+            purge_from: vec![network("10.0.0.0/8")],
+            purge_path: "/purge".to_owned(),
+            ..GuardPolicy::default()
+        };
+        let decide = |target, client: &str| {
+            let request = request("GET", target, Scheme::Http, "1");
+            Guard::decide(&request, client.parse().unwrap(), None, &policy)
+        };
+        assert_eq!(decide("/purge/a", "10.1.2.3"), Guard::Purge);
+        let refused = Guard::Refuse(Refusal::PurgeMethod);
+        assert_eq!(decide("/purge/a", "192.0.2.9"), refused);
+        for other in ["/purge", "/purged/a", "/a/purge/"] {
+            assert_eq!(decide(other, "10.1.2.3"), Guard::Admit, "{other}");
+        }
+        assert_eq!(policy.purged_target("/purge/a?b"), Some("/a?b"));
+        assert_eq!(GuardPolicy::default().purged_target("/a"), None);
     }
 
     #[test]

@@ -33,5 +33,6 @@ pub mod stored;
 pub mod tag;
 pub mod target;
 pub mod targeted;
+pub mod trace;
 pub mod upgrade;
 pub mod validation;

@@ -299,9 +299,8 @@ impl Detail {
                 remedy: None,
             },
             Self::RequestBody => NotStorable::RequestBody.meaning(),
-            Self::SoftPurged => Meaning::own("a soft purge made it stale").but(
-                "the next answer of the origin that is stored takes its place",
-            ),
+            Self::SoftPurged => Meaning::own("a soft purge made it stale")
+                .but("the next answer of the origin that is stored takes its place"),
             Self::StaleIfError => Meaning::new("it is stale, and the origin failed", "RFC 5861 §4"),
             Self::StaleWhileRevalidate => Meaning::new(
                 "it is stale, but in the window of stale-while-revalidate",

@@ -75,6 +75,15 @@ impl Scheme {
     }
 }
 
+/// What a TLS handshake agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cipher {
+    /// The version, as logs have it: `TLSv1.3`.
+    pub version: &'static str,
+    /// The suite, in IANA's words: `TLS_AES_128_GCM_SHA256`.
+    pub suite: &'static str,
+}
+
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestBody {

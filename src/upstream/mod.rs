@@ -37,6 +37,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 pub use body::Body;
 pub use error::ConnectFailure;
 pub use error::UpstreamError;
+pub use pool::Connections;
 pub use switched::Switched;
 pub use tls::Security;
 
@@ -119,6 +120,8 @@ pub struct Params {
     pub queue_max: usize,
     /// Most idle connections kept to one backend.
     pub idle_max: usize,
+    /// Most requests at a time that only refresh what was purged; `flow` sees to it.
+    pub refreshes_max: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// Most fields in a response head; at least 1, at most 10,000.
@@ -244,6 +247,17 @@ impl Upstream {
                 interim(pool).saturating_add(upgrades.as_ref().map_or(0, interim))
             }
             Some(Access::File(_)) | None => 0,
+        }
+    }
+
+    /// What connections there are to a backend.
+    pub fn connections(&self, backend: usize) -> Connections {
+        match self.origins.get(backend).map(|origin| &origin.access) {
+            Some(Access::Http { pool, upgrades }) => {
+                let others = upgrades.as_ref().map(|pool| pool.connections());
+                pool.connections().and(others.unwrap_or_default())
+            }
+            Some(Access::File(_)) | None => Connections::default(),
         }
     }
 

@@ -23,6 +23,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -50,7 +51,35 @@ pub(crate) struct Pool {
     params: Arc<Params>,
     /// Interim (1xx) responses that were swallowed.
     interim: Arc<AtomicU64>,
+    /// Connections that were opened so far.
+    opened: AtomicU64,
     state: Mutex<State>,
+}
+
+/// The connections to one backend, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Open now.
+    pub open: u64,
+    /// Those of them that carry nothing. One of HTTP/2 is never idle: it waits to be shared.
+    pub idle: u64,
+    /// Requests that wait for one.
+    pub waiting: u64,
+    /// Opened so far.
+    pub opened: u64,
+}
+
+impl Connections {
+    /// Adds those of another pool.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            open: self.open.saturating_add(other.open),
+            idle: self.idle.saturating_add(other.idle),
+            waiting: self.waiting.saturating_add(other.waiting),
+            opened: self.opened.saturating_add(other.opened),
+        }
+    }
 }
 
 /// What is behind the lock. While somebody waits, nothing is idle, no stream is to be had, and every
@@ -117,6 +146,7 @@ impl Pool {
             target,
             params,
             interim: Arc::default(),
+            opened: AtomicU64::new(0),
             state: Mutex::new(State::default()),
         }
     }
@@ -134,6 +164,18 @@ impl Pool {
     /// Counts the interim (1xx) responses that were swallowed.
     pub(crate) fn interim(&self) -> &Arc<AtomicU64> {
         &self.interim
+    }
+
+    /// What connections there are.
+    pub(crate) fn connections(&self) -> Connections {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let state = self.lock();
+        Connections {
+            open: count(state.open.saturating_sub(state.opening)),
+            idle: count(state.idle.len()),
+            waiting: count(state.waiting.len()),
+            opened: self.opened.load(Ordering::Relaxed),
+        }
     }
 
     /// Finds a connection or the permission to open one; waits in line for at most
@@ -232,6 +274,7 @@ impl Pool {
     async fn attempt(self: &Arc<Self>, slot: &mut Slot) -> Result<Opened, UpstreamError> {
         let deadline = Instant::now() + self.params.connect_timeout;
         let wire = self.target.open(deadline).await?;
+        self.opened.fetch_add(1, Ordering::Relaxed);
         if self.target.agreed_on_http2(&wire)? {
             let session = Session::open(wire, self, deadline).await;
             let session = session.map_err(|reason| self.target.failed(reason))?;

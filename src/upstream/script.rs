@@ -97,6 +97,7 @@ pub(crate) fn params(port: u16) -> Params {
         connections_max: 8,
         queue_max: 8,
         idle_max: 8,
+        refreshes_max: 1,
         idle_timeout: Duration::from_secs(20),
         headers_max: 20,
         header_bytes_max: 4096,

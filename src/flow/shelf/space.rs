@@ -19,6 +19,7 @@ use super::Shelf;
 use super::catalog::Finding;
 use super::lock;
 use super::search::Search;
+use super::upkeep::Eviction;
 use super::upkeep::Task;
 use crate::clock;
 use crate::rules::address::Digest;
@@ -178,7 +179,7 @@ impl Shelf {
                 self.store.record_remove(*sequence);
             }
             any |= !gone.is_empty();
-            self.upkeep.count_evicted(gone.len());
+            self.upkeep.count_evicted(Eviction::Room, gone.len());
             if !more {
                 return any;
             }
@@ -547,7 +548,7 @@ impl Shelf {
             self.memory.remove(put.sequence);
             self.store.record_remove(put.sequence);
         }
-        self.upkeep.count_evicted(residents.len());
+        self.upkeep.count_evicted(Eviction::Lost, residents.len());
         self.drop_empty_packs();
     }
 
@@ -585,9 +586,14 @@ impl Shelf {
         };
         self.forget_hot(&gone);
         // What a mark covers, the record of its purge covers too.
+        let mut spent = 0_usize;
         for sequence in gone.iter().filter(|sequence| **sequence >= mark) {
             self.store.record_remove(*sequence);
+            spent = spent.saturating_add(1);
         }
+        self.upkeep.count_evicted(Eviction::Spent, spent);
+        let purged = gone.len().saturating_sub(spent);
+        self.upkeep.count_evicted(Eviction::Purged, purged);
         (gone.len(), next)
     }
 

@@ -8,6 +8,7 @@ use super::StoredBody;
 use super::lock;
 use super::space;
 use super::tests::found;
+use super::upkeep::Eviction;
 use crate::clock;
 use crate::rules::address::Digest;
 use crate::rules::address::PackId;
@@ -380,7 +381,7 @@ fn all_at_once_on_a_small_store_adds_up_when_all_is_quiet() {
         "{} hits, {} kept, {} evicted, {} left in {} packs",
         stage.hits.load(Ordering::Relaxed),
         stage.kept.load(Ordering::Relaxed),
-        shelf.upkeep().done().evicted,
+        shelf.upkeep().done().evicted(Eviction::Room),
         before.len(),
         shelf.usage().packs,
     );

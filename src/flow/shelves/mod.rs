@@ -130,7 +130,7 @@ struct Watcher {
 }
 
 /// A look at one directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirStats {
     /// Its path.
     pub path: PathBuf,

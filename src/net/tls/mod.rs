@@ -33,6 +33,8 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use rustls::CipherSuite;
+use rustls::ProtocolVersion;
 use rustls::ServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
@@ -64,6 +66,7 @@ use crate::net::tls::proof::Proofs;
 use crate::net::tls::table::Table;
 use crate::rules::identity::CertificatePolicy;
 use crate::rules::identity::Identity;
+use crate::rules::request::Cipher;
 use crate::rules::route::Routes;
 use crate::rules::route::SiteId;
 
@@ -144,6 +147,8 @@ pub(super) struct Secured {
     pub(super) protocol: Protocol,
     /// What the client is, where the site it asked for has rules for that.
     pub(super) identity: Option<Arc<Identity>>,
+    /// What it agreed on.
+    pub(super) cipher: Option<Cipher>,
     /// The client came back with a ticket.
     pub(super) resumed: bool,
 }
@@ -472,6 +477,7 @@ impl Front {
                 _ => Protocol::Http1,
             },
             identity: policy.map(|policy| identify(policy, session)).transpose()?,
+            cipher: cipher(session),
             resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             stream,
         }))
@@ -677,12 +683,44 @@ fn identify(
     Ok(Arc::new(Identity { site, name }))
 }
 
+/// Names what a handshake agreed on.
+fn cipher(session: &rustls::ServerConnection) -> Option<Cipher> {
+    let version = match session.protocol_version()? == ProtocolVersion::TLSv1_3 {
+        true => "TLSv1.3",
+        // There are no older ones here.
+        false => "TLSv1.2",
+    };
+    let suite = session.negotiated_cipher_suite()?.suite();
+    let named = SUITES.iter().find(|(known, _)| *known == suite);
+    let suite = named.map(|(_, name)| *name).or(suite.as_str());
+    Some(Cipher {
+        version,
+        suite: suite.unwrap_or("unknown"),
+    })
+}
+
 fn lock(watched: &Mutex<Watch>) -> std::sync::MutexGuard<'_, Watch> {
     watched.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The owner of the certificates that come from files.
 const FILES: &str = "files";
+
+/// The suites whose names IANA writes otherwise than `rustls`.
+const SUITES: [(CipherSuite, &str); 3] = [
+    (
+        CipherSuite::TLS13_AES_128_GCM_SHA256,
+        "TLS_AES_128_GCM_SHA256",
+    ),
+    (
+        CipherSuite::TLS13_AES_256_GCM_SHA384,
+        "TLS_AES_256_GCM_SHA384",
+    ),
+    (
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        "TLS_CHACHA20_POLY1305_SHA256",
+    ),
+];
 
 /// A record with the fatal alert 112 (RFC 8446 §6, RFC 6066 §3).
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
