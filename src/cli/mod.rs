@@ -7,6 +7,7 @@ mod acme;
 mod ask;
 mod certificates;
 mod check;
+mod explain;
 mod house;
 mod listeners;
 mod logging;
@@ -54,6 +55,13 @@ enum Command {
     Completions {
         /// Which shell
         shell: Shell,
+    },
+    /// Say what would become of a request now and why, by asking a running larder; changes nothing
+    Explain {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        request: explain::Request,
     },
     /// Remove responses from a running larder, and print the receipt
     Purge {
@@ -134,6 +142,10 @@ impl Command {
                 None => Ok(no_config()),
             },
             Self::Completions { shell } => completions(shell),
+            Self::Explain { config, request } => match config.path() {
+                Some(path) => explain::run(&path, &request),
+                None => Ok(no_config()),
+            },
             Self::Purge { config, purge } => match config.path() {
                 Some(path) => purge.run(&path),
                 None => Ok(no_config()),

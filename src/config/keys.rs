@@ -275,6 +275,11 @@ sections! {
         listen: Text() = "127.0.0.1:8081";
         /// File with the bearer token; needed unless the listener is loopback. Relative to this file's folder.
         token_file: Text() = "";
+        /// Request field by which who knows the token is told how a response came about, in a response field of the
+        /// same name. It never goes on to an origin, nor into a log; "" for none.
+        debug_field: Text() = "Larder-Debug";
+        /// File with a token of its own for that field; "": the one of token_file. Without either nobody is told.
+        debug_token_file: Text() = "";
     }
 
     /// An origin: one or more backends, asked in turn.

@@ -32,6 +32,7 @@ use crate::rules::request;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
 use crate::rules::route::SiteId;
+use crate::rules::secret::SecretField;
 use crate::rules::selecting::cookie_field;
 use crate::rules::selecting::is_own_name;
 use crate::rules::storable::StorePolicy;
@@ -170,7 +171,11 @@ impl Plan {
                 "needs at least one [[tls.certificate]], or [tls.acme]",
             );
         }
-        let flow = flow_params(file, folder, problems);
+        let debug = debug(file, admin.as_ref(), folder, problems);
+        let flow = flow::Params {
+            debug,
+            ..flow_params(file, folder, problems)
+        };
         Self {
             http,
             https,
@@ -227,6 +232,39 @@ impl Admin {
             token_file: Some(path),
             token,
         })
+    }
+}
+
+/// The field that asks for explanations, and the token for it, if there is one.
+fn debug(
+    file: &File,
+    admin: Option<&Admin>,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<SecretField> {
+    let (field, token_file) = (&file.admin.debug_field, &file.admin.debug_token_file);
+    let token = match token_file.value.as_str() {
+        "" => admin.and_then(|admin| admin.token.clone()),
+        own => Token::read(&folder.join(own))
+            .map_err(|error| {
+                let reason = error.to_string();
+                problem(problems, token_file, "admin.debug_token_file", &reason);
+            })
+            .ok(),
+    };
+    if field.value.is_empty() {
+        return None;
+    }
+    match field.value.parse() {
+        Ok(name) => Some(SecretField {
+            name,
+            secret: token.map(Token::into_secret),
+        }),
+        Err(_) => {
+            let reason = format!("{:?} is not a field name", field.value);
+            problem(problems, field, "admin.debug_field", &reason);
+            None
+        }
     }
 }
 
@@ -292,6 +330,7 @@ fn flow_params(file: &File, folder: &Path, problems: &mut Vec<Problem>) -> flow:
         hops_max: file.server.hops_max.value,
         via_response: file.server.via_response.value,
         cache_status_key: file.server.cache_status_key.value,
+        debug: None,
         upstreams: upstreams(file, folder, problems),
         sites: sites(file, problems),
         routes: routes(file, problems),
@@ -1262,6 +1301,17 @@ mod tests {
         assert_eq!(
             problems_with("[admin]\nlisten = \"0.0.0.0:8081\""),
             ["t:2: admin.listen: is not loopback: give token_file too"]
+        );
+    }
+
+    #[test]
+    fn whoever_may_ask_how_a_response_came_about_needs_a_token() {
+        let found = problems_with("[admin]\ndebug_token_file = \"token\"").concat();
+        let wanted = "t:2: admin.debug_token_file: could not read /nowhere/token";
+        assert!(found.starts_with(wanted), "{found}");
+        assert_eq!(
+            problems_with("[admin]\ndebug_field = \"a b\""),
+            ["t:2: admin.debug_field: \"a b\" is not a field name"]
         );
     }
 

@@ -56,6 +56,15 @@ impl Share {
         }
     }
 
+    /// The status it is answered with.
+    pub(super) fn status(&self, response: &StoredResponse) -> StatusCode {
+        match self {
+            Self::Whole => response.status,
+            Self::Part(_) | Self::Several(_) => StatusCode::PARTIAL_CONTENT,
+            Self::Nothing(status) => *status,
+        }
+    }
+
     /// What a request gets of a response, by its conditions and its Range.
     pub(super) fn of(ask: &Ask, response: &StoredResponse) -> Self {
         let headers = ask.request.headers();
@@ -270,11 +279,7 @@ fn head(
     body: Body,
 ) -> Response<Body> {
     let mut response = Response::new(body);
-    *response.status_mut() = match share {
-        Share::Whole => stored.status,
-        Share::Part(_) | Share::Several(_) => StatusCode::PARTIAL_CONTENT,
-        Share::Nothing(status) => *status,
-    };
+    *response.status_mut() = share.status(stored);
     let headers = response.headers_mut();
     *headers = match (share, length) {
         (Share::Nothing(StatusCode::NOT_MODIFIED), _) => not_modified_fields(&stored.headers),

@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// The key under which a response with these fields is stored for whoever asked for it.
-    fn key_for(&self, ask: &Ask, headers: &HeaderMap) -> PrimaryKey {
+    pub(super) fn key_for(&self, ask: &Ask, headers: &HeaderMap) -> PrimaryKey {
         let site = ask.site();
         if !site.key.no_vary_search {
             return ask.key;

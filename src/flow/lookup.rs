@@ -38,12 +38,16 @@ use crate::rules::key::VariantKey;
 use crate::rules::part::Fetch;
 use crate::rules::part::Part;
 use crate::rules::proxy_status::ProxyError;
+use crate::rules::reuse::NotReusable;
 use crate::rules::reuse::Reuse;
+use crate::rules::reuse::Weighed;
 use crate::rules::storable::NotStorable;
 use crate::rules::stored::StoredResponse;
 use crate::rules::validation::is_conditional;
 use crate::state::collapse::Role;
+use crate::state::index::Found;
 use crate::state::index::Lookup;
+use crate::state::marks::Verdict;
 use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
@@ -54,9 +58,118 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// What the store has for a request.
+pub(super) enum Finding {
+    /// Nothing that could answer it.
+    Nothing(Forward),
+    /// This, and what was found out about it; `soft` where a soft purge made it stale.
+    Stored {
+        stored: Stored,
+        weighed: Weighed,
+        soft: bool,
+    },
+}
+
+/// What is done about what the store has.
+pub(super) enum Next {
+    /// The origin is asked.
+    Ask(Asking),
+    /// It is served, as this.
+    Serve(Stored, Outcome),
+    /// It is served, as this, and validated behind the client's back.
+    ServeAndValidate(Stored, Outcome),
+}
+
+/// Why the origin is asked.
+pub(super) struct Asking {
+    pub(super) forward: Forward,
+    /// Where that goes not without saying.
+    pub(super) detail: Option<Detail>,
+    /// What can be validated, or stand in for an error.
+    pub(super) stale: Option<Stored>,
+}
+
+/// How the origin is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Approach {
+    /// For this request alone, for this reason; nothing of it is stored.
+    Alone(Detail),
+    /// As the client asks it, for the head of what is stored.
+    Head,
+    /// Not at all: the client does not want that.
+    Not,
+    /// In a trip that all who want the same share.
+    Share,
+}
+
+/// Whether what is found counts as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Glance {
+    /// It is only looked at: nothing changes.
+    Look,
+    /// It is used.
+    Use,
+}
+
+impl Finding {
+    /// What is done about it.
+    pub(super) fn next(self) -> Next {
+        let (stored, weighed, soft) = match self {
+            Self::Nothing(forward) => return Next::Ask(Asking::new(forward)),
+            Self::Stored {
+                stored,
+                weighed,
+                soft,
+            } => (stored, weighed, soft),
+        };
+        // That goes before what it comes to: it would be fresh, if it were not for the purge.
+        let soft = soft.then_some(Detail::SoftPurged);
+        let served = |ttl| Outcome {
+            hit: true,
+            ttl: Some(ttl),
+            detail: soft.or(weighed.basis.detail()),
+            ..Outcome::default()
+        };
+        match weighed.reuse(&stored.response) {
+            Reuse::Serve { ttl } => Next::Serve(stored, served(ttl_seconds(ttl))),
+            Reuse::ServeStaleAndValidate { stale_by } => {
+                Next::ServeAndValidate(stored, served(-ttl_seconds(stale_by)))
+            }
+            Reuse::Validate { .. } | Reuse::Forward { .. } if stored.response.is_by_language() => {
+                Next::Ask(Asking::new(Forward::VaryMiss))
+            }
+            Reuse::Validate { .. } | Reuse::Forward { .. } => {
+                let forward = match weighed.freshness {
+                    Freshness::Fresh { .. } => Forward::Request,
+                    Freshness::Stale { .. } => Forward::Stale,
+                };
+                let detail = weighed.basis.detail();
+                // That is what `fwd=stale` says.
+                let detail = detail.filter(|d| *d != Detail::NotReusable(NotReusable::Expired));
+                Next::Ask(Asking {
+                    forward,
+                    detail: soft.or(detail),
+                    stale: Some(stored),
+                })
+            }
+        }
+    }
+}
+
+impl Asking {
+    pub(super) fn new(forward: Forward) -> Self {
+        Self {
+            forward,
+            detail: None,
+            stale: None,
+        }
+    }
+}
+
 /// Why the origin must be asked, for what, and what there is to validate.
 struct Need {
     forward: Forward,
+    detail: Option<Detail>,
     stale: Option<Stored>,
     fetch: Fetch,
     /// Shares only what helps those whom a part does not help.
@@ -115,42 +228,28 @@ impl Engine {
     async fn ask_origin(self: &Arc<Self>, ask: Ask, mut need: Need) -> Answer {
         let outcome = Outcome {
             fwd: Some(need.forward),
+            detail: need.detail,
             ..Outcome::default()
         };
-        if ask.directives.only_if_cached {
-            // Not forwarded, so there is no reason why (RFC 9211 §2.2).
-            let outcome = Outcome {
-                detail: Some(Detail::OnlyIfCached),
-                ..Outcome::default()
-            };
-            return Answer {
-                error: Some(ProxyError::ProxyInternalResponse),
-                ..Answer::new(synth::not_cached(), outcome)
-            };
-        }
         let alone = |detail| Outcome {
             detail: Some(detail),
             ..outcome
         };
-        if ask.directives.no_store {
-            let detail = Detail::NotStorable(NotStorable::RequestNoStore);
-            return self.pass(ask, alone(detail)).await;
-        }
-        if *ask.request.method() == Method::HEAD
-            && let Some(stale) = need
-                .stale
-                .take_if(|stale| stale.response.validators.is_none())
-        {
-            return self.head(ask, stale, outcome).await;
-        }
-        if need.stale.is_none() {
-            if *ask.request.method() == Method::HEAD {
-                let detail = Detail::NotStorable(NotStorable::Method);
-                return self.pass(ask, alone(detail)).await;
+        let stale = need.stale.as_ref().map(|stale| &*stale.response);
+        match self.approach(&ask, stale) {
+            Approach::Alone(detail) => return self.pass(ask, alone(detail)).await,
+            Approach::Head => {
+                if let Some(stale) = need.stale.take() {
+                    return self.head(ask, stale, outcome).await;
+                }
             }
-            if lock(&self.hit_for_miss).contains(ask.key, clock::now()) {
-                return self.pass(ask, alone(Detail::HitForMiss)).await;
+            Approach::Not => {
+                return Answer {
+                    error: Some(ProxyError::ProxyInternalResponse),
+                    ..Answer::new(synth::not_cached(), not_asked())
+                };
             }
+            Approach::Share => {}
         }
         let (mut key, mut vary) = (ask.shared_key(), self.known_vary(&ask));
         for _ in 0..TRIPS_MAX {
@@ -171,9 +270,27 @@ impl Engine {
         self.pass(ask, alone(Detail::CollapseFull)).await
     }
 
+    /// How the origin is asked for a request for which this is stored, if anything.
+    pub(super) fn approach(&self, ask: &Ask, stale: Option<&StoredResponse>) -> Approach {
+        if ask.directives.only_if_cached {
+            return Approach::Not;
+        }
+        if ask.directives.no_store {
+            return Approach::Alone(Detail::NotStorable(NotStorable::RequestNoStore));
+        }
+        let head = *ask.request.method() == Method::HEAD;
+        let is_miss = || lock(&self.hit_for_miss).contains(ask.key, clock::now());
+        match stale {
+            Some(stale) if head && stale.validators.is_none() => Approach::Head,
+            None if head => Approach::Alone(Detail::NotStorable(NotStorable::Method)),
+            None if is_miss() => Approach::Alone(Detail::HitForMiss),
+            Some(_) | None => Approach::Share,
+        }
+    }
+
     /// Answers from the store, or says what is needed.
     async fn look_up(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Need> {
-        let seen = self.shelf.lookup(ask.keys(), ask.request.headers());
+        let seen = self.sight(ask.keys(), ask.request.headers(), Glance::Use);
         let answer = self.answer_with(ask, seen).await;
         answer.map_err(|need| Need {
             seen: seen.sequence(),
@@ -183,75 +300,85 @@ impl Engine {
 
     /// Answers with what was found in the store, if it does.
     async fn answer_with(self: &Arc<Self>, ask: &Ask, seen: Lookup) -> Result<Answer, Need> {
-        let need = |forward, stale| Err(self.need(ask, forward, stale, None));
-        let found = match seen {
-            Lookup::Found(found) => found,
-            Lookup::UriMiss => return need(Forward::UriMiss, None),
-            Lookup::VaryMiss => return need(Forward::VaryMiss, None),
-        };
-        let Some(stored) = self.shelf.load(found).await else {
-            return need(Forward::Miss, None);
-        };
-        let stored = self.or_newer(ask, stored).await;
-        let now = clock::now();
-        let client = ask.site().client_cache_control;
-        match Reuse::decide(&stored.response, &ask.directives, client, now) {
-            Reuse::Serve { ttl } => {
-                let outcome = Outcome {
-                    hit: true,
-                    ttl: Some(ttl_seconds(ttl)),
-                    ..Outcome::default()
-                };
-                self.serve_stored(ask, stored, outcome).await
-            }
-            Reuse::ServeStaleAndValidate { stale_by } => {
+        match self.find(ask, seen, Glance::Use).await.next() {
+            Next::Serve(stored, outcome) => self.serve_stored(ask, stored, outcome).await,
+            Next::ServeAndValidate(stored, outcome) => {
                 self.validate_behind(ask, &stored);
-                let outcome = Outcome {
-                    hit: true,
-                    ttl: Some(-ttl_seconds(stale_by)),
-                    detail: self
-                        .purged_softly(&stored)
-                        .or(Some(Detail::StaleWhileRevalidate)),
-                    ..Outcome::default()
-                };
                 self.serve_stored(ask, stored, outcome).await
             }
-            Reuse::Validate { .. } | Reuse::Forward { .. } if stored.response.is_by_language() => {
-                need(Forward::VaryMiss, None)
-            }
-            Reuse::Validate { stale_by, .. } | Reuse::Forward { stale_by } => {
-                let forward = if stale_by.is_zero() && !is_stale(&stored.response) {
-                    Forward::Request
-                } else {
-                    Forward::Stale
-                };
-                need(forward, Some(stored))
-            }
+            Next::Ask(asking) => Err(Need {
+                detail: asking.detail,
+                ..self.need(ask, asking.forward, asking.stale, None)
+            }),
         }
     }
 
-    /// Why a response is stale, where its age does not say so.
-    fn purged_softly(&self, stored: &Stored) -> Option<Detail> {
-        let covered = self.shelf.covers(stored.found.sequence, &stored.response);
-        covered.then_some(Detail::SoftPurged)
+    /// Loads what was found in the store for a request, and finds out what it may do.
+    pub(super) async fn find(&self, ask: &Ask, seen: Lookup, glance: Glance) -> Finding {
+        let found = match seen {
+            Lookup::Found(found) => found,
+            Lookup::UriMiss => return Finding::Nothing(Forward::UriMiss),
+            Lookup::VaryMiss => return Finding::Nothing(Forward::VaryMiss),
+        };
+        let Some(stored) = self.load(found, glance).await else {
+            return Finding::Nothing(Forward::Miss);
+        };
+        let stored = self.or_newer(ask, stored, glance).await;
+        let client = ask.site().client_cache_control;
+        let weighed = Weighed::new(&stored.response, &ask.directives, client, clock::now());
+        // Marks are looked at again only where one may be the reason.
+        let soft = matches!(weighed.freshness, Freshness::Stale { .. })
+            && self.shelf.covers(stored.found.sequence, &stored.response);
+        Finding::Stored {
+            stored,
+            weighed,
+            soft,
+        }
+    }
+
+    /// Looks for an entry for one of `keys`.
+    pub(super) fn sight(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        headers: &HeaderMap,
+        glance: Glance,
+    ) -> Lookup {
+        match glance {
+            Glance::Look => self.shelf.peek(keys, headers, false),
+            Glance::Use => self.shelf.lookup(keys, headers),
+        }
+    }
+
+    async fn load(&self, found: Found, glance: Glance) -> Option<Stored> {
+        match glance {
+            Glance::Use => self.shelf.load(found).await,
+            Glance::Look => {
+                let (stored, verdict) = self.shelf.view(found).await?;
+                (verdict != Verdict::Gone).then_some(stored)
+            }
+        }
     }
 
     /// A response with `Vary` goes before a newer one without for as long as it is fresh. After that
     /// the newer one counts: the origin may have stopped to vary.
-    async fn or_newer(self: &Arc<Self>, ask: &Ask, stored: Stored) -> Stored {
+    async fn or_newer(&self, ask: &Ask, stored: Stored, glance: Glance) -> Stored {
         if stored.response.vary.is_empty() || !is_stale(&stored.response) {
             return stored;
         }
         let headers = ask.request.headers();
-        match self.shelf.lookup_newest(ask.keys(), headers) {
+        let newest = match glance {
+            Glance::Look => self.shelf.peek(ask.keys(), headers, true),
+            Glance::Use => self.shelf.lookup_newest(ask.keys(), headers),
+        };
+        match newest {
             Lookup::Found(newest) if newest != stored.found => {
-                self.shelf.load(newest).await.unwrap_or(stored)
+                self.load(newest, glance).await.unwrap_or(stored)
             }
             Lookup::Found(_) | Lookup::UriMiss | Lookup::VaryMiss => stored,
         }
     }
 
-    /// What to ask the origin for; `known` is a part that does not do.
+    /// What is needed; `known` is a part that does not do.
     fn need(
         &self,
         ask: &Ask,
@@ -259,12 +386,10 @@ impl Engine {
         stale: Option<Stored>,
         known: Option<&Part>,
     ) -> Need {
-        let fetch = match *ask.request.method() == Method::GET {
-            true => Fetch::decide(ask.request.headers(), known, ask.site().range_fetch),
-            false => Fetch::Whole,
-        };
+        let fetch = fetch_for(ask, known);
         Need {
             forward,
+            detail: None,
             stale,
             fetch,
             whole: false,
@@ -283,7 +408,7 @@ impl Engine {
         let share = Share::of(ask, &stored.response);
         let (part, bytes) = (stored.response.part, stored.response.body_bytes);
         let partial = || Err(self.need(ask, Forward::Partial, None, part.as_ref()));
-        let outcome = match self.reach(ask, &stored.response, &share) {
+        let outcome = match self.reach(ask, &stored.response, &share, Glance::Use) {
             Reach::All => outcome,
             Reach::Some if !ask.directives.only_if_cached => Outcome {
                 hit: false,
@@ -400,7 +525,7 @@ impl Engine {
         let outcome = Outcome {
             fwd: Some(need.forward),
             collapsed: !leads,
-            detail: need.stale.as_ref().and_then(|it| self.purged_softly(it)),
+            detail: need.detail,
             ..Outcome::default()
         };
         let waits = !trip.has_landed();
@@ -472,7 +597,8 @@ impl Engine {
             return Shared::Again(fill.response.vary.clone());
         }
         let now = clock::now();
-        let reach = self.reach(ask, &fill.response, &Share::of(ask, &fill.response));
+        let share = Share::of(ask, &fill.response);
+        let reach = self.reach(ask, &fill.response, &share, Glance::Use);
         let partial = fill.response.part.is_some();
         let odd = verbatim && partial && fill.response.headers.contains_key(CONTENT_RANGE);
         let response = match deliver::fill(self, ask, fill, now).filter(|_| !odd) {
@@ -647,7 +773,7 @@ impl Engine {
         let now = clock::now();
         let stale_by = self.stale_if_error(ask, &stored.response)?;
         let share = Share::of(ask, &stored.response);
-        if self.reach(ask, &stored.response, &share) != Reach::All {
+        if self.reach(ask, &stored.response, &share, Glance::Use) != Reach::All {
             return None;
         }
         let response = deliver::stored(self, ask, stored.clone(), &share, now)?;
@@ -657,6 +783,23 @@ impl Engine {
             ..outcome
         };
         Some(Answer::new(response, outcome))
+    }
+}
+
+/// What to ask the origin for; `known` is a part that does not do.
+pub(super) fn fetch_for(ask: &Ask, known: Option<&Part>) -> Fetch {
+    match *ask.request.method() == Method::GET {
+        true => Fetch::decide(ask.request.headers(), known, ask.site().range_fetch),
+        false => Fetch::Whole,
+    }
+}
+
+/// The client does not want the origin to be asked. Not forwarded, so there is no reason why
+/// (RFC 9211 §2.2).
+pub(super) fn not_asked() -> Outcome {
+    Outcome {
+        detail: Some(Detail::OnlyIfCached),
+        ..Outcome::default()
     }
 }
 

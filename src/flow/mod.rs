@@ -9,10 +9,12 @@
 //! Rooms of floor 2 meet only here, locks stand round the machines of `state` only here, every
 //! error becomes a response in `synth`, and every request ends in one [`Report`].
 
+mod arrive;
 mod ask;
 pub mod body;
 mod deliver;
 pub mod dialect;
+pub mod explain;
 pub mod fill;
 mod freshen;
 mod front;
@@ -36,6 +38,9 @@ mod trip;
 mod tunnel;
 mod upload;
 
+use self::arrive::Arrival;
+use self::arrive::Course;
+use self::arrive::Turn;
 use self::ask::Ask;
 use self::body::Body;
 use self::ledger::Ledger;
@@ -48,25 +53,20 @@ use self::trip::Trip;
 use self::trip::TripKey;
 use crate::clock;
 use crate::rules::cache_status::Detail;
-use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
-use crate::rules::challenge;
-use crate::rules::directives::RequestDirectives;
 use crate::rules::forwarded::ForwardedPolicy;
 use crate::rules::forwarded::Sender;
-use crate::rules::guard::Guard;
 use crate::rules::guard::GuardPolicy;
 use crate::rules::identity::Identity;
 use crate::rules::key::KeyPolicy;
-use crate::rules::key::PrimaryKey;
 use crate::rules::part::RangePolicy;
 use crate::rules::proxy_status::ProxyError;
 use crate::rules::request::Cipher;
-use crate::rules::request::NormalRequest;
 use crate::rules::request::Refusal;
 use crate::rules::request::Scheme;
 use crate::rules::reuse::ClientCacheControl;
 use crate::rules::route::Routes;
+use crate::rules::secret::SecretField;
 use crate::rules::storable::StorePolicy;
 use crate::rules::tag::TagPolicy;
 use crate::rules::trace::Trace;
@@ -86,7 +86,6 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
-use http::Method;
 use http::Request;
 use http::Response;
 use http::header;
@@ -207,6 +206,8 @@ pub struct Params {
     pub via_response: bool,
     /// Cache-Status names the target that the response is kept under.
     pub cache_status_key: bool,
+    /// Who brings this field is told in one of the same name how the response came about.
+    pub debug: Option<SecretField>,
     /// Upstreams by name.
     pub upstreams: Vec<(String, upstream::Params)>,
     /// Sites by number.
@@ -422,8 +423,11 @@ impl Engine {
         client: Client,
     ) -> Response<Body> {
         let started = clock::instant();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let setup = self.setup.load_full();
+        let debug = setup.params.debug.as_ref();
+        // It goes no further, and nobody logs it, whatever it says.
+        let debug = debug.filter(|debug| debug.take(&mut parts.headers));
         let trusted = &setup.params.forwarded.trusted;
         let sender = Sender::read(&parts.headers, client.address.ip(), client.scheme, trusted);
         let address = match sender.proxies.is_empty() {
@@ -439,6 +443,10 @@ impl Engine {
             report.trace = Some(self.trace(&parts.headers, policy, believed));
         }
         let identity = client.identity.as_deref();
+        let told = match debug {
+            None => None,
+            Some(_) => Some(Box::pin(self.foresee(&setup, parts.clone(), &sender, identity)).await),
+        };
         let answer = self.answer(&setup, parts, body, sender, identity, &mut report);
         let answer = answer.await;
         let of_origin = answer.is_of_origin();
@@ -465,6 +473,9 @@ impl Engine {
         }
         if let Some(error) = answer.error {
             headers.append(PROXY_STATUS, error.field_value(&setup.params.identifier));
+        }
+        if let (Some(debug), Some(told)) = (debug, told) {
+            headers.insert(&debug.name, told.brief(&report.outcome));
         }
         let sink = Arc::clone(&self.sink);
         response.map(|body| body.report_to(sink, report, started))
@@ -542,100 +553,52 @@ impl Engine {
     ) -> Answer {
         // Some of what a purge is asked for by is taken off every request.
         let spoken = dialect::is_spoken(&parts.method).then(|| parts.headers.clone());
-        let mut request = match NormalRequest::new(parts, sender.scheme, &setup.params.request) {
-            Ok(request) => request,
-            Err(refusal) => return refuse(refusal),
-        };
-        if let Some(answer) = self.proof(&request) {
-            return answer;
-        }
-        if setup.hop.seen(request.headers()) {
-            return refuse(Refusal::LoopDetected);
-        }
-        let Some(site_id) = setup.params.routes.site(request.host()) else {
-            return no_site();
-        };
-        report.site = setup.name(site_id);
-        let Some(site) = setup.params.sites.get(usize::from(site_id.0)) else {
-            return no_site();
-        };
-        let verdict = Guard::decide(&request, sender.address, identity, &site.guard);
-        let (scheme, close_after) = (request.scheme(), request.close_after());
-        let mut answer = match verdict {
-            Guard::Redirect => {
-                let url = request.https_url(setup.params.https_port);
-                Answer::new(synth::redirected(&url), synthetic())
-            }
-            Guard::Refuse(refusal) => refuse(refusal),
-            Guard::Purge => {
-                report.key = setup.params.cache_status_key.then(|| request.url());
-                Box::pin(self.obey_front(site, &request, spoken.as_ref())).await
-            }
-            Guard::Admit | Guard::Answer => {
-                // A handshake by another site's rules is nothing to this site's origin.
-                let name = identity.filter(|_| site.guard.certificate.is_some());
-                if let Some(name) = name.and_then(|identity| identity.name.as_ref()) {
-                    request = request.from_client(name);
-                }
-                let request = request.reduced(&site.key);
-                report.key = setup.params.cache_status_key.then(|| request.url());
-                let ask = Ask {
-                    alike: self.alike(site, &request),
-                    key: PrimaryKey::new(&site.name, &request, &site.key),
-                    directives: RequestDirectives::read(request.headers()),
-                    sender,
-                    trace: report.trace,
-                    site: site_id,
-                    setup: Arc::clone(setup),
-                    request,
+        let (mut ask, course) = match self.arrive(setup, parts, sender, identity) {
+            Arrival::Admitted(ask, course) => (ask, course),
+            Arrival::NoSite => return no_site(),
+            Arrival::Proof(answer) => return Answer::new(synth::proof(&answer), synthetic()),
+            Arrival::Refused(refusal) => return refuse(refusal),
+            Arrival::TurnedAway(site, request, turn) => {
+                report.site = setup.name(site);
+                let mut answer = match turn {
+                    Turn::Redirect => {
+                        let url = request.https_url(setup.params.https_port);
+                        Answer::new(synth::redirected(&url), synthetic())
+                    }
+                    Turn::Refuse(refusal) => refuse(refusal),
+                    Turn::Purge => {
+                        report.key = setup.params.cache_status_key.then(|| request.url());
+                        let site = setup.site(site);
+                        Box::pin(self.obey_front(site, &request, spoken.as_ref())).await
+                    }
                 };
-                report.primary = Some(ask.key);
-                self.admitted(verdict, ask, body).await
+                let headers = answer.response.headers_mut();
+                let site = setup.site(site);
+                site.finish(headers, request.scheme(), request.close_after());
+                return answer;
             }
         };
-        site.finish(answer.response.headers_mut(), scheme, close_after);
+        ask.trace = report.trace;
+        report.site = setup.name(ask.site);
+        report.primary = Some(ask.key);
+        report.key = setup.params.cache_status_key.then(|| ask.request.url());
+        let (site, scheme) = (ask.site, ask.request.scheme());
+        let close_after = ask.request.close_after();
+        let mut answer = self.go(course, ask, body).await;
+        let headers = answer.response.headers_mut();
+        setup.site(site).finish(headers, scheme, close_after);
         answer
     }
 
-    /// Answers a request for a proof that we control its host. That comes before every rule of the
-    /// site: it is not of the site, and must not end in a redirect to a certificate not yet there.
-    fn proof(&self, request: &NormalRequest) -> Option<Answer> {
-        let token = challenge::token(request.target())?;
-        if *request.method() != Method::GET && *request.method() != Method::HEAD {
-            return None;
+    /// Answers a request that its site lets in.
+    async fn go(self: &Arc<Self>, course: Course, ask: Ask, body: RequestBody) -> Answer {
+        match course {
+            Course::Serve => self.serve(ask).await,
+            Course::Pass(outcome) => Box::pin(self.pass_unsafe(ask, body, outcome)).await,
+            Course::Options => Answer::new(synth::options(), synthetic()),
+            Course::Refuse(refusal) => refuse(refusal),
+            Course::Upgrade(protocol) => Box::pin(self.upgrade(ask, protocol)).await,
         }
-        let challenges = self.challenges.read();
-        let challenges = challenges.unwrap_or_else(PoisonError::into_inner);
-        let answer = challenges.answer(token)?;
-        Some(Answer::new(synth::proof(&answer), synthetic()))
-    }
-
-    /// Answers a request that the guard let in.
-    async fn admitted(self: &Arc<Self>, verdict: Guard, ask: Ask, body: RequestBody) -> Answer {
-        if verdict == Guard::Answer {
-            return Answer::new(synth::options(), synthetic());
-        }
-        if let Some(protocol) = ask.request.upgrade(&ask.site().upgrades).cloned() {
-            return Box::pin(self.upgrade(ask, protocol)).await;
-        }
-        if ask.request.connects() {
-            return refuse(Refusal::ConnectMethod);
-        }
-        if ask.request.cacheable() {
-            return self.serve(ask).await;
-        }
-        let method = ask.request.method();
-        // A GET with a body has no such meaning: it is we who do not look (RFC 9110 §9.3.1).
-        let (fwd, detail) = match *method == Method::GET || *method == Method::HEAD {
-            true => (Forward::Bypass, Some(Detail::RequestBody)),
-            false => (Forward::Method, None),
-        };
-        let outcome = Outcome {
-            fwd: Some(fwd),
-            detail,
-            ..Outcome::default()
-        };
-        Box::pin(self.pass_unsafe(ask, body, outcome)).await
     }
 
     /// The trace that a request belongs to.
@@ -682,11 +645,15 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn refuse(refusal: Refusal) -> Answer {
-    let outcome = Outcome {
+/// A request that is refused has neither been looked for nor forwarded.
+fn refused(refusal: Refusal) -> Outcome {
+    Outcome {
         detail: Some(Detail::Refused(refusal)),
         ..Outcome::default()
-    };
+    }
+}
+
+fn refuse(refusal: Refusal) -> Answer {
     let error = if refusal == Refusal::LoopDetected {
         ProxyError::ProxyLoopDetected
     } else if refusal == Refusal::TooManyUpgrades {
@@ -697,7 +664,7 @@ fn refuse(refusal: Refusal) -> Answer {
     Answer {
         refusal: Some(refusal),
         error: Some(error),
-        ..Answer::new(synth::refused(refusal), outcome)
+        ..Answer::new(synth::refused(refusal), refused(refusal))
     }
 }
 

@@ -193,6 +193,7 @@ mod tests {
             https_port: 443,
             via_response: true,
             cache_status_key: false,
+            debug: None,
             upstreams: (0..upstreams).map(upstream).collect(),
             sites: (0..upstreams).map(site).collect(),
             routes: Routes::default(),

@@ -18,6 +18,7 @@ use super::body::Segments;
 use super::body::Source;
 use super::deliver::Share;
 use super::fill::Fill;
+use super::lookup::Glance;
 use super::origin::FetchError;
 use super::shelf::Stored;
 use super::shelf::StoredBody;
@@ -115,7 +116,9 @@ impl Slices {
         let response = Arc::clone(own.response());
         let part = response.part.filter(|part| part.series.is_some())?;
         if !engine.may_complete(ask, &response)
-            && engine.first_missing(&response, &[span]).is_some()
+            && engine
+                .first_missing(&response, &[span], Glance::Use)
+                .is_some()
         {
             return None;
         }
@@ -145,8 +148,9 @@ impl Slices {
     pub(super) async fn prime(&mut self) -> bool {
         if let Piece::Due = self.piece {
             let span = Span::new(self.at, self.last, self.base.part.complete);
+            let response = &self.base.response;
             let missing =
-                span.and_then(|span| self.engine.first_missing(&self.base.response, &[span]));
+                span.and_then(|span| self.engine.first_missing(response, &[span], Glance::Use));
             if let Some(at) = missing.filter(|at| *at > self.at) {
                 let Some(source) = self.engine.piece(&self.base, at, self.last).await else {
                     return false;
@@ -253,7 +257,13 @@ impl Base {
 
 impl Engine {
     /// How much of a share of a response is stored.
-    pub(super) fn reach(&self, ask: &Ask, response: &StoredResponse, share: &Share) -> Reach {
+    pub(super) fn reach(
+        &self,
+        ask: &Ask,
+        response: &StoredResponse,
+        share: &Share,
+        glance: Glance,
+    ) -> Reach {
         let Some(part) = response.part else {
             return Reach::All;
         };
@@ -269,7 +279,7 @@ impl Engine {
         if part.series.is_none() {
             return Reach::None;
         }
-        match self.first_missing(response, &spans) {
+        match self.first_missing(response, &spans, glance) {
             Some(_) => Reach::Some,
             None => Reach::All,
         }
@@ -282,7 +292,12 @@ impl Engine {
     }
 
     /// The first byte of `spans` that is in no part that is stored.
-    fn first_missing(&self, response: &StoredResponse, spans: &[Span]) -> Option<u64> {
+    fn first_missing(
+        &self,
+        response: &StoredResponse,
+        spans: &[Span],
+        glance: Glance,
+    ) -> Option<u64> {
         let part = response.part?;
         let series = part.series?;
         // Ends at the first slice that is not stored, so it is bounded by those that are. Of them
@@ -295,7 +310,7 @@ impl Engine {
                     continue;
                 }
                 let key = slice_key(response.key, response.variant, series, at);
-                match self.shelf.lookup([key], &HeaderMap::new()) {
+                match self.sight([key], &HeaderMap::new(), glance) {
                     Lookup::Found(_) => at = slice_around(at, part.complete).last() + 1,
                     Lookup::UriMiss | Lookup::VaryMiss => return Some(at),
                 }

@@ -11,6 +11,7 @@ use super::Engine;
 use super::ask::Ask;
 use super::fill::Fill;
 use super::fill::Writer;
+use super::lookup::Glance;
 use super::origin::Exchange;
 use super::origin::FetchError;
 use super::shelf::NotKept;
@@ -353,26 +354,28 @@ impl Engine {
         let (head, body) = exchange.response.into_parts();
         let backend = exchange.backend;
         let Some((verdict, body)) = self
-            .judge(errand, &head, body, sequence, request_time)
+            .judge(ask, errand.fetch, &head, body, sequence, request_time)
             .await
         else {
             lock(&self.hit_for_miss).mark(ask.key, clock::now());
             return self.land(trip, &errand.key, Landing::Private);
         };
         let (detail, remember) = match verdict {
-            Storable::Store(mut response) => match self.refuse_size(&response, &body) {
-                None => {
-                    response.names = ask.names(&response.headers);
-                    self.name(ask, &mut response);
-                    self.note_crowd(ask, &response);
-                    lock(&self.hit_for_miss).clear(ask.key);
-                    *lock(&trip.withheld) = withheld_fields(&head.headers, &ask.site().store);
-                    return self
-                        .fill(trip, errand, *response, body, sequence, backend)
-                        .await;
+            Storable::Store(mut response) => {
+                match self.refuse_size(&response, &body, Glance::Use) {
+                    None => {
+                        response.names = ask.names(&response.headers);
+                        self.name(ask, &mut response);
+                        self.note_crowd(ask, &response);
+                        lock(&self.hit_for_miss).clear(ask.key);
+                        *lock(&trip.withheld) = withheld_fields(&head.headers, &ask.site().store);
+                        return self
+                            .fill(trip, errand, *response, body, sequence, backend)
+                            .await;
+                    }
+                    Some(detail) => (detail, detail == Detail::BodyTooLarge),
                 }
-                Some(detail) => (detail, detail == Detail::BodyTooLarge),
-            },
+            }
             Storable::Refuse(reason) => (
                 Detail::NotStorable(reason),
                 !reason.is_of_request()
@@ -401,11 +404,20 @@ impl Engine {
     }
 
     /// Why a body is too long to be stored, if its length is known. A slice never is.
-    fn refuse_size(&self, response: &StoredResponse, body: &Body) -> Option<Detail> {
+    pub(super) fn refuse_size(
+        &self,
+        response: &StoredResponse,
+        body: &Body,
+        glance: Glance,
+    ) -> Option<Detail> {
         let bytes = body.length()?;
+        let admits = || match glance {
+            Glance::Look => self.shelf.would_admit(response.key, bytes),
+            Glance::Use => self.shelf.admit(response.key, bytes),
+        };
         if bytes > self.shelf.body_bytes_max(response.key) {
             Some(Detail::BodyTooLarge)
-        } else if response.part.is_none() && !self.shelf.admit(response.key, bytes) {
+        } else if response.part.is_none() && !admits() {
             Some(Detail::FirstRequest)
         } else {
             None
@@ -413,20 +425,16 @@ impl Engine {
     }
 
     /// May what came be stored? `None` when it is a part that cannot be used, nor be passed on.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
-        errand: &Errand,
+        ask: &Ask,
+        fetch: Fetch,
         head: &Parts,
         body: Body,
         sequence: Sequence,
         request_time: SystemTime,
     ) -> Option<(Storable, Body)> {
-        let ask = &errand.ask;
-        let end = if body.framed() {
-            BodyEnd::Framed
-        } else {
-            BodyEnd::Close
-        };
+        let end = BodyEnd::of(body.framed());
         let response_time = clock::now();
         let decide = |head: &Parts| {
             Storable::decide(
@@ -439,7 +447,7 @@ impl Engine {
                 response_time,
             )
         };
-        if head.status != StatusCode::PARTIAL_CONTENT || errand.fetch == Fetch::Whole {
+        if head.status != StatusCode::PARTIAL_CONTENT || fetch == Fetch::Whole {
             let verdict = match decide(head) {
                 Storable::Store(response) if self.leads_back(ask, head, &response) => {
                     Storable::Refuse(NotStorable::RedirectToItself)
@@ -450,10 +458,7 @@ impl Engine {
         }
         let (body, bytes) = self.measured(body).await?;
         let verdict = match decide(&as_incomplete(head)) {
-            Storable::Store(response) => {
-                let fetch = errand.fetch;
-                fetch.place(*response, &head.headers, bytes, sequence)
-            }
+            Storable::Store(response) => fetch.place(*response, &head.headers, bytes, sequence),
             refused @ Storable::Refuse(_) => refused,
         };
         Some((verdict, body))

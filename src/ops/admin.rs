@@ -3,6 +3,7 @@
 //! ```text
 //! POST  /purge, GET /purges, PURGE, BAN, …   what is purged, and was, see `purges`
 //! GET   /stats     counters and sizes as JSON
+//! POST  /explain   a request  ─► what would become of it now, and why; see [`explain`](super::explain)
 //! GET   /          the dashboard, see `page`; its files need no token
 //! GET   /live      what goes on now, see `picture`
 //! GET   /metrics   the same and more, for Prometheus: text, or OpenMetrics for whoever accepts it
@@ -23,6 +24,7 @@
 use super::answer::Answer;
 use super::answer::Telling;
 use super::browser;
+use super::explain;
 use super::inventory;
 use super::inventory::Question;
 use super::inventory::Topic;
@@ -43,6 +45,8 @@ use crate::flow::Engine;
 use crate::flow::PurgeError;
 use crate::flow::StoreError;
 use crate::flow::dialect::Misspoken;
+use crate::flow::explain::Unanswerable;
+use crate::rules::secret::Secret;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -68,7 +72,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -82,6 +85,7 @@ pub struct Admin {
     /// One permit a telling of the store; verifications have their own.
     tellings: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
+    explanations: Semaphore,
 }
 
 /// What is seen of the process beside the engine.
@@ -98,8 +102,8 @@ pub struct Seen {
 pub type Look = Box<dyn Fn() -> Certificates + Send + Sync>;
 
 /// The secret that admin requests must bring; only its digest is kept.
-#[derive(Clone)]
-pub struct Token([u8; 32]);
+#[derive(Clone, Debug)]
+pub struct Token(Secret);
 
 /// Why an admin request, or the token it needs, was refused.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,9 @@ pub enum AdminError {
     /// Others are being told already.
     #[error("the store is being told or verified for others; try again later")]
     Busy,
+    /// Others are being explained to already.
+    #[error("too much is being explained at once; try again later")]
+    BusyExplaining,
     /// The request's body broke off.
     #[error("the request body could not be read")]
     Body,
@@ -139,6 +146,9 @@ pub enum AdminError {
     /// No such resource.
     #[error("there is no such resource; /openapi.json lists all")]
     NotFound,
+    /// The question has no answer.
+    #[error(transparent)]
+    Unanswerable(#[from] Unanswerable),
     /// Another store is meant.
     #[error("this larder runs on another store")]
     OtherStore,
@@ -174,6 +184,7 @@ pub enum AdminError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ask {
     Certificates,
+    Explain,
     Health,
     Live,
     Metrics,
@@ -197,6 +208,7 @@ impl Admin {
             draining: AtomicBool::new(false),
             tellings: Arc::new(Semaphore::new(TELLINGS_MAX)),
             verifications: Arc::new(Semaphore::new(1)),
+            explanations: Semaphore::new(EXPLANATIONS_MAX),
         }
     }
 
@@ -242,6 +254,7 @@ impl Admin {
                 let certificates = (self.seen.certificates)().render(clock::now());
                 Ok(respond(StatusCode::OK, &certificates))
             }
+            Ask::Explain => self.explain(&collect(body).await?).await,
             Ask::Health => Ok(text(StatusCode::OK, "ok\n")),
             Ask::Live => {
                 let (seen, now) = (&self.seen, clock::now());
@@ -279,6 +292,16 @@ impl Admin {
                 self.tell(topic, question).await
             }
         }
+    }
+
+    /// Explains what would become of a request. Dropped half-way, nothing has changed.
+    async fn explain(&self, body: &[u8]) -> Result<Response<Answer>, AdminError> {
+        let question = explain::read(body).map_err(AdminError::Malformed)?;
+        // Each may hold a connection to an origin, or wait for a disk.
+        let permit = self.explanations.try_acquire();
+        let _permit = permit.map_err(|_| AdminError::BusyExplaining)?;
+        let told = self.engine.explain(question).await?;
+        Ok(respond(StatusCode::OK, &explain::render(&told)))
     }
 
     /// Tells of the store from a thread that may block, as fast as it is listened to.
@@ -358,7 +381,7 @@ impl Admin {
 impl Token {
     /// Makes a token of a secret.
     pub fn new(secret: &[u8]) -> Self {
-        Self(*blake3::hash(secret).as_bytes())
+        Self(Secret::new(secret))
     }
 
     /// Reads a token from a file; white space around it does not count.
@@ -384,10 +407,14 @@ impl Token {
         }
     }
 
-    /// Compares a presented secret with this one. Digests of fixed length are compared in constant
-    /// time, so neither content nor length of the secret shows in how long it takes.
+    /// Compares a presented secret with this one, in constant time.
     pub fn matches(&self, presented: &[u8]) -> bool {
-        blake3::hash(presented).as_bytes().ct_eq(&self.0).into()
+        self.0.matches(presented)
+    }
+
+    /// The secret, for what else it opens.
+    pub fn into_secret(self) -> Secret {
+        self.0
     }
 }
 
@@ -399,12 +426,6 @@ impl fmt::Debug for Admin {
     }
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
 impl Ask {
     /// Finds out what a request head asks for.
     fn read(parts: &Parts) -> Result<Self, AdminError> {
@@ -413,6 +434,7 @@ impl Ask {
         }
         let (ask, allow) = match parts.uri.path() {
             "/certificates" => (Self::Certificates, READ),
+            "/explain" => (Self::Explain, "POST"),
             "/healthz" => (Self::Health, READ),
             "/live" => (Self::Live, READ),
             "/metrics" => (Self::Metrics, READ),
@@ -441,11 +463,15 @@ impl Ask {
 impl AdminError {
     fn respond(&self, accent: Accent) -> Response<Answer> {
         let status = match self {
-            Self::Body | Self::Malformed(_) | Self::Misspoken(_) => StatusCode::BAD_REQUEST,
+            Self::Body | Self::Malformed(_) | Self::Misspoken(_) | Self::Unanswerable(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::BadToken { .. } | Self::Store(_) | Self::Unreadable { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Busy | Self::ReloadLate | Self::Unreloadable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::BusyExplaining | Self::ReloadLate | Self::Unreloadable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoReceipt | Self::NotFound | Self::Purge(PurgeError::NoSite(_)) => {
@@ -550,6 +576,8 @@ const RELOAD_WAIT: Duration = Duration::from_secs(25);
 const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
 /// Tellings at a time: each keeps a thread and a few parts of a body.
 const TELLINGS_MAX: usize = 4;
+/// Most explanations at a time.
+const EXPLANATIONS_MAX: usize = 8;
 /// Longest accepted token.
 const TOKEN_BYTES_MAX: usize = 4096;
 const BEARER: &[u8] = b"bearer ";
@@ -584,7 +612,8 @@ mod tests {
 
     #[test]
     fn a_token_never_shows_itself() {
-        assert_eq!(format!("{:?}", Token::new(b"s3cret")), "Token(…)");
+        let printed = format!("{:?}", Token::new(b"s3cret"));
+        assert_eq!(printed, "Token(Secret(…))");
     }
 
     #[test]

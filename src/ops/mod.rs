@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod admin;
 pub mod answer;
 pub mod browser;
+pub mod explain;
 pub mod inventory;
 pub mod live;
 pub mod metrics;

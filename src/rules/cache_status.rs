@@ -11,6 +11,7 @@
 //! ```
 
 use super::request::Refusal;
+use super::reuse::NotReusable;
 use super::storable::NotStorable;
 use bytes::Bytes;
 use http::HeaderValue;
@@ -102,10 +103,14 @@ pub enum Detail {
     FirstRequest,
     /// The target is known not to be storable, so nobody waited.
     HitForMiss,
+    /// Served stale because the client accepts that (RFC 9111 §5.2.1.2).
+    MaxStale,
     /// No backend may be asked.
     NoBackend,
     /// The store has no room for it.
     NoRoom,
+    /// What is stored may not be served unasked, for this reason.
+    NotReusable(NotReusable),
     /// The response may not be stored, for this reason.
     NotStorable(NotStorable),
     /// `only-if-cached`, and nothing was (RFC 9111 §5.2.1.7).
@@ -138,13 +143,14 @@ pub enum Detail {
 
 impl Detail {
     /// Every word of its own, for the tables of counters; beside these there are those of
-    /// [`NotStorable::ALL`] and [`Refusal::ALL`].
+    /// [`NotReusable::ALL`], [`NotStorable::ALL`] and [`Refusal::ALL`].
     pub const ALL: &'static [Self] = &[
         Self::BodyTooLarge,
         Self::CollapseFull,
         Self::FillFailed,
         Self::FirstRequest,
         Self::HitForMiss,
+        Self::MaxStale,
         Self::NoBackend,
         Self::NoRoom,
         Self::OnlyIfCached,
@@ -169,8 +175,10 @@ impl Detail {
             Self::FillFailed => "fill-failed",
             Self::FirstRequest => "first-request",
             Self::HitForMiss => "hit-for-miss",
+            Self::MaxStale => "max-stale",
             Self::NoBackend => "no-backend",
             Self::NoRoom => "no-room",
+            Self::NotReusable(reason) => reason.token(),
             Self::NotStorable(reason) => reason.token(),
             Self::OnlyIfCached => "only-if-cached",
             Self::OriginError => "origin-error",
@@ -228,13 +236,13 @@ pub fn ttl_seconds(ttl: Duration) -> i64 {
 
 /// A name and its parameters, written as a structured field (RFC 8941 §3.1.2, §3.3).
 #[derive(Debug)]
-pub(super) struct Item {
+pub struct Item {
     text: Vec<u8>,
 }
 
 impl Item {
     /// Begins with a name: a token where it can be one, else a string.
-    pub(super) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mut text = Vec::with_capacity(LINE_BYTES);
         if is_token(name) {
             text.extend_from_slice(name.as_bytes());
@@ -254,20 +262,20 @@ impl Item {
     }
 
     /// Adds a parameter that is true.
-    pub(super) fn flag(&mut self, key: &str) {
+    pub fn flag(&mut self, key: &str) {
         self.text.extend_from_slice(b"; ");
         self.text.extend_from_slice(key.as_bytes());
     }
 
     /// Adds a parameter whose value is a token, or an integer written already.
-    pub(super) fn token(&mut self, key: &str, value: &str) {
+    pub fn token(&mut self, key: &str, value: &str) {
         self.flag(key);
         self.text.push(b'=');
         self.text.extend_from_slice(value.as_bytes());
     }
 
     /// Adds a parameter whose value is a string, if it can be one as it is.
-    fn string(&mut self, key: &str, value: &str) {
+    pub fn string(&mut self, key: &str, value: &str) {
         let fits = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
         if value.len() <= STRING_BYTES_MAX && value.bytes().all(fits) {
             self.flag(key);
@@ -278,7 +286,7 @@ impl Item {
     }
 
     /// Adds a parameter whose value is an integer; one outside RFC 8941's bounds is the bound.
-    pub(super) fn integer(&mut self, key: &str, value: i64) {
+    pub fn integer(&mut self, key: &str, value: i64) {
         let value = value.clamp(-INTEGER_MAX, INTEGER_MAX);
         self.flag(key);
         self.text.push(b'=');
@@ -301,7 +309,7 @@ impl Item {
     }
 
     /// Returns the field value.
-    pub(super) fn finish(self) -> HeaderValue {
+    pub fn finish(self) -> HeaderValue {
         // Only visible ASCII and spaces were written; the empty value is never reached.
         HeaderValue::from_maybe_shared(Bytes::from(self.text))
             .unwrap_or_else(|_| HeaderValue::from_static(""))
@@ -485,6 +493,7 @@ mod tests {
         let readme = include_str!("../../README.md");
         let words = Detail::ALL.iter().map(|detail| detail.token());
         let words = words.chain(Refusal::ALL.iter().map(|refusal| refusal.token()));
+        let words = words.chain(NotReusable::ALL.iter().map(|reason| reason.token()));
         for word in words.chain(NotStorable::ALL.iter().map(|reason| reason.token())) {
             assert!(readme.contains(&format!("`{word}`")), "{word}");
         }

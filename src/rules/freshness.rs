@@ -68,6 +68,67 @@ pub struct Timing {
     pub age_value: Duration,
 }
 
+/// What a current age is made of (RFC 9111 §4.2.3); the names are the RFC's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ages {
+    /// How old the response was on arrival by its Date.
+    pub apparent_age: Duration,
+    /// How long the exchange took.
+    pub response_delay: Duration,
+    /// How old it was on arrival by its Age, the exchange counted in.
+    pub corrected_age_value: Duration,
+    /// The greater of the two.
+    pub corrected_initial_age: Duration,
+    /// How long it has been here.
+    pub resident_time: Duration,
+    /// How old it is, at most [`DELTA_SECONDS_MAX`].
+    pub current_age: Duration,
+}
+
+/// A freshness lifetime, and what grants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// How long, at most [`DELTA_SECONDS_MAX`].
+    pub length: Duration,
+    /// Where it comes from.
+    pub source: LifetimeSource,
+}
+
+/// What grants a freshness lifetime, in the order in which they count (RFC 9111 §4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifetimeSource {
+    /// The directive for shared caches.
+    SMaxage,
+    /// The directive for all caches.
+    MaxAge,
+    /// Expires less Date.
+    Expires,
+    /// A guess by Last-Modified.
+    Heuristic,
+}
+
+impl LifetimeSource {
+    /// The fixed word that names it.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::SMaxage => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+        }
+    }
+
+    /// The section that defines it.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::SMaxage => "RFC 9111 §5.2.2.10",
+            Self::MaxAge => "RFC 9111 §5.2.2.1",
+            Self::Expires => "RFC 9111 §5.3",
+            Self::Heuristic => "RFC 9111 §4.2.2",
+        }
+    }
+}
+
 impl Timing {
     /// Takes Date and Age from a response that was asked for and arrived at these times.
     pub fn read(headers: &HeaderMap, request_time: SystemTime, response_time: SystemTime) -> Self {
@@ -79,19 +140,30 @@ impl Timing {
         }
     }
 
-    /// Returns the current age at `now`, at most [`DELTA_SECONDS_MAX`]; the names are the RFC's.
+    /// Returns the current age at `now`, at most [`DELTA_SECONDS_MAX`].
     ///
     /// It never falls as `now` rises. "if any of its subsequent calculations overflows, the cache
     /// MUST consider the value to be 2147483648" (RFC 9111 §1.2.2): older nothing gets.
     pub fn current_age(&self, now: SystemTime) -> Duration {
+        self.ages(now).current_age
+    }
+
+    /// Computes the current age at `now`, and tells every step.
+    pub fn ages(&self, now: SystemTime) -> Ages {
         let apparent_age = elapsed(self.date_value, self.response_time);
         let response_delay = elapsed(self.request_time, self.response_time);
         let corrected_age_value = self.age_value.saturating_add(response_delay);
         let corrected_initial_age = apparent_age.max(corrected_age_value);
         let resident_time = elapsed(self.response_time, now);
-        corrected_initial_age
-            .saturating_add(resident_time)
-            .min(DELTA_SECONDS_MAX)
+        let current_age = corrected_initial_age.saturating_add(resident_time);
+        Ages {
+            apparent_age,
+            response_delay,
+            corrected_age_value,
+            corrected_initial_age,
+            resident_time,
+            current_age: current_age.min(DELTA_SECONDS_MAX),
+        }
     }
 
     /// Returns whether the response arrived after `now`: the clock was set back since, and how long
@@ -114,17 +186,22 @@ pub fn freshness_lifetime(
     directives: &ResponseDirectives,
     date_value: SystemTime,
     heuristic_max: Duration,
-) -> Option<Duration> {
-    directives
-        .s_maxage
-        .or(directives.max_age)
-        .or_else(|| expires_lifetime(headers, directives, date_value))
-        .or_else(|| {
-            let may_guess = directives.public || heuristically_cacheable(status);
-            (may_guess && !heuristic_max.is_zero())
-                .then(|| heuristic_lifetime(headers, date_value, heuristic_max))?
-        })
-        .map(|lifetime| lifetime.min(DELTA_SECONDS_MAX))
+) -> Option<Lifetime> {
+    let may_guess = directives.public || heuristically_cacheable(status);
+    let (length, source) = if let Some(length) = directives.s_maxage {
+        (length, LifetimeSource::SMaxage)
+    } else if let Some(length) = directives.max_age {
+        (length, LifetimeSource::MaxAge)
+    } else if let Some(length) = expires_lifetime(headers, directives, date_value) {
+        (length, LifetimeSource::Expires)
+    } else if may_guess && !heuristic_max.is_zero() {
+        let length = heuristic_lifetime(headers, date_value, heuristic_max)?;
+        (length, LifetimeSource::Heuristic)
+    } else {
+        return None;
+    };
+    let length = length.min(DELTA_SECONDS_MAX);
+    Some(Lifetime { length, source })
 }
 
 /// Returns whether a response with this status may be given a guessed freshness lifetime without
@@ -254,7 +331,15 @@ mod tests {
     fn lifetime_of(status: StatusCode, lines: &[(&'static str, &str)]) -> Option<Duration> {
         let headers = fields(lines);
         let directives = ResponseDirectives::read(&headers);
-        freshness_lifetime(status, &headers, &directives, noon(), DAY)
+        let lifetime = freshness_lifetime(status, &headers, &directives, noon(), DAY);
+        lifetime.map(|lifetime| lifetime.length)
+    }
+
+    fn source(lines: &[(&'static str, &str)]) -> Option<LifetimeSource> {
+        let headers = fields(lines);
+        let directives = ResponseDirectives::read(&headers);
+        let lifetime = freshness_lifetime(StatusCode::OK, &headers, &directives, noon(), DAY);
+        lifetime.map(|lifetime| lifetime.source)
     }
 
     fn lifetime(lines: &[(&'static str, &str)]) -> Option<Duration> {
@@ -486,6 +571,41 @@ mod tests {
         let directives = ResponseDirectives::default();
         let lifetime = freshness_lifetime(StatusCode::OK, &headers, &directives, noon(), secs(0));
         assert_eq!(lifetime, None);
+    }
+
+    #[test]
+    fn a_lifetime_says_what_grants_it() {
+        let all = [
+            ("last-modified", TEN_HOURS_EARLIER),
+            ("expires", ONE_HOUR_LATER),
+            ("cache-control", "max-age=5"),
+            ("cache-control", "s-maxage=6"),
+        ];
+        assert_eq!(source(&all), Some(LifetimeSource::SMaxage));
+        assert_eq!(source(&all[..3]), Some(LifetimeSource::MaxAge));
+        assert_eq!(source(&all[..2]), Some(LifetimeSource::Expires));
+        assert_eq!(source(&all[..1]), Some(LifetimeSource::Heuristic));
+        assert_eq!(source(&[]), None);
+    }
+
+    #[test]
+    fn an_age_is_the_sum_of_what_it_is_told_to_be_made_of() {
+        let timing = Timing {
+            request_time: noon() - secs(2),
+            response_time: noon(),
+            date_value: noon() - secs(7),
+            age_value: secs(30),
+        };
+        let ages = timing.ages(noon() + secs(10));
+        let wanted = Ages {
+            apparent_age: secs(7),
+            response_delay: secs(2),
+            corrected_age_value: secs(32),
+            corrected_initial_age: secs(32),
+            resident_time: secs(10),
+            current_age: secs(42),
+        };
+        assert_eq!(ages, wanted);
     }
 
     #[test]

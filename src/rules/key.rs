@@ -87,6 +87,37 @@ impl Default for KeyPolicy {
     }
 }
 
+/// What goes into a primary key beside the names of the site's selecting fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyParts<'a> {
+    /// The site's name.
+    pub site: &'a str,
+    /// Empty where `http` and `https` share responses.
+    pub scheme: &'static str,
+    /// Without its port where ports do not tell responses apart.
+    pub authority: &'a str,
+    /// Path and query, as far as they count.
+    pub target: &'a str,
+}
+
+impl<'a> KeyParts<'a> {
+    /// The parts for a `target` that the policy on queries has reduced already.
+    pub fn new(
+        site: &'a str,
+        authority: &'a str,
+        target: &'a str,
+        scheme: Scheme,
+        policy: &KeyPolicy,
+    ) -> Self {
+        Self {
+            site,
+            scheme: if policy.scheme { scheme.as_str() } else { "" },
+            authority: policy.authority(authority),
+            target,
+        }
+    }
+}
+
 /// What a response says about which requests it answers (RFC 9110 §12.5.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vary {
@@ -220,10 +251,9 @@ fn hasher(
     scheme: Scheme,
     policy: &KeyPolicy,
 ) -> blake3::Hasher {
-    let scheme = if policy.scheme { scheme.as_str() } else { "" };
-    let authority = policy.authority(authority);
+    let parts = KeyParts::new(site, authority, target, scheme, policy);
     let mut hasher = blake3::Hasher::new();
-    for part in [site, scheme, authority, target] {
+    for part in [parts.site, parts.scheme, parts.authority, parts.target] {
         add_part(&mut hasher, part.as_bytes());
     }
     for name in &policy.selecting {

@@ -12,6 +12,84 @@ use super::validation::Validators;
 use std::time::Duration;
 use std::time::SystemTime;
 
+/// What was compared to find out what a stored response may do, and what it came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Weighed {
+    /// How old it is (RFC 9111 §4.2.3).
+    pub current_age: Duration,
+    /// What that leaves of its freshness lifetime.
+    pub freshness: Freshness,
+    /// What decided.
+    pub basis: Basis,
+}
+
+/// What decides whether a stored response may be served unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Basis {
+    /// It may: it is fresh (RFC 9111 §4.2).
+    Fresh,
+    /// It may: the client accepts it stale (RFC 9111 §5.2.1.2).
+    MaxStale,
+    /// It may not, for this reason.
+    NotReusable(NotReusable),
+    /// It may: it is in the window of `stale-while-revalidate` (RFC 5861 §3).
+    StaleWhileRevalidate,
+}
+
+/// Why a stored response may not be served unasked; its token appears in Cache-Status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotReusable {
+    /// The clock was set back since it arrived, so nobody knows how old it is.
+    ClockSetBack,
+    /// Its freshness lifetime is over, and so is every window in which it may be served stale.
+    Expired,
+    /// It could be served stale, were it not for `must-revalidate` or its kin.
+    MustRevalidate,
+    /// `no-cache` in the response.
+    NoCache,
+    /// The client accepts nothing so old, or nothing stale (`max-age`).
+    RequestMaxAge,
+    /// The client accepts nothing that has been stale for so long (`max-stale`).
+    RequestMaxStale,
+    /// The client wants something that stays fresh for longer (`min-fresh`).
+    RequestMinFresh,
+    /// The client wants the origin to be asked (`no-cache`).
+    RequestNoCache,
+    /// The client wants to go past every cache (`no-store`).
+    RequestNoStore,
+}
+
+impl NotReusable {
+    /// Every reason, for tables that need one row each.
+    pub const ALL: [Self; 9] = [
+        Self::ClockSetBack,
+        Self::Expired,
+        Self::MustRevalidate,
+        Self::NoCache,
+        Self::RequestMaxAge,
+        Self::RequestMaxStale,
+        Self::RequestMinFresh,
+        Self::RequestNoCache,
+        Self::RequestNoStore,
+    ];
+
+    /// The fixed word that names the reason.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::ClockSetBack => "clock-set-back",
+            Self::Expired => "expired",
+            Self::MustRevalidate => "must-revalidate",
+            Self::NoCache => "no-cache",
+            Self::RequestMaxAge => "request-max-age",
+            Self::RequestMaxStale => "request-max-stale",
+            Self::RequestMinFresh => "request-min-fresh",
+            Self::RequestNoCache => "request-no-cache",
+            Self::RequestNoStore => "request-no-store",
+        }
+    }
+}
+
 /// What a stored response may do for the request in hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -52,32 +130,13 @@ pub enum ClientCacheControl {
 
 impl Reuse {
     /// Decides, most generous answer first.
-    ///
-    /// `only-if-cached` plays no part: it changes what is done about `Validate` and `Forward`. Nor
-    /// does `no-store` where clients are ignored: it forbids to store what the origin answers, not
-    /// to use what is stored (RFC 9111 §5.2.1.5).
     pub fn decide(
         stored: &StoredResponse,
         request: &RequestDirectives,
         client: ClientCacheControl,
         now: SystemTime,
     ) -> Self {
-        let current_age = stored.timing.current_age(now);
-        let freshness = stored.freshness(now);
-        let wishes = Wishes::new(request, client);
-        let window = stored.stale.while_revalidate;
-        match freshness {
-            _ if stored.validate_always => Self::ask(stored, freshness),
-            Freshness::Fresh { ttl } if wishes.accept_fresh(current_age, ttl) => {
-                Self::Serve { ttl }
-            }
-            Freshness::Stale { by }
-                if !stored.must_revalidate && wishes.accept_stale(current_age, by, window) =>
-            {
-                Self::ServeStaleAndValidate { stale_by: by }
-            }
-            Freshness::Fresh { .. } | Freshness::Stale { .. } => Self::ask(stored, freshness),
-        }
+        Weighed::new(stored, request, client, now).reuse(stored)
     }
 
     /// May the stale response be served because the origin failed? (RFC 5861 §4, RFC 9111 §4.2.4)
@@ -100,18 +159,58 @@ impl Reuse {
             Freshness::Stale { by } => (!stored.must_revalidate && by < window).then_some(by),
         }
     }
+}
 
-    fn ask(stored: &StoredResponse, freshness: Freshness) -> Self {
-        let stale_by = match freshness {
+impl Weighed {
+    /// Compares what counts.
+    ///
+    /// `only-if-cached` plays no part: it changes what is done about a response that may not be
+    /// served. Nor does `no-store` where clients are ignored: it forbids to store what the origin
+    /// answers, not to use what is stored (RFC 9111 §5.2.1.5).
+    pub fn new(
+        stored: &StoredResponse,
+        request: &RequestDirectives,
+        client: ClientCacheControl,
+        now: SystemTime,
+    ) -> Self {
+        let current_age = stored.timing.current_age(now);
+        let freshness = stored.freshness(now);
+        let wishes = Wishes::new(request, client);
+        let window = stored.stale.while_revalidate;
+        let basis = match freshness {
+            _ if stored.validate_always => Err(NotReusable::NoCache),
+            Freshness::Fresh { ttl } => wishes.take_fresh(current_age, ttl),
+            Freshness::Stale { by } => match wishes.take_stale(current_age, by, window) {
+                Ok(_) if stored.must_revalidate => Err(NotReusable::MustRevalidate),
+                Err(NotReusable::Expired) if stored.timing.is_ahead_of(now) => {
+                    Err(NotReusable::ClockSetBack)
+                }
+                basis => basis,
+            },
+        };
+        Self {
+            current_age,
+            freshness,
+            basis: basis.unwrap_or_else(Basis::NotReusable),
+        }
+    }
+
+    /// What follows from it for the response that was weighed.
+    pub fn reuse(&self, stored: &StoredResponse) -> Reuse {
+        let stale_by = match self.freshness {
+            Freshness::Fresh { ttl } if self.basis == Basis::Fresh => return Reuse::Serve { ttl },
             Freshness::Fresh { .. } => Duration::ZERO,
             Freshness::Stale { by } => by,
         };
-        match stored.validators.clone() {
-            Some(validators) => Self::Validate {
+        match (self.basis, stored.validators.clone()) {
+            (Basis::MaxStale | Basis::StaleWhileRevalidate, _) => {
+                Reuse::ServeStaleAndValidate { stale_by }
+            }
+            (Basis::Fresh | Basis::NotReusable(_), Some(validators)) => Reuse::Validate {
                 validators,
                 stale_by,
             },
-            None => Self::Forward { stale_by },
+            (Basis::Fresh | Basis::NotReusable(_), None) => Reuse::Forward { stale_by },
         }
     }
 }
@@ -119,7 +218,7 @@ impl Reuse {
 /// What the client wishes, as far as it is listened to.
 #[derive(Default)]
 struct Wishes {
-    something_new: bool,
+    something_new: Option<NotReusable>,
     max_age: Option<Duration>,
     min_fresh: Option<Duration>,
     max_stale: Option<Duration>,
@@ -134,7 +233,11 @@ impl Wishes {
                 // "the no-store request directive does not apply to the already stored response"
                 // (RFC 9111 §5.2.1.5), so it could be used; but a client that says so wants an
                 // exchange that goes past every cache, as browsers take the same word.
-                something_new: request.no_cache || request.no_store,
+                something_new: match (request.no_cache, request.no_store) {
+                    (true, _) => Some(NotReusable::RequestNoCache),
+                    (false, true) => Some(NotReusable::RequestNoStore),
+                    (false, false) => None,
+                },
                 max_age: request.max_age,
                 min_fresh: request.min_fresh,
                 max_stale: request.max_stale,
@@ -145,22 +248,44 @@ impl Wishes {
 
     /// `max-age` accepts an age "less than or equal to" it (RFC 9111 §5.2.1.1), `min-fresh` a
     /// lifetime "no less than" the age plus it (§5.2.1.3).
-    fn accept_fresh(&self, current_age: Duration, ttl: Duration) -> bool {
-        !self.something_new
-            && self.accept_age(current_age)
-            && self.min_fresh.is_none_or(|min| ttl >= min)
+    fn take_fresh(&self, current_age: Duration, ttl: Duration) -> Result<Basis, NotReusable> {
+        if let Some(objection) = self.something_new {
+            return Err(objection);
+        }
+        if !self.accept_age(current_age) {
+            return Err(NotReusable::RequestMaxAge);
+        }
+        match self.min_fresh {
+            Some(min) if ttl < min => Err(NotReusable::RequestMinFresh),
+            Some(_) | None => Ok(Basis::Fresh),
+        }
     }
 
     /// `max-stale` accepts "no more than" it (RFC 9111 §5.2.1.2). Without it the origin's stale
     /// window holds, unless `max-age` or `min-fresh` ask for something fresh (§5.2.1.1, §5.2.1.3).
-    fn accept_stale(&self, current_age: Duration, by: Duration, window: Duration) -> bool {
-        if self.something_new || self.min_fresh.is_some() || !self.accept_age(current_age) {
-            return false;
+    fn take_stale(
+        &self,
+        current_age: Duration,
+        by: Duration,
+        window: Duration,
+    ) -> Result<Basis, NotReusable> {
+        let basis = match self.max_stale {
+            Some(max_stale) if by <= max_stale => Basis::MaxStale,
+            Some(_) if by < window => return Err(NotReusable::RequestMaxStale),
+            None if by < window => Basis::StaleWhileRevalidate,
+            Some(_) | None => return Err(NotReusable::Expired),
+        };
+        if let Some(objection) = self.something_new {
+            return Err(objection);
         }
-        match self.max_stale {
-            Some(max_stale) => by <= max_stale,
-            None => self.max_age.is_none() && by < window,
+        if self.min_fresh.is_some() {
+            return Err(NotReusable::RequestMinFresh);
         }
+        let wants_fresh = self.max_age.is_some() && self.max_stale.is_none();
+        if wants_fresh || !self.accept_age(current_age) {
+            return Err(NotReusable::RequestMaxAge);
+        }
+        Ok(basis)
     }
 
     fn accept_age(&self, current_age: Duration) -> bool {
@@ -255,6 +380,77 @@ mod tests {
     fn failed(stored: &StoredResponse, now: SystemTime) -> Option<Duration> {
         let request = RequestDirectives::default();
         Reuse::stale_if_error(stored, &request, ClientCacheControl::Ignore, now)
+    }
+
+    /// What decides about a stored response for a client that is listened to.
+    fn basis(stored: &StoredResponse, cache_control: &str, age: u64) -> Basis {
+        let request = directives(cache_control);
+        let now = BORN + secs(age);
+        Weighed::new(stored, &request, ClientCacheControl::Honour, now).basis
+    }
+
+    #[test]
+    fn what_decides_has_a_name() {
+        use NotReusable as Not;
+        let windows = with_windows();
+        for (cache_control, age, reason) in [
+            ("", 80, Not::Expired),
+            ("no-cache", 5, Not::RequestNoCache),
+            ("no-cache", 65, Not::RequestNoCache),
+            ("no-cache", 80, Not::Expired),
+            ("no-store", 5, Not::RequestNoStore),
+            ("max-age=4", 5, Not::RequestMaxAge),
+            ("max-age=100", 65, Not::RequestMaxAge),
+            ("min-fresh=56", 5, Not::RequestMinFresh),
+            ("min-fresh=1", 65, Not::RequestMinFresh),
+            ("max-stale=4", 65, Not::RequestMaxStale),
+            ("max-stale=4", 80, Not::Expired),
+            ("max-stale, max-age=9", 65, Not::RequestMaxAge),
+        ] {
+            let wanted = Basis::NotReusable(reason);
+            assert_eq!(
+                basis(&windows, cache_control, age),
+                wanted,
+                "{cache_control} {age}"
+            );
+        }
+        assert_eq!(basis(&windows, "", 5), Basis::Fresh);
+        assert_eq!(basis(&windows, "", 65), Basis::StaleWhileRevalidate);
+        assert_eq!(basis(&windows, "max-stale=5", 65), Basis::MaxStale);
+        let always = StoredResponse {
+            validate_always: true,
+            ..with_windows()
+        };
+        assert_eq!(basis(&always, "", 5), Basis::NotReusable(Not::NoCache));
+    }
+
+    #[test]
+    fn must_revalidate_is_the_reason_only_where_it_makes_the_difference() {
+        let stored = StoredResponse {
+            must_revalidate: true,
+            ..with_windows()
+        };
+        let must = Basis::NotReusable(NotReusable::MustRevalidate);
+        assert_eq!(basis(&stored, "", 65), must);
+        assert_eq!(basis(&stored, "max-stale", 100), must);
+        let over = Basis::NotReusable(NotReusable::Expired);
+        assert_eq!(basis(&stored, "", 100), over);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_the_reason() {
+        let mut stored = good_for_a_minute();
+        stored.timing.response_time = BORN + secs(100);
+        let back = Basis::NotReusable(NotReusable::ClockSetBack);
+        assert_eq!(basis(&stored, "", 0), back);
+    }
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let mut words = NotReusable::ALL.map(NotReusable::token).to_vec();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), NotReusable::ALL.len());
     }
 
     #[test]

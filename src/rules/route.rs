@@ -10,6 +10,17 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SiteId(pub u16);
 
+/// The pattern by which a host has its site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern<'r> {
+    /// The whole host.
+    Exact,
+    /// `*.` and this name.
+    Below(&'r str),
+    /// `*`.
+    Any,
+}
+
 /// Host patterns and their sites. Exact beats `*.example.com` beats `*`; longer wildcards first.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
@@ -52,20 +63,27 @@ impl Routes {
 
     /// Finds the site for a host (lower case, without port).
     pub fn site(&self, host: &str) -> Option<SiteId> {
+        self.find(host).map(|(site, _)| site)
+    }
+
+    /// As [`site`](Self::site), and says by which pattern.
+    pub fn find<'h>(&self, host: &'h str) -> Option<(SiteId, Pattern<'h>)> {
         if let Some(site) = self.exact.get(host) {
-            return Some(*site);
+            return Some((*site, Pattern::Exact));
         }
         if !self.below.is_empty() {
             // Every host has been through `normal_host`: at most 255 bytes, so at most 255 dots.
             let mut rest = host;
             while let Some((label, suffix)) = rest.split_once('.') {
                 match self.below.get(suffix) {
-                    Some(site) if !label.is_empty() => return Some(*site),
+                    Some(site) if !label.is_empty() => {
+                        return Some((*site, Pattern::Below(suffix)));
+                    }
                     _ => rest = suffix,
                 }
             }
         }
-        self.any
+        Some((self.any?, Pattern::Any))
     }
 }
 
@@ -112,6 +130,18 @@ mod tests {
 
     fn site(patterns: &[&str], host: &str) -> Option<u16> {
         table(patterns).unwrap().site(host).map(|SiteId(n)| n)
+    }
+
+    #[test]
+    fn a_host_says_by_which_pattern_it_has_its_site() {
+        let patterns = [("a.test", 0), ("*.a.test", 1), ("*", 2)];
+        let patterns = patterns.map(|(pattern, site)| (pattern.to_owned(), SiteId(site)));
+        let routes = Routes::new(patterns).unwrap();
+        assert_eq!(routes.find("a.test"), Some((SiteId(0), Pattern::Exact)));
+        let below = Pattern::Below("a.test");
+        assert_eq!(routes.find("x.y.a.test"), Some((SiteId(1), below)));
+        assert_eq!(routes.find("b.test"), Some((SiteId(2), Pattern::Any)));
+        assert_eq!(Routes::default().find("b.test"), None);
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! written as a field name of its own kind, which no `Vary` can bring about, so that it is stored
 //! and compared as any other.
 
+use super::secret::is_hidden;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -54,6 +55,45 @@ pub(super) fn selecting_value(name: &HeaderName, headers: &HeaderMap) -> Option<
         Grammar::Weighted(member) => weighted_list(&value, member),
     };
     Some(normal.unwrap_or(value))
+}
+
+/// What a request selects by one field, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The request does not have it.
+    Absent,
+    /// It has one that is shown to nobody.
+    Hidden,
+    /// Its normal form, shortened where it is long.
+    Value(String),
+}
+
+impl Shown {
+    /// Looks at a request.
+    pub fn of(name: &HeaderName, headers: &HeaderMap) -> Self {
+        match selecting_value(name, headers) {
+            None => Self::Absent,
+            Some(_) if is_hidden(name) => Self::Hidden,
+            Some(value) => {
+                let text = String::from_utf8_lossy(&value);
+                Self::Value(text.chars().take(SHOWN_CHARS_MAX).collect())
+            }
+        }
+    }
+}
+
+/// What a name to select by stands for, for people to read.
+pub fn shown_name(name: &HeaderName) -> String {
+    if let Some(cookie) = cookie_of(name) {
+        return format!("cookie {}", String::from_utf8_lossy(&cookie));
+    }
+    if *name == BEST_LANGUAGE {
+        return "accept-language, the best".to_owned();
+    }
+    if *name == ALIKE {
+        return "no-vary-search".to_owned();
+    }
+    name.as_str().to_owned()
 }
 
 /// Writes the name of a cookie as a field name to select by.
@@ -315,6 +355,9 @@ fn is_token_byte(byte: u8) -> bool {
 /// Longest name of a cookie that can be selected by, in bytes.
 pub const COOKIE_NAME_BYTES_MAX: usize = 256;
 
+/// Longest value that is shown.
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// Says that a response is stored under the key of equivalent targets. It selects nothing.
 pub const ALIKE: HeaderName = HeaderName::from_static("no-vary-search#");
 
@@ -541,6 +584,27 @@ mod tests {
         };
         assert!(of(&["de-AT"]));
         assert!(!of(&["de, en"]) && !of(&["*"]) && !of(&[""]) && !of(&[]));
+    }
+
+    #[test]
+    fn what_is_selected_by_is_shown_but_no_cookie() {
+        let mut headers = HeaderMap::new();
+        headers.insert("cookie", HeaderValue::from_static("Session=word"));
+        headers.insert("accept-language", HeaderValue::from_static("fr;q=0.5, DE"));
+        let shown = |name: &HeaderName| Shown::of(name, &headers);
+        let session = cookie_field("Session").unwrap();
+        assert_eq!(shown(&session), Shown::Hidden);
+        assert_eq!(shown_name(&session), "cookie Session");
+        assert_eq!(shown(&header::COOKIE), Shown::Hidden);
+        assert_eq!(shown(&cookie_field("other").unwrap()), Shown::Absent);
+        let language = shown(&header::ACCEPT_LANGUAGE);
+        assert_eq!(language, Shown::Value("de,fr;q=0.5".to_owned()));
+        let long = HeaderValue::try_from("a".repeat(5000)).unwrap();
+        let headers = HeaderMap::from_iter([(header::USER_AGENT, long)]);
+        let Shown::Value(value) = Shown::of(&header::USER_AGENT, &headers) else {
+            panic!("it is there");
+        };
+        assert_eq!(value.len(), SHOWN_CHARS_MAX);
     }
 
     #[test]

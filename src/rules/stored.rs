@@ -10,6 +10,7 @@ use super::directives::ResponseDirectives;
 use super::fields::connection_options;
 use super::fields::is_hop_by_hop;
 use super::freshness::Freshness;
+use super::freshness::Lifetime;
 use super::freshness::Timing;
 use super::freshness::date_field;
 use super::freshness::freshness_lifetime;
@@ -79,6 +80,15 @@ pub struct StaleWindow {
     pub while_revalidate: Duration,
     /// `stale-if-error` (RFC 5861 §4).
     pub if_error: Duration,
+}
+
+/// What the fields of a response say about its freshness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant<'p> {
+    /// The lifetime they grant; none when they grant none and none may be guessed.
+    pub lifetime: Option<Lifetime>,
+    /// The targeted field that decides (RFC 9213 §2.2); none where it is Cache-Control.
+    pub field: Option<&'p HeaderName>,
 }
 
 impl StoredResponse {
@@ -177,6 +187,21 @@ impl StoredResponse {
         }
     }
 
+    /// What its fields say about its freshness under `policy`. That may be another than the one it was
+    /// stored under: then [`lifetime`](Self::lifetime) is what counts.
+    pub fn grant<'p>(&self, policy: &'p StorePolicy) -> Grant<'p> {
+        let (directives, field) =
+            ResponseDirectives::read_speaking(&self.headers, &policy.targeted);
+        let lifetime = freshness_lifetime(
+            self.status,
+            &self.headers,
+            &directives,
+            self.timing.date_value,
+            policy.heuristic_max,
+        );
+        Grant { lifetime, field }
+    }
+
     /// Takes every permission away: [`worth_keeping`](Self::worth_keeping) is false from now on
     /// and [`Reuse::decide`](super::reuse::Reuse::decide) always forwards.
     pub fn condemn(&mut self) {
@@ -196,7 +221,7 @@ impl StoredResponse {
             self.timing.date_value,
             policy.heuristic_max,
         );
-        self.lifetime = lifetime.unwrap_or(Duration::ZERO);
+        self.lifetime = lifetime.map_or(Duration::ZERO, |lifetime| lifetime.length);
         self.stale = StaleWindow {
             while_revalidate: directives
                 .stale_while_revalidate

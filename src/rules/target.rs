@@ -55,6 +55,15 @@ impl QueryPolicy {
         Cow::Owned(format!("{path}?{}", parameters.join("&")))
     }
 
+    /// The parameters of a target, as they are spelled, that do not count.
+    pub fn dropped<'t>(&self, target: &'t str) -> Vec<&'t str> {
+        let query = target.split_once('?').map(|(_, query)| query);
+        let parameters = query.into_iter().flat_map(|query| query.split('&'));
+        parameters
+            .filter(|parameter| self.query == Query::Drop || self.drops(name(parameter)))
+            .collect()
+    }
+
     fn drops(&self, name: &str) -> bool {
         self.drop
             .iter()
@@ -153,6 +162,16 @@ mod tests {
     fn the_tracking_parameters_are_in_order_and_once_each() {
         assert!(TRACKING.is_sorted());
         assert!(TRACKING.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn what_does_not_count_can_be_told() {
+        let some = policy(Query::Sort, &["utm_*", "b"]);
+        assert_eq!(some.dropped("/?a=1&utm_x=2&b&b=3"), ["utm_x=2", "b", "b=3"]);
+        assert!(some.dropped("/?a=1").is_empty());
+        assert!(some.dropped("/").is_empty());
+        let all = policy(Query::Drop, &[]);
+        assert_eq!(all.dropped("/?a=1&b"), ["a=1", "b"]);
     }
 
     proptest! {

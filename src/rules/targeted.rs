@@ -95,10 +95,20 @@ impl ResponseDirectives {
     /// Reads the first of the `targeted` fields that is valid and not empty; where none is, falls
     /// back on Cache-Control (RFC 9213 §2.2).
     pub fn read_targeted(headers: &HeaderMap, targeted: &[Targeted]) -> Self {
+        Self::read_speaking(headers, targeted).0
+    }
+
+    /// As [`read_targeted`](Self::read_targeted), and says which of the fields it was; none where it
+    /// fell back on Cache-Control.
+    pub fn read_speaking<'t>(
+        headers: &HeaderMap,
+        targeted: &'t [Targeted],
+    ) -> (Self, Option<&'t HeaderName>) {
+        let read = |field: &'t Targeted| Some((field.read(headers)?, Some(&field.name)));
         targeted
             .iter()
-            .find_map(|field| field.read(headers))
-            .unwrap_or_else(|| Self::read(headers))
+            .find_map(read)
+            .unwrap_or_else(|| (Self::read(headers), None))
     }
 }
 

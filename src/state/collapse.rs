@@ -106,6 +106,11 @@ impl<K: Eq + Hash, T: Clone + PartialEq> Table<K, T> {
         self.trips.clear();
     }
 
+    /// Is somebody fetching this?
+    pub fn is_underway(&self, key: &K) -> bool {
+        self.trips.contains_key(key)
+    }
+
     /// How many trips are under way.
     pub fn len(&self) -> usize {
         self.trips.len()
@@ -160,8 +165,9 @@ mod tests {
     fn after_the_end_somebody_leads_again() {
         let mut table = Table::new(1);
         assert_eq!(table.join("/a", || 1), Role::Leader(1));
+        assert!(table.is_underway(&"/a") && !table.is_underway(&"/b"));
         table.finish(&"/a", &1);
-        assert!(table.is_empty());
+        assert!(table.is_empty() && !table.is_underway(&"/a"));
         assert_eq!(table.join("/a", || 2), Role::Leader(2));
     }
 

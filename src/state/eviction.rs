@@ -154,6 +154,11 @@ impl Queues {
         known > 0
     }
 
+    /// Would [`admit`](Self::admit) let it be stored? Nothing is remembered.
+    pub fn would_admit(&self, bytes: u64, fingerprint: u64) -> bool {
+        self.admits_at_once(bytes) || self.ghosts.has(fingerprint)
+    }
+
     /// Takes in a new id of `bytes`; `fingerprint` names its target, so that one evicted too early
     /// is known when it comes back.
     pub fn insert(&mut self, id: u32, bytes: u64, fingerprint: u64) {
@@ -525,6 +530,13 @@ impl Ghosts {
         }
     }
 
+    /// Is a target known?
+    fn has(&self, fingerprint: u64) -> bool {
+        let (bucket, tag) = self.place(fingerprint);
+        let mut places = self.buckets.get(bucket).into_iter().flatten();
+        places.any(|place| *place & !3 == tag && *place & 3 > 0)
+    }
+
     /// Forgets a target; how often it had been asked for, at most 3, or 0 when it is not known.
     fn take(&mut self, fingerprint: u64) -> u8 {
         let (bucket, tag) = self.place(fingerprint);
@@ -719,7 +731,12 @@ mod tests {
             second_request_over: 1000,
         });
         assert!(queues.admit(1000, fingerprint(1)));
+        for _ in 0..2 {
+            // To ask is not to request.
+            assert!(!queues.would_admit(1001, fingerprint(2)));
+        }
         assert!(!queues.admit(1001, fingerprint(2)));
+        assert!(queues.would_admit(1001, fingerprint(2)));
         assert!(!queues.admit(1001, fingerprint(3)));
         assert!(queues.admit(1001, fingerprint(2)));
         queues.insert(0, 1001, fingerprint(2));

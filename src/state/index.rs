@@ -362,7 +362,7 @@ impl Index {
         request_headers: &HeaderMap,
     ) -> Lookup {
         let varies = |entry: &Entry| self.fields(entry).is_some_and(|fields| fields.named);
-        self.find_best(keys, request_headers, |e| (varies(e), e.sequence()))
+        self.marked(self.find_best(keys, request_headers, |e| (varies(e), e.sequence())))
     }
 
     /// Finds the newest entry, with or without `Vary`.
@@ -371,7 +371,35 @@ impl Index {
         keys: impl IntoIterator<Item = PrimaryKey>,
         request_headers: &HeaderMap,
     ) -> Lookup {
-        self.find_best(keys, request_headers, |e| (false, e.sequence()))
+        self.marked(self.find_best(keys, request_headers, |e| (false, e.sequence())))
+    }
+
+    /// Finds what [`lookup`](Self::lookup) would, or the newest entry, without marking it as used.
+    pub fn peek(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        request_headers: &HeaderMap,
+        newest: bool,
+    ) -> Lookup {
+        let varies = |entry: &Entry| self.fields(entry).is_some_and(|fields| fields.named);
+        let rank = |e: &Entry| (!newest && varies(e), e.sequence());
+        self.find_best(keys, request_headers, rank).1
+    }
+
+    /// Marks what was found as used.
+    fn marked(&self, (id, lookup): (Option<u32>, Lookup)) -> Lookup {
+        if let Some(id) = id {
+            self.queues.mark(id);
+        }
+        lookup
+    }
+
+    /// All that is stored under a key, and whether a purge hides it; at most as many as it may have
+    /// variants. None is marked as used.
+    pub fn held_under(&self, key: PrimaryKey) -> Vec<(Found, bool)> {
+        self.chain(key)
+            .map(|(_, entry)| (entry.found(), self.is_covered(entry)))
+            .collect()
     }
 
     fn find_best(
@@ -379,7 +407,7 @@ impl Index {
         keys: impl IntoIterator<Item = PrimaryKey>,
         request_headers: &HeaderMap,
         rank: impl Fn(&Entry) -> (bool, Sequence),
-    ) -> Lookup {
+    ) -> (Option<u32>, Lookup) {
         let mut found: Option<(u32, &Entry)> = None;
         let mut any = false;
         // Most variants of a key have the same list of fields: what it selects is computed once.
@@ -401,12 +429,9 @@ impl Index {
             }
         }
         match found {
-            Some((id, entry)) => {
-                self.queues.mark(id);
-                Lookup::Found(entry.found())
-            }
-            None if any => Lookup::VaryMiss,
-            None => Lookup::UriMiss,
+            Some((id, entry)) => (Some(id), Lookup::Found(entry.found())),
+            None if any => (None, Lookup::VaryMiss),
+            None => (None, Lookup::UriMiss),
         }
     }
 
@@ -439,6 +464,11 @@ impl Index {
             .map(|(_, entry)| entry)
             .max_by_key(|entry| entry.sequence())
             .map_or(&[], |entry| self.vary(entry))
+    }
+
+    /// Would [`admit`](Self::admit) take a response of `bytes` in? Nothing is remembered.
+    pub fn would_admit(&self, key: PrimaryKey, bytes: u64) -> bool {
+        self.chain(key).next().is_some() || self.queues.would_admit(bytes, fingerprint(key))
     }
 
     /// Would one more entry of this variant push out another one of its key?
@@ -1561,6 +1591,42 @@ mod tests {
         assert_eq!(found(index.lookup([key(1)], &HeaderMap::new())), Some(1));
         assert_eq!(index.lookup([key(2)], &HeaderMap::new()), Lookup::UriMiss);
         assert_eq!(index.place(key(1), Sequence(1)), Some(put(1, 1, b"one")));
+    }
+
+    #[test]
+    fn what_is_only_looked_at_is_pushed_out_like_what_nobody_asked_for() {
+        for looked_at in [true, false] {
+            let mut index = Index::new();
+            index.limit_variants(2);
+            take_variant(&mut index, 1, 1);
+            take_variant(&mut index, 2, 2);
+            let lookup = match looked_at {
+                true => index.peek([key(1)], &accept(1), false),
+                false => index.lookup([key(1)], &accept(1)),
+            };
+            assert_eq!(found(lookup), Some(1));
+            let gone = if looked_at { 1 } else { 2 };
+            assert_eq!(take_variant(&mut index, 3, 3), [Sequence(gone)]);
+        }
+    }
+
+    #[test]
+    fn what_a_purge_hides_is_told_as_hidden() {
+        let mut index = Index::new();
+        index.insert(&put(1, 1, b"one")).unwrap();
+        let held = |index: &Index| {
+            let held = index.held_under(key(1)).into_iter();
+            held.map(|(found, hidden)| (found.sequence.0, hidden))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(held(&index), [(1, false)]);
+        index.mark_all(Sequence(2));
+        assert_eq!(held(&index), [(1, true)]);
+        assert_eq!(
+            index.peek([key(1)], &HeaderMap::new(), true),
+            Lookup::UriMiss
+        );
+        assert!(index.held_under(key(2)).is_empty());
     }
 
     #[test]

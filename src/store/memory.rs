@@ -91,9 +91,9 @@ impl Memory {
     }
 
     /// Finds a response without marking it as used.
-    pub fn peek(&self, sequence: Sequence) -> Option<Arc<StoredResponse>> {
+    pub fn peek(&self, sequence: Sequence) -> Option<Hot> {
         let weighed = self.cache.as_ref()?.peek(&sequence.0)?;
-        Some(weighed.hot.response)
+        Some(weighed.hot)
     }
 
     /// Keeps a response, in place of an earlier one with the same sequence. A body over an eighth
@@ -212,6 +212,7 @@ mod tests {
         let memory = Memory::new(1 << 20);
         memory.insert(Sequence(1), hot(1000));
         assert_eq!(memory.get(Sequence(1)).unwrap().body.unwrap().len(), 1000);
+        assert!(memory.peek(Sequence(1)).is_some() && memory.peek(Sequence(2)).is_none());
         assert!(memory.bytes() > 1000);
         memory.remove(Sequence(1));
         assert!(memory.get(Sequence(1)).is_none());

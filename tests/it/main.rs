@@ -43,6 +43,7 @@ mod crash;
 mod dirs;
 mod drain;
 mod errors;
+mod explain;
 mod files;
 mod floods;
 mod forwarded;

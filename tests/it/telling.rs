@@ -140,7 +140,7 @@ fn directives_of_requests_where_they_count() {
     scene.get("/a").stored();
     says(
         &scene.get_with("/a", &[("Cache-Control", "no-cache")]),
-        "larder; fwd=request; fwd-status=304; stored; ttl=6000",
+        "larder; fwd=request; fwd-status=304; stored; ttl=6000; detail=request-no-cache",
     );
     let nothing = scene.get_with("/b", &[("Cache-Control", "only-if-cached")]);
     says(nothing.is(504), "larder; detail=only-if-cached");

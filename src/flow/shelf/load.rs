@@ -54,6 +54,28 @@ impl Shelf {
         None
     }
 
+    /// As [`load`](Self::load), but nothing changes: it is not marked as used, not taken into memory,
+    /// and not forgotten when it cannot be read. What marks made gone is loaded too; says what they
+    /// make of it.
+    pub async fn view(self: &Arc<Self>, found: Found) -> Option<(Stored, Verdict)> {
+        let hot = match self.memory.peek(found.sequence) {
+            Some(hot) => hot,
+            None => {
+                let place = self.read_index().place(found.key, found.sequence)?;
+                self.load_from(&place).await.ok()?
+            }
+        };
+        let verdict = self.verdict(found.sequence, &hot.response);
+        let hot = match verdict {
+            Verdict::Stale(since) => Hot {
+                response: Arc::new(hot.response.stale_since(since)),
+                ..hot
+            },
+            Verdict::Clear | Verdict::Gone => hot,
+        };
+        Some((self.stored(found, hot)?, verdict))
+    }
+
     /// What marks make of a response that was loaded. What was looked at once, up to the newest mark,
     /// is not looked at again for as long as it is hot.
     fn judged(&self, found: Found, hot: Hot) -> Option<Hot> {

@@ -311,6 +311,11 @@ impl Shelf {
         small || self.write_index().admit(key, body_bytes)
     }
 
+    /// Would [`admit`](Self::admit) say yes? Nothing is remembered.
+    pub fn would_admit(&self, key: PrimaryKey, body_bytes: u64) -> bool {
+        self.read_index().would_admit(key, body_bytes)
+    }
+
     /// Why nothing can be stored now, if so.
     pub fn pass_through(&self) -> Option<Arc<str>> {
         match self.store.condition() {

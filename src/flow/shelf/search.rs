@@ -116,8 +116,8 @@ impl Shelf {
 
     /// The names of an entry. `None` when it is gone; an error when they cannot be read now.
     fn names(&self, put: &Put) -> Result<Option<Names>, ()> {
-        if let Some(response) = self.memory.peek(put.sequence) {
-            return Ok(Some(response.names.clone()));
+        if let Some(hot) = self.memory.peek(put.sequence) {
+            return Ok(Some(hot.response.names.clone()));
         }
         let mut place = put.clone();
         for _ in 0..LOOKS_MAX {

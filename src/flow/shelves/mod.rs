@@ -198,6 +198,36 @@ impl Shelves {
         self.best(keys, find, |_, found| (false, found.sequence))
     }
 
+    /// Finds what [`lookup`](Self::lookup) would, or the newest entry, without marking it as used.
+    pub fn peek(
+        &self,
+        keys: impl IntoIterator<Item = PrimaryKey>,
+        headers: &HeaderMap,
+        newest: bool,
+    ) -> Lookup {
+        let find = |index: &Index, key| index.peek([key], headers, newest);
+        self.best(keys, find, |index, found| {
+            (!newest && index.varies(found), found.sequence)
+        })
+    }
+
+    /// All that is stored under a key and counts, and whether a purge hides it. None is marked as used.
+    pub fn held_under(&self, key: PrimaryKey) -> Vec<(Found, bool)> {
+        let held = self.sights(key).map(|(shelf, floor)| {
+            let mut held = shelf.read_index().held_under(key);
+            held.retain(|(found, _)| found.sequence >= floor);
+            held
+        });
+        held.flatten().collect()
+    }
+
+    /// Loads what was found as [`load`](Self::load) does, but nothing changes; see
+    /// [`Shelf::view`](super::shelf::Shelf::view).
+    pub async fn view(&self, found: Found) -> Option<(Stored, Verdict)> {
+        let shelf = self.holder(found)?;
+        shelf.view(found).await
+    }
+
     fn best(
         &self,
         keys: impl IntoIterator<Item = PrimaryKey>,
@@ -306,6 +336,11 @@ impl Shelves {
     /// May a body of so many bytes be stored for `key`? If not, it may at the next request.
     pub fn admit(&self, key: PrimaryKey, body_bytes: u64) -> bool {
         self.chosen(key).admit(key, body_bytes)
+    }
+
+    /// Would [`admit`](Self::admit) say yes? Nothing is remembered.
+    pub fn would_admit(&self, key: PrimaryKey, body_bytes: u64) -> bool {
+        self.chosen(key).would_admit(key, body_bytes)
     }
 
     fn chosen(&self, key: PrimaryKey) -> &Arc<Shelf> {

@@ -18,6 +18,7 @@ use crate::rules::cache_status::Detail;
 use crate::rules::cache_status::Forward;
 use crate::rules::cache_status::Outcome;
 use crate::rules::request::Refusal;
+use crate::rules::reuse::NotReusable;
 use crate::rules::storable::NotStorable;
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
@@ -388,6 +389,7 @@ impl Details {
     fn new() -> Self {
         let all = Detail::ALL.iter().copied();
         let all = all.chain(NotStorable::ALL.into_iter().map(Detail::NotStorable));
+        let all = all.chain(NotReusable::ALL.into_iter().map(Detail::NotReusable));
         let all = all.chain(Refusal::ALL.iter().copied().map(Detail::Refused));
         // What is in no list has the first place.
         let (mut words, mut places) = (vec![OTHER_DETAIL], HashMap::new());
