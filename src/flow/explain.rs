@@ -363,7 +363,9 @@ impl Engine {
         let finding = self.find(ask, seen, Glance::Look).await;
         let chosen = match &finding {
             Finding::Nothing(_) => None,
-            Finding::Stored { stored, weighed, .. } => {
+            Finding::Stored {
+                stored, weighed, ..
+            } => {
                 told.basis = Some(weighed.basis);
                 Some(stored.found)
             }
