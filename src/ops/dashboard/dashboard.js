@@ -478,12 +478,19 @@ function axis(values, more) {
   };
 }
 
+// A value without neighbours is on no line: it is shown as a point.
+function alone(chart, series) {
+  const values = chart.data[series];
+  const missing = (at) => values[at] === null || values[at] === undefined;
+  return [...values.keys()].filter((at) => !missing(at) && missing(at - 1) && missing(at + 1));
+}
+
 function line(label, name, told, more) {
   return {
     label,
     stroke: () => color(name),
     width: 2,
-    points: { show: false },
+    points: { show: false, size: 4, filter: alone },
     value: (_chart, value) => (value === null || value === undefined ? "–" : told(value)),
     ...more,
   };
