@@ -9,6 +9,8 @@ use super::house::House;
 use super::print;
 use crate::ops::reload::Changes;
 use crate::ops::reload::Order;
+use crate::ops::reload::Pause;
+use crate::ops::reload::Reloaded;
 use anyhow::Context;
 use http::StatusCode;
 use serde::Deserialize;
@@ -30,20 +32,17 @@ impl Reloader {
     pub(super) fn start(mut house: House, line: Receiver<Order>) -> anyhow::Result<Self> {
         let (give, given) = channel();
         let work = move || {
-            while let Ok(Order::Reload(tell)) = line.recv() {
-                let reloaded = house.change();
-                match &reloaded {
-                    Ok(changes) => tracing::info!("reloaded; {}", one_line(changes)),
-                    Err(problems) => {
-                        for problem in problems {
-                            tracing::error!("not reloaded: {problem}");
-                        }
-                        // Certificates that are in order do not wait for the config to be.
-                        house.look_at_certificates();
+            loop {
+                match line.recv() {
+                    // Who asked by a signal does not listen, and others may have left.
+                    Ok(Order::Reload(tell)) => drop(tell.send(reload(&mut house))),
+                    Ok(Order::Pause(tell)) => {
+                        let (pause, end) = Pause::begin();
+                        drop(tell.send(pause));
+                        end.wait();
                     }
+                    Ok(Order::End) | Err(_) => break,
                 }
-                // Who asked by a signal does not listen, and others may have left.
-                drop(tell.send(reloaded));
             }
             drop(give.send(house));
         };
@@ -58,6 +57,21 @@ impl Reloader {
     pub(super) fn end(self, limit: Duration) -> Option<House> {
         self.house.recv_timeout(limit).ok()
     }
+}
+
+fn reload(house: &mut House) -> Reloaded {
+    let reloaded = house.change();
+    match &reloaded {
+        Ok(changes) => tracing::info!("reloaded; {}", one_line(changes)),
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!("not reloaded: {problem}");
+            }
+            // Certificates that are in order do not wait for the config to be.
+            house.look_at_certificates();
+        }
+    }
+    reloaded
 }
 
 fn one_line(changes: &Changes) -> String {

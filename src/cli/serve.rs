@@ -69,8 +69,8 @@ fn live(config: &Path, program: Program, start: &mut Start) -> anyhow::Result<Ex
         listeners: Arc::clone(&house.listeners),
         admin: Arc::clone(&house.admin),
         observer: Arc::clone(&observer),
+        succession: Succession::new(estate, reloads.clone(), start.opened(&engine)?),
         reloads,
-        succession: Succession::new(estate, start.opened(&engine)?),
     };
     let reloader = Reloader::start(house, line)?;
     lock(&serving.listeners).serve();

@@ -5,8 +5,10 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvError;
 use std::sync::mpsc::SyncSender;
 use std::sync::mpsc::sync_channel;
 use tokio::sync::oneshot;
@@ -80,8 +82,34 @@ impl fmt::Display for Changes {
 pub enum Order {
     /// Read the config again, and say what came of it.
     Reload(oneshot::Sender<Reloaded>),
+    /// Change nothing for as long as this is kept.
+    Pause(oneshot::Sender<Pause>),
     /// There will be no more.
     End,
+}
+
+/// While this is kept nothing is changed.
+#[derive(Debug)]
+pub struct Pause(#[expect(dead_code, reason = "to be dropped")] SyncSender<Infallible>);
+
+impl Pause {
+    /// A pause, and where its end is waited for.
+    pub fn begin() -> (Self, PauseEnd) {
+        let (kept, end) = sync_channel(0);
+        (Self(kept), PauseEnd(end))
+    }
+}
+
+/// Where the end of a pause is waited for.
+#[derive(Debug)]
+pub struct PauseEnd(Receiver<Infallible>);
+
+impl PauseEnd {
+    /// Waits until the pause is dropped. Blocking.
+    pub fn wait(self) {
+        // Nothing is ever sent.
+        let Err(RecvError) = self.0.recv();
+    }
 }
 
 /// The end of the line where one asks.
@@ -103,6 +131,14 @@ impl Reloads {
         Some(told)
     }
 
+    /// Asks for a pause, which begins when what was asked for before is done. None as for
+    /// [`ask`](Self::ask). Dropping what this returns ends it.
+    pub fn pause(&self) -> Option<oneshot::Receiver<Pause>> {
+        let (tell, told) = oneshot::channel();
+        self.0.try_send(Order::Pause(tell)).ok()?;
+        Some(told)
+    }
+
     /// Says that there will be no more. Waits while the line is full.
     pub fn end(&self) {
         // Nobody is there to be told when this fails.
@@ -116,6 +152,7 @@ const ORDERS_MAX: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::TryRecvError;
 
     #[test]
     fn the_line_is_short_and_whoever_finds_it_full_is_told_so() {
@@ -127,6 +164,21 @@ mod tests {
         drop(line);
         assert!(reloads.ask().is_none());
         drop(waiting);
+    }
+
+    #[test]
+    fn a_pause_stands_in_line_and_lasts_while_it_is_kept() {
+        let (reloads, line) = Reloads::line();
+        let told = reloads.pause().unwrap();
+        let Ok(Order::Pause(tell)) = line.recv() else {
+            panic!("a pause was asked for");
+        };
+        let (pause, end) = Pause::begin();
+        tell.send(pause).unwrap();
+        let kept = told.blocking_recv().unwrap();
+        assert_eq!(end.0.try_recv(), Err(TryRecvError::Empty));
+        drop(kept);
+        end.wait();
     }
 
     #[test]

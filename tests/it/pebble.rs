@@ -4,16 +4,12 @@
 use std::fs;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::atomic::AtomicU16;
-use std::sync::atomic::Ordering;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -26,6 +22,7 @@ use crate::dial::Authority;
 use crate::dial::Dial;
 use crate::scene::Setup;
 use crate::scene::eventually;
+use crate::scene::free_port;
 
 /// An authority that is not running yet.
 pub(crate) struct Pebble {
@@ -206,17 +203,4 @@ fn listens(address: SocketAddr) {
     eventually(&format!("a listener at {address}"), || {
         TcpStream::connect(address).is_ok()
     });
-}
-
-/// A port that nobody uses now. Two programs have to know each other's before they run, so it cannot
-/// be one that the system chooses; it is below those, where nobody else looks.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(process::id() % 100).expect("less than a hundred") * 100;
-    loop {
-        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }

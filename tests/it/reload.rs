@@ -23,6 +23,7 @@ use crate::origin::noise;
 use crate::pebble::Pebble;
 use crate::scene::Scene;
 use crate::scene::eventually;
+use crate::scene::free_port;
 use crate::scene::json;
 
 /// Writes something else into the config.
@@ -566,9 +567,7 @@ fn the_same_address_is_served_over_tls_from_one_connection_to_the_next() {
     let setup = Scene::new().more("[[tls.certificate]]\ncert = \"c.pem\"\nkey = \"c.key\"\n");
     let authority = Authority::new("Scene");
     authority.server(&[HOST]).write(setup.dir(), "c");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let front = port.local_addr().unwrap();
-    drop(port);
+    let front = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let setup = setup.server("http", &format!("[\"{front}\"]"));
     let scene = setup.start();
     scene.origin.says("/a", Reply::ok("v1").fresh());

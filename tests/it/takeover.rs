@@ -5,6 +5,7 @@ use std::fs;
 use std::fs::File;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -28,6 +29,7 @@ use crate::origin::noise;
 use crate::scene::Scene;
 use crate::scene::Setup;
 use crate::scene::eventually;
+use crate::scene::free_port;
 use crate::scene::heir_told;
 use crate::scene::is_alive;
 use crate::scene::kill;
@@ -187,9 +189,7 @@ fn a_config_that_was_reloaded_is_handed_on_with_its_listeners() {
     let mut scene = Scene::usual();
     scene.origin.says("/a", Reply::ok("v1").fresh());
     scene.get("/a").stored();
-    let more = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = more.local_addr().unwrap();
-    drop(more);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let listen = format!("http = [\"127.0.0.1:0\", \"{address}\"]");
     rewrite(&scene, |config| {
         config.replace("http = [\"127.0.0.1:0\"]", &listen)

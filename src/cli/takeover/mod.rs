@@ -25,15 +25,24 @@ mod wire;
 use self::giver::Estate;
 use self::giver::Handing;
 use self::giver::Outcome;
+use crate::ops::reload::Pause;
+use crate::ops::reload::Reloads;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
 /// Who came before this process, and who comes after it.
 pub(super) struct Succession {
     /// What is handed over.
     estate: Estate,
+    /// Where reloads are asked for: a take-over waits for those that are under way, and they for it,
+    /// since both processes must read one config and have one set of sockets.
+    reloads: Reloads,
+    /// A take-over that waits, and what it waits for.
+    waiting: Option<oneshot::Receiver<Pause>>,
+    pause: Option<Pause>,
     /// The process before still serves.
     elder: Arc<AtomicBool>,
     handing: Option<Handing>,
@@ -44,10 +53,13 @@ pub(super) struct Succession {
 
 impl Succession {
     /// Nobody comes after it yet.
-    pub(super) fn new(estate: Estate, elder: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(estate: Estate, reloads: Reloads, elder: Arc<AtomicBool>) -> Self {
         let (tell, outcomes) = mpsc::unbounded_channel();
         Self {
             estate,
+            reloads,
+            waiting: None,
+            pause: None,
             elder,
             handing: None,
             handed_over: false,
@@ -59,17 +71,25 @@ impl Succession {
     /// Hands over to a new process, unless another take-over is under way: one at a time, so that
     /// there are never more than two to tell of a purge.
     pub(super) fn begin(&mut self) {
-        if self.handing.is_some() {
+        if self.handing.is_some() || self.waiting.is_some() {
             tracing::warn!("SIGUSR2: a take-over is under way already");
         } else if self.elder.load(Ordering::Relaxed) {
             tracing::warn!("SIGUSR2: the process before still drains; try again when it has ended");
         } else {
-            match Handing::begin(&self.estate, self.tell.clone()) {
-                Ok(handing) => self.handing = Some(handing),
-                Err(error) => {
-                    self.estate.metrics.takeovers_failed.add(1);
-                    tracing::error!("the take-over failed; going on as before: {error:#}");
-                }
+            self.waiting = self.reloads.pause();
+            if self.waiting.is_none() {
+                tracing::warn!("SIGUSR2: too many reloads are waiting");
+            }
+        }
+    }
+
+    /// Hands over, now that nothing changes.
+    fn hand(&mut self, pause: Pause) {
+        match Handing::begin(&self.estate, self.tell.clone()) {
+            Ok(handing) => (self.handing, self.pause) = (Some(handing), Some(pause)),
+            Err(error) => {
+                self.estate.metrics.takeovers_failed.add(1);
+                tracing::error!("the take-over failed; going on as before: {error:#}");
             }
         }
     }
@@ -77,8 +97,17 @@ impl Succession {
     /// Waits until a take-over has come out; says whether another process serves now. Dropping this
     /// half-way loses nothing.
     pub(super) async fn handed_over(&mut self) -> bool {
+        if let Some(waiting) = &mut self.waiting {
+            let pause = waiting.await;
+            self.waiting = None;
+            // Else whoever reloads is gone, and the process about to end.
+            if let Ok(pause) = pause {
+                self.hand(pause);
+            }
+        }
         // A sender is kept here: there is always another one to wait for.
         let outcome = self.outcomes.recv().await;
+        self.pause = None;
         self.handed_over = outcome == Some(Outcome::HandedOver);
         if !self.handed_over
             && let Some(handing) = self.handing.take()
@@ -89,7 +118,8 @@ impl Succession {
     }
 
     /// This process is to end: so does a take-over that has not come out yet.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop(&mut self) {
+        self.waiting = None;
         if let Some(handing) = &self.handing {
             handing.stop();
         }
