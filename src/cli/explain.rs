@@ -273,7 +273,16 @@ impl Page {
             self.line("purges find it by", word(entry, "/url"));
         }
         if !word(entry, "/soft_purged_at").is_empty() {
-            self.line("soft purge at", word(entry, "/soft_purged_at"));
+            self.line("stale since", word(entry, "/soft_purged_at"));
+        }
+        for purge in list(entry, "/purges") {
+            let manner = match purge["soft"].as_bool() {
+                Some(true) => "soft",
+                Some(false) | None => "hard",
+            };
+            let (id, kind) = (word(purge, "/id"), word(purge, "/kind"));
+            let at = word(purge, "/at");
+            self.line("purged by", &format!("{id}: {kind}, {manner}, {at}"));
         }
         let tags: Vec<&str> = list(entry, "/tags")
             .iter()

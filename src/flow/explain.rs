@@ -43,6 +43,8 @@ use crate::rules::freshness::Ages;
 use crate::rules::freshness::Freshness;
 use crate::rules::freshness::Lifetime;
 use crate::rules::identity::Identity;
+use crate::rules::invalidate::Mark;
+use crate::rules::invalidate::Selector;
 use crate::rules::key::KeyParts;
 use crate::rules::key::PrimaryKey;
 use crate::rules::key::VariantKey;
@@ -223,6 +225,8 @@ pub struct Whole {
     pub chosen: bool,
     /// What purges make of it.
     pub purged: Verdict,
+    /// These, oldest first.
+    pub marks: Vec<(Mark, Selector)>,
     /// How its age comes about.
     pub ages: Ages,
     /// What its fields say about its lifetime.
@@ -478,6 +482,12 @@ impl Engine {
             selected: VariantKey::new(&response.vary, headers) == response.variant,
             chosen: false,
             purged,
+            marks: match purged {
+                Verdict::Clear => Vec::new(),
+                Verdict::Stale(_) | Verdict::Gone => {
+                    self.shelf.marks_on(stored.found.sequence, &response)
+                }
+            },
             ages: response.timing.ages(now),
             lifetime: grant.lifetime,
             field: grant.field.cloned(),
@@ -827,6 +837,7 @@ mod tests {
             selected: true,
             chosen: true,
             purged: Verdict::Clear,
+            marks: Vec::new(),
             ages: timing.ages(SystemTime::UNIX_EPOCH),
             lifetime: Some(Lifetime {
                 length: Duration::MAX,

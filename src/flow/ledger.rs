@@ -52,10 +52,15 @@ pub enum Count {
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<VecDeque<Told>>);
 
+/// What the receipt of a purge goes by.
+pub fn receipt_id(sequence: Sequence) -> String {
+    format!("p-{}", sequence.0)
+}
+
 impl Receipt {
     /// What it goes by.
     pub fn id(&self) -> String {
-        format!("p-{}", self.sequence.0)
+        receipt_id(self.sequence)
     }
 
     /// Reads what a receipt goes by.

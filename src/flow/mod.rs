@@ -107,6 +107,7 @@ use tokio::sync::Semaphore;
 pub use self::ledger::Count;
 pub use self::ledger::TOLD_MAX;
 pub use self::ledger::Told;
+pub use self::ledger::receipt_id;
 pub use self::origin::BackendStats;
 pub use self::purge::Manner;
 pub use self::purge::PURGE_ITEMS_MAX;

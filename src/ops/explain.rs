@@ -18,12 +18,15 @@ use crate::flow::explain::SiteShown;
 use crate::flow::explain::Variant;
 use crate::flow::explain::View;
 use crate::flow::explain::Whole;
+use crate::flow::receipt_id;
 use crate::rules::cache_status::Detail;
 use crate::rules::freshness::Ages;
 use crate::rules::freshness::Freshness;
 use crate::rules::freshness::Lifetime;
 use crate::rules::freshness::LifetimeSource;
 use crate::rules::freshness::Timing;
+use crate::rules::invalidate::Mark;
+use crate::rules::invalidate::Selector;
 use crate::rules::reason::Meaning;
 use crate::rules::secret::is_hidden;
 use crate::rules::selecting::Shown;
@@ -196,6 +199,10 @@ fn whole_entry(whole: &Whole, now: SystemTime) -> Map<String, Value> {
     entry.extend([
         ("state".to_owned(), Value::from(state)),
         ("soft_purged_at".to_owned(), since.into()),
+        (
+            "purges".to_owned(),
+            whole.marks.iter().map(purge).collect::<Vec<_>>().into(),
+        ),
         ("selected".to_owned(), Value::from(whole.selected)),
         ("chosen".to_owned(), Value::from(whole.chosen)),
         (
@@ -206,6 +213,16 @@ fn whole_entry(whole: &Whole, now: SystemTime) -> Map<String, Value> {
         ("may".to_owned(), Value::Object(reason(word, &meaning))),
     ]);
     entry
+}
+
+/// A purge that covers an entry, by what its receipt goes by.
+fn purge((mark, selector): &(Mark, Selector)) -> Value {
+    json!({
+        "id": receipt_id(mark.sequence),
+        "kind": selector.kind(),
+        "soft": mark.soft,
+        "at": time(mark.at),
+    })
 }
 
 /// What can be said of the head of a stored response.

@@ -135,6 +135,18 @@ impl Selector {
         }
     }
 
+    /// What it goes by, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Prefix(_) => "prefix",
+            Self::Regex(..) => "regex",
+            Self::Site(_) => "site",
+            Self::Tag(..) => "tag",
+            Self::Url(_) => "url",
+        }
+    }
+
     /// Does it cover a response that is stored under `key`?
     pub fn covers(&self, key: PrimaryKey, names: &Names) -> bool {
         match self {

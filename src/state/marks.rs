@@ -333,6 +333,18 @@ impl Marks {
         verdict
     }
 
+    /// The marks that cover a response, oldest first. Looks at all there are: for people who ask.
+    pub fn covering(
+        &self,
+        sequence: Sequence,
+        key: PrimaryKey,
+        names: &Names,
+    ) -> Vec<(Mark, Selector)> {
+        let mut all = self.all();
+        all.retain(|(mark, selector)| sequence < mark.sequence && selector.covers(key, names));
+        all
+    }
+
     /// All marks that count, oldest first, for a snapshot.
     pub fn all(&self) -> Vec<(Mark, Selector)> {
         let mut all = Vec::new();

@@ -460,7 +460,9 @@ fn a_purge_is_seen_at_once() {
         ["", "purged"].contains(&word(&told, "/stored/0/state")),
         "{told:#}"
     );
-    holds(&told, "miss", &scene.get("/a"));
+    // It is looked for meanwhile: a miss is one of the URI as soon as it was found.
+    assert_eq!(word(&told, "/would/act"), "miss", "{told:#}");
+    scene.get("/a").stored();
     scene.purge(&["/b"]);
     foreseen(&scene, "miss", "GET", "/b", &[]);
     scene.purge_all();
@@ -478,12 +480,19 @@ fn what_a_soft_purge_made_stale_is_foreseen() {
         scene.get(target).stored();
     }
     let body = json!({"urls": [url("/window"), url("/tagged")], "soft": true});
-    scene.operate("POST", "/purge", &body.to_string()).is(200);
+    let receipt = json(&scene.operate("POST", "/purge", &body.to_string()).is(200));
     for (target, act) in [("/window", "stale-hit"), ("/tagged", "revalidate")] {
         let told = foreseen(&scene, act, "GET", target, &[]);
         assert_eq!(word(&told, "/would/reason"), "soft-purged");
         assert_eq!(word(&told, "/stored/0/state"), "soft-purged");
         assert!(!word(&told, "/stored/0/soft_purged_at").is_empty());
+        let purges = &told["stored"][0]["purges"];
+        assert_eq!(purges.as_array().unwrap().len(), 1, "{purges}");
+        assert_eq!(
+            (&purges[0]["id"], &purges[0]["kind"]),
+            (&receipt["id"], &json!("url"))
+        );
+        assert_eq!(purges[0]["soft"], true);
     }
 }
 

@@ -300,6 +300,14 @@ impl Shelf {
         self.read_index().verdict(sequence, key, names)
     }
 
+    /// The marks that cover a response, oldest first.
+    pub fn marks_on(&self, sequence: Sequence, response: &StoredResponse) -> Vec<(Mark, Selector)> {
+        let index = self.read_index();
+        index
+            .marks()
+            .covering(sequence, response.key, &response.names)
+    }
+
     /// The largest body that will be kept: half of the disk's limit.
     pub fn body_bytes_max(&self) -> u64 {
         self.store.usage().limit / 2

@@ -310,6 +310,14 @@ impl Shelves {
         verdicts.fold(Verdict::Clear, Verdict::or)
     }
 
+    /// The marks that cover a response, oldest first.
+    pub fn marks_on(&self, sequence: Sequence, response: &StoredResponse) -> Vec<(Mark, Selector)> {
+        let shelves = self.opened();
+        let marks = shelves.map(|shelf| shelf.marks_on(sequence, response));
+        // Each of them has every mark.
+        marks.max_by_key(Vec::len).unwrap_or_default()
+    }
+
     /// The field names that responses under `key` vary by, as far as is known.
     pub fn known_vary(&self, key: PrimaryKey) -> Vec<HeaderName> {
         let known = self
