@@ -29,13 +29,9 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 
 /// How far a request came.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart where it is made; a box would cost each hit an allocation"
-)]
 pub(super) enum Arrival {
     /// Its site lets it in.
-    Admitted(Ask, Course),
+    Admitted(Box<Ask>, Course),
     /// No site has its host.
     NoSite,
     /// It asks for this proof of ours.
@@ -113,7 +109,8 @@ impl Engine {
             None => request,
         };
         let request = request.reduced(&site.key);
-        let ask = Ask {
+        // Boxed: it is handed on several times.
+        let ask = Box::new(Ask {
             alike: self.alike(site, &request),
             key: PrimaryKey::new(&site.name, &request, &site.key),
             directives: RequestDirectives::read(request.headers()),
@@ -122,7 +119,7 @@ impl Engine {
             site: site_id,
             setup: Arc::clone(setup),
             request,
-        };
+        });
         let course = course.unwrap_or_else(|| Course::of(&ask));
         Arrival::Admitted(ask, course)
     }

@@ -32,21 +32,22 @@ pub struct Body {
     log: Option<Box<Log>>,
 }
 
-/// Where the bytes come from.
+/// Where the bytes come from. A response is moved several times on its way out, so what is large is
+/// boxed.
 #[derive(Debug)]
 pub(super) enum Source {
     Empty,
     /// One after the other.
     Chain(VecDeque<Self>),
-    Fill(Reader),
-    Origin(upstream::Body),
-    Segments(Segments),
+    Fill(Box<Reader>),
+    Origin(Box<upstream::Body>),
+    Segments(Box<Segments>),
     Slices(Box<Slices>),
     /// Nothing, and then a connection.
     Tunnel(Box<Tunnel>),
     Whole(Bytes),
     /// So many bytes, behind so many others.
-    Window(upstream::Body, u64, u64),
+    Window(Box<upstream::Body>, u64, u64),
 }
 
 /// The rest of the response cannot be had; the transfer must be cut.
@@ -99,7 +100,7 @@ impl Body {
     /// What the origin sends, to this client only.
     pub fn origin(body: upstream::Body) -> Self {
         let left = body.length();
-        Self::new(Source::Origin(body), left)
+        Self::new(Source::Origin(Box::new(body)), left)
     }
 
     /// What a source brings; `left` when its length is known.
@@ -278,7 +279,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty | Source::Tunnel(_) => true,
             Source::Whole(bytes) => bytes.is_empty(),
-            Source::Origin(body) => http_body::Body::is_end_stream(body),
+            Source::Origin(body) => http_body::Body::is_end_stream(&**body),
             Source::Chain(_)
             | Source::Fill(_)
             | Source::Segments(_)

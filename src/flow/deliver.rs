@@ -97,9 +97,8 @@ pub(super) fn stored(
     ask: &Ask,
     stored: Stored,
     share: &Share,
-    now: SystemTime,
+    age: Duration,
 ) -> Option<Response<Body>> {
-    let age = stored.response.timing.current_age(now);
     let length = Some(stored.response.complete_bytes());
     let mut answer = answer(engine, ask, &Own::Stored(stored), length, share)?;
     set_age(&mut answer, age);
@@ -183,7 +182,7 @@ fn answer(
         (Share::Whole, _) if *ask.request.method() == Method::GET => match own {
             Own::Fill(fill) if response.part.is_none() => match fill.whole() {
                 Some(whole) => Body::whole(whole),
-                None => Body::new(Source::Fill(fill.reader(0, None)?), fill.length),
+                None => Body::new(Source::Fill(Box::new(fill.reader(0, None)?)), fill.length),
             },
             Own::Fill(_) | Own::Stored(_) => match Span::new(0, u64::MAX, length?) {
                 Some(whole) => Body::new(take(whole)?, length),
@@ -238,7 +237,10 @@ pub(super) fn private(head: &Parts, body: crate::upstream::Body) -> Response<Bod
 /// Passes a response of the origin's on to the client whose request brought it, while it is
 /// stored. `None` when its fill can no longer be read from the start.
 pub(super) fn filling(head: &Parts, fill: &Arc<Fill>) -> Option<Response<Body>> {
-    let mut response = Response::new(Body::new(Source::Fill(fill.reader(0, None)?), fill.length));
+    let mut response = Response::new(Body::new(
+        Source::Fill(Box::new(fill.reader(0, None)?)),
+        fill.length,
+    ));
     *response.status_mut() = head.status;
     *response.headers_mut() = passed_fields(&head.headers, clock::now());
     Some(response)
@@ -261,7 +263,7 @@ pub(super) fn trimmed(
         return None;
     }
     let skip = span.first() - part.span.first();
-    let window = Source::Window(body, skip, span.bytes());
+    let window = Source::Window(Box::new(body), skip, span.bytes());
     let mut response = Response::new(Body::new(window, Some(span.bytes())));
     *response.status_mut() = head.status;
     let headers = response.headers_mut();

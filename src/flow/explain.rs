@@ -22,6 +22,7 @@ use super::lookup::Asking;
 use super::lookup::Finding;
 use super::lookup::Glance;
 use super::lookup::Next;
+use super::lookup::Served;
 use super::lookup::fetch_for;
 use super::lookup::not_asked;
 use super::refused;
@@ -356,7 +357,7 @@ impl Engine {
             }
             Course::Serve => {
                 let told = self.look_in_store(told, &ask).await;
-                return (told, Some(ask));
+                return (told, Some(*ask));
             }
         };
         (told, None)
@@ -376,34 +377,28 @@ impl Engine {
         };
         told.variants = self.variants(ask, chosen, told.at).await;
         match finding.next() {
-            Next::Serve(stored, outcome) => self.serving(told, ask, &stored, Act::Hit, outcome),
-            Next::ServeAndValidate(stored, outcome) => {
-                self.serving(told, ask, &stored, Act::StaleHit, outcome)
-            }
+            Next::Serve(served) => self.serving(told, ask, &served, Act::Hit),
+            Next::ServeAndValidate(served) => self.serving(told, ask, &served, Act::StaleHit),
             Next::Ask(asking) => self.asking(told, ask, &asking),
         }
     }
 
     /// What comes of a stored response that may be served: all that is wanted of it, or a part.
-    fn serving(
-        &self,
-        told: Explanation,
-        ask: &Ask,
-        stored: &Stored,
-        act: Act,
-        outcome: Outcome,
-    ) -> Explanation {
+    fn serving(&self, told: Explanation, ask: &Ask, served: &Served, act: Act) -> Explanation {
+        let Served {
+            stored, outcome, ..
+        } = served;
         let share = Share::of(ask, &stored.response);
         match self.reach(ask, &stored.response, &share, Glance::Look) {
             Reach::All => Explanation {
                 status: Some(share.status(&stored.response)),
-                ..told.by(act, outcome)
+                ..told.by(act, *outcome)
             },
             Reach::Some if !ask.directives.only_if_cached => {
                 let outcome = Outcome {
                     hit: false,
                     fwd: Some(Forward::Partial),
-                    ..outcome
+                    ..*outcome
                 };
                 told.by(Act::Partial, outcome)
             }

@@ -62,7 +62,7 @@ impl Engine {
     /// and heeds what the answer says of it.
     pub(super) async fn head(
         self: &Arc<Self>,
-        ask: Ask,
+        ask: Box<Ask>,
         stale: Stored,
         outcome: Outcome,
     ) -> Answer {

@@ -74,10 +74,19 @@ pub(super) enum Finding {
 pub(super) enum Next {
     /// The origin is asked.
     Ask(Asking),
-    /// It is served, as this.
-    Serve(Stored, Outcome),
-    /// It is served, as this, and validated behind the client's back.
-    ServeAndValidate(Stored, Outcome),
+    /// It is served.
+    Serve(Served),
+    /// It is served, and validated behind the client's back.
+    ServeAndValidate(Served),
+}
+
+/// What is served from the store.
+pub(super) struct Served {
+    pub(super) stored: Stored,
+    /// How old it is (RFC 9111 §4.2.3).
+    pub(super) age: Duration,
+    /// What that is called.
+    pub(super) outcome: Outcome,
 }
 
 /// Why the origin is asked.
@@ -124,16 +133,20 @@ impl Finding {
         };
         // That goes before what it comes to: it would be fresh, if it were not for the purge.
         let soft = soft.then_some(Detail::SoftPurged);
-        let served = |ttl| Outcome {
-            hit: true,
-            ttl: Some(ttl),
-            detail: soft.or(weighed.basis.detail()),
-            ..Outcome::default()
+        let served = |stored, ttl| Served {
+            stored,
+            age: weighed.current_age,
+            outcome: Outcome {
+                hit: true,
+                ttl: Some(ttl),
+                detail: soft.or(weighed.basis.detail()),
+                ..Outcome::default()
+            },
         };
         match weighed.reuse(&stored.response) {
-            Reuse::Serve { ttl } => Next::Serve(stored, served(ttl_seconds(ttl))),
+            Reuse::Serve { ttl } => Next::Serve(served(stored, ttl_seconds(ttl))),
             Reuse::ServeStaleAndValidate { stale_by } => {
-                Next::ServeAndValidate(stored, served(-ttl_seconds(stale_by)))
+                Next::ServeAndValidate(served(stored, -ttl_seconds(stale_by)))
             }
             Reuse::Validate { .. } | Reuse::Forward { .. } if stored.response.is_by_language() => {
                 Next::Ask(Asking::new(Forward::VaryMiss))
@@ -205,7 +218,7 @@ impl Shared {
 
 impl Engine {
     /// Answers a request that may be answered from the store.
-    pub(super) async fn serve(self: &Arc<Self>, ask: Ask) -> Answer {
+    pub(super) async fn serve(self: &Arc<Self>, ask: Box<Ask>) -> Answer {
         let span = self.begin_span(&ask);
         let looked = self.look_up(&ask).await;
         self.end_span(span, || {
@@ -225,7 +238,7 @@ impl Engine {
     }
 
     /// Answers with what the origin is asked for.
-    async fn ask_origin(self: &Arc<Self>, ask: Ask, mut need: Need) -> Answer {
+    async fn ask_origin(self: &Arc<Self>, ask: Box<Ask>, mut need: Need) -> Answer {
         let outcome = Outcome {
             fwd: Some(need.forward),
             detail: need.detail,
@@ -301,10 +314,10 @@ impl Engine {
     /// Answers with what was found in the store, if it does.
     async fn answer_with(self: &Arc<Self>, ask: &Ask, seen: Lookup) -> Result<Answer, Need> {
         match self.find(ask, seen, Glance::Use).await.next() {
-            Next::Serve(stored, outcome) => self.serve_stored(ask, stored, outcome).await,
-            Next::ServeAndValidate(stored, outcome) => {
-                self.validate_behind(ask, &stored);
-                self.serve_stored(ask, stored, outcome).await
+            Next::Serve(served) => self.serve_stored(ask, served).await,
+            Next::ServeAndValidate(served) => {
+                self.validate_behind(ask, &served.stored);
+                self.serve_stored(ask, served).await
             }
             Next::Ask(asking) => Err(Need {
                 detail: asking.detail,
@@ -399,12 +412,12 @@ impl Engine {
 
     /// Answers from the store; when the body turns out unreadable before anything was sent, it is a
     /// miss after all.
-    async fn serve_stored(
-        self: &Arc<Self>,
-        ask: &Ask,
-        stored: Stored,
-        outcome: Outcome,
-    ) -> Result<Answer, Need> {
+    async fn serve_stored(self: &Arc<Self>, ask: &Ask, served: Served) -> Result<Answer, Need> {
+        let Served {
+            stored,
+            age,
+            outcome,
+        } = served;
         let share = Share::of(ask, &stored.response);
         let (part, bytes) = (stored.response.part, stored.response.body_bytes);
         let partial = || Err(self.need(ask, Forward::Partial, None, part.as_ref()));
@@ -418,7 +431,7 @@ impl Engine {
             },
             Reach::Some | Reach::None => return partial(),
         };
-        let Some(mut response) = deliver::stored(self, ask, stored, &share, clock::now()) else {
+        let Some(mut response) = deliver::stored(self, ask, stored, &share, age) else {
             // This request cannot have it completed: it is answered as if nothing were stored.
             return Err(self.need(ask, Forward::Partial, None, None));
         };
@@ -513,7 +526,7 @@ impl Engine {
                     detail: Some(Detail::CollapseFull),
                     ..Outcome::default()
                 };
-                return Shared::answer(self.pass(ask.clone(), outcome).await);
+                return Shared::answer(self.pass(Box::new(ask.clone()), outcome).await);
             }
             Role::Follower(trip) => (trip, false),
             Role::Leader(trip) => {
@@ -668,7 +681,8 @@ impl Engine {
             ..outcome
         };
         let share = Share::of(ask, &stored.response);
-        let Some(mut response) = deliver::stored(self, ask, stored, &share, now) else {
+        let age = stored.response.timing.current_age(now);
+        let Some(mut response) = deliver::stored(self, ask, stored, &share, age) else {
             return Shared::Whole;
         };
         if !response.body_mut().prime().await {
@@ -703,7 +717,7 @@ impl Engine {
                 match response {
                     Some(response) => Answer::new(response, outcome).by(private.backend),
                     // What was asked for is more than this client wants, and not all of it.
-                    None => self.pass(ask.clone(), outcome).await,
+                    None => self.pass(Box::new(ask.clone()), outcome).await,
                 }
             }
             None => {
@@ -712,7 +726,7 @@ impl Engine {
                     detail: Some(Detail::HitForMiss),
                     ..outcome
                 };
-                self.pass(ask.clone(), outcome).await
+                self.pass(Box::new(ask.clone()), outcome).await
             }
         }
     }
@@ -776,7 +790,8 @@ impl Engine {
         if self.reach(ask, &stored.response, &share, Glance::Use) != Reach::All {
             return None;
         }
-        let response = deliver::stored(self, ask, stored.clone(), &share, now)?;
+        let age = stored.response.timing.current_age(now);
+        let response = deliver::stored(self, ask, stored.clone(), &share, age)?;
         let outcome = Outcome {
             ttl: Some(-ttl_seconds(stale_by)),
             detail: Some(Detail::StaleIfError),

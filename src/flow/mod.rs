@@ -592,7 +592,7 @@ impl Engine {
     }
 
     /// Answers a request that its site lets in.
-    async fn go(self: &Arc<Self>, course: Course, ask: Ask, body: RequestBody) -> Answer {
+    async fn go(self: &Arc<Self>, course: Course, ask: Box<Ask>, body: RequestBody) -> Answer {
         match course {
             Course::Serve => self.serve(ask).await,
             Course::Pass(outcome) => Box::pin(self.pass_unsafe(ask, body, outcome)).await,

@@ -46,7 +46,7 @@ use std::time::SystemTime;
 
 impl Engine {
     /// Passes a request without a body.
-    pub(super) async fn pass(self: &Arc<Self>, ask: Ask, outcome: Outcome) -> Answer {
+    pub(super) async fn pass(self: &Arc<Self>, ask: Box<Ask>, outcome: Outcome) -> Answer {
         let headers = self.forwarded_fields(&ask);
         let exchanged = self.exchange(&ask, ask.request.method(), &headers).await;
         match exchanged {
@@ -62,7 +62,7 @@ impl Engine {
     /// Passes a request that may change things, and forgets what it made invalid.
     pub(super) async fn pass_unsafe(
         self: &Arc<Self>,
-        ask: Ask,
+        ask: Box<Ask>,
         body: RequestBody,
         outcome: Outcome,
     ) -> Answer {

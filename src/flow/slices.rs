@@ -231,17 +231,19 @@ impl Own {
         let before = self.response().part.map_or(0, |part| part.span.first());
         let offset = span.first().checked_sub(before)?;
         match self {
-            Self::Fill(fill) => fill.reader(offset, Some(span.bytes())).map(Source::Fill),
+            Self::Fill(fill) => fill
+                .reader(offset, Some(span.bytes()))
+                .map(|reader| Source::Fill(Box::new(reader))),
             Self::Stored(stored) => Some(match &stored.body {
                 StoredBody::Memory(whole) => Source::Whole(slice(whole, offset, span.bytes())),
-                StoredBody::Segments(segments, pins) => Source::Segments(Segments::new(
+                StoredBody::Segments(segments, pins) => Source::Segments(Box::new(Segments::new(
                     pins.shelf(),
                     stored.found,
                     segments,
                     pins,
                     offset,
                     span.bytes(),
-                )),
+                ))),
             }),
         }
     }

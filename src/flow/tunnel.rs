@@ -267,7 +267,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Metered<'_, C> {
 
 impl Engine {
     /// Asks the origin for an upgrade to `protocol`.
-    pub(super) async fn upgrade(&self, ask: Ask, protocol: Protocol) -> Answer {
+    pub(super) async fn upgrade(&self, ask: Box<Ask>, protocol: Protocol) -> Answer {
         let outcome = Outcome {
             fwd: Some(Forward::Bypass),
             detail: Some(Detail::Upgrade),
@@ -308,7 +308,7 @@ impl Engine {
     /// (RFC 8441 §5): the keys of the handshake are ours, since that has none.
     async fn connect(
         &self,
-        ask: Ask,
+        ask: Box<Ask>,
         protocol: &Protocol,
         mut headers: HeaderMap,
         place: Place,

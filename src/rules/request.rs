@@ -359,14 +359,12 @@ impl NormalRequest {
             return self;
         }
         let reduced = policy.query.reduce(&self.target);
-        let target = (reduced != self.target.as_str()).then(|| reduced.into_owned());
-        let host = policy.authority(&self.authority);
-        let authority = (host.len() < self.authority.len()).then(|| host.to_owned());
-        Self {
-            target: target.unwrap_or(self.target),
-            authority: authority.unwrap_or(self.authority),
-            ..self
+        if reduced != self.target.as_str() {
+            self.target = reduced.into_owned();
         }
+        let host = policy.authority(&self.authority).len();
+        self.authority.truncate(host);
+        self
     }
 
     /// Tells the origin who the client is, in the fields that clients cannot write themselves.

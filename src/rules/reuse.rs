@@ -174,7 +174,7 @@ impl Weighed {
         now: SystemTime,
     ) -> Self {
         let current_age = stored.timing.current_age(now);
-        let freshness = stored.freshness(now);
+        let freshness = stored.freshness_at(current_age, now);
         let wishes = Wishes::new(request, client);
         let window = stored.stale.while_revalidate;
         let basis = match freshness {

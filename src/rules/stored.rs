@@ -148,11 +148,16 @@ impl StoredResponse {
     /// One that seems to have arrived later than now is as stale as can be: the clock was set back,
     /// and counting on from there would keep it fresh for as long as the step was.
     pub fn freshness(&self, now: SystemTime) -> Freshness {
+        self.freshness_at(self.timing.current_age(now), now)
+    }
+
+    /// As [`freshness`](Self::freshness), where its current age at `now` is known.
+    pub fn freshness_at(&self, current_age: Duration, now: SystemTime) -> Freshness {
         if self.timing.is_ahead_of(now) {
             let by = DELTA_SECONDS_MAX;
             return Freshness::Stale { by };
         }
-        Freshness::new(self.lifetime, self.timing.current_age(now))
+        Freshness::new(self.lifetime, current_age)
     }
 
     /// The same response as one that is stale since `since`, unless it is stale for longer. What it
