@@ -448,8 +448,10 @@ impl Engine {
             None => None,
             Some(_) => Some(Box::pin(self.foresee(&setup, parts.clone(), &sender, identity)).await),
         };
-        let answer = self.answer(&setup, parts, body, sender, identity, &mut report);
-        let answer = answer.await;
+        // Awaited where it is made: what is kept in between takes its room twice.
+        let answer = self
+            .answer(&setup, parts, body, sender, identity, &mut report)
+            .await;
         let of_origin = answer.is_of_origin();
         let mut response = answer.response;
         report.head_after = clock::instant().duration_since(started);

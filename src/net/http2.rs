@@ -292,8 +292,10 @@ fn take<H, F, B>(
         events: Arc::clone(&front.events),
         presence: Presence::new(shared),
     };
-    let answer = (front.handler)(Request::from_parts(head, body), peer.clone());
+    let (front, peer) = (Arc::clone(front), peer.clone());
     tokio::spawn(async move {
+        // Made where it is pinned: what is made outside and moved in takes its room twice.
+        let answer = pin!((front.handler)(Request::from_parts(head, body), peer));
         if let Some(response) = answered(answer, &mut respond, asked).await
             && let Err(error) = reply.send(response, respond).await
         {
@@ -328,11 +330,10 @@ fn padded(value: &HeaderValue) -> bool {
 /// Waits for the handler's answer; `None` when the stream has been reset. One that was reset before
 /// its turn came costs no answer: a client can make many such at once.
 async fn answered<B>(
-    answer: impl Future<Output = Response<B>>,
+    mut answer: Pin<&mut impl Future<Output = Response<B>>>,
     respond: &mut SendResponse<Bytes>,
     asked: Option<oneshot::Receiver<()>>,
 ) -> Option<Response<B>> {
-    let mut answer = pin!(answer);
     if let Some(asked) = asked {
         tokio::select! {
             biased;

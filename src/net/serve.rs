@@ -361,9 +361,10 @@ async fn converse<C, H, F, B>(
     let service = service_fn(|request: Request<Incoming>| {
         let reply = progress.reply();
         let request = request.map(|body| RequestBody::http1(body, timeout, &progress));
-        let answer = (front.handler)(request, peer.clone());
+        let peer = peer.clone();
         async move {
-            let mut response = answer.await;
+            // Made where it is awaited: what is made outside and moved in takes its room twice.
+            let mut response = (front.handler)(request, peer).await;
             let mut closes = leaving.load(Ordering::Relaxed);
             if let Some(switch) = response.extensions_mut().remove::<Switch>() {
                 reply.switch_to(switch);
