@@ -480,7 +480,7 @@ fn what_a_soft_purge_made_stale_is_foreseen() {
         scene.get(target).stored();
     }
     let body = json!({"urls": [url("/window"), url("/tagged")], "soft": true});
-    let receipt = json(&scene.operate("POST", "/purge", &body.to_string()).is(200));
+    let receipt = json(scene.operate("POST", "/purge", &body.to_string()).is(200));
     for (target, act) in [("/window", "stale-hit"), ("/tagged", "revalidate")] {
         let told = foreseen(&scene, act, "GET", target, &[]);
         assert_eq!(word(&told, "/would/reason"), "soft-purged");
